@@ -1,0 +1,236 @@
+"""Find body and lungs cheaply, on a 4 mm grid: what is inside the patient, and where the chest lies.
+
+The result only steers where the network looks and what it is shown as "outside"; it never
+labels a voxel. It must therefore not lose a lung that holds no air: the box is made from the
+air-filled lung on either side, mirrored about the middle of the body, and where too little
+air is found it is the whole body.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import InputError
+from .resample import AxisGrid, covering_axis, input_axis, resample_kji
+
+COARSE_STEP_MM = 4.0
+AIR_BELOW_HU = -400.0
+#: Median of air around the patient, blankets included; aerated lung is mostly denser.
+OUTSIDE_AIR_BELOW_HU = -860.0
+#: Less aerated lung than this and the box is the whole body (both lungs may be consolidated).
+LITTLE_LUNG_ML = 1200.0
+#: Less air than this inside the body is no chest at all.
+NO_LUNG_ML = 60.0
+BOX_MARGIN_MM = 20.0
+
+
+@dataclass(frozen=True)
+class Chest:
+    """Body and lungs of a volume in patient axes (k to the head, j to the back, i to the left).
+
+    Attributes:
+        axes: Coarse grid (k, j, i), in mm from the first voxel's centre.
+        inside: (k, j, i) bool on the coarse grid: the patient, lungs included.
+        padding_hu: Value of padding that fills part of the image, None if there is none.
+        padding: (k, j, i) bool on the coarse grid, where padding meets the patient; None if there is none.
+        box_mm: Per axis (k, j, i) the lower and upper end of the region that holds the lungs.
+        aerated_ml: Volume of air-filled lung found.
+        touches_side: Whether aerated lung reaches the border of the image in-plane (a cropped field of view).
+    """
+
+    axes: tuple[AxisGrid, AxisGrid, AxisGrid]
+    inside: np.ndarray
+    padding_hu: float | None
+    padding: np.ndarray | None
+    box_mm: tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
+    aerated_ml: float
+    touches_side: bool
+
+
+def find_chest(volume_spl: np.ndarray, *, spacing_mm: tuple[float, float, float]) -> Chest:
+    """Return body and lung region of a CT.
+
+    Args:
+        volume_spl: (k, j, i) HU along the patient's axes (`Orientation.view`).
+        spacing_mm: Spacing along k, j, i.
+
+    Raises:
+        InputError: There is no air-filled lung inside a body.
+    """
+    source = tuple(input_axis(n, s) for n, s in zip(volume_spl.shape, spacing_mm, strict=True))
+    axes = tuple(covering_axis(axis, max(COARSE_STEP_MM, axis.step_mm)) for axis in source)
+    coarse = resample_kji(volume_spl, source=source, target=axes)  # type: ignore[arg-type]
+    voxel_ml = float(np.prod([axis.step_mm for axis in axes])) / 1000.0
+
+    padding_hu = _padding_value(volume_spl)
+    padding = np.zeros(coarse.shape, dtype=bool)
+    if padding_hu is not None:
+        share = resample_kji(volume_spl, source=source, target=axes, convert=lambda plane: plane == padding_hu)  # type: ignore[arg-type]
+        padding = _touching_sides(share > 0.5)
+    inside, lungs = _body_and_lungs(coarse, padding=padding, voxel_ml=voxel_ml)
+    aerated_ml = float(lungs.sum()) * voxel_ml
+    if aerated_ml < NO_LUNG_ML:
+        raise InputError(
+            f"no lungs found: is this a chest CT in HU? Only {aerated_ml:.0f} ml of air-filled lung lies inside the body. "
+            "Check the intensity scale (air -1000, water 0) and that the scan covers the chest."
+        )
+    return Chest(
+        axes=axes,  # type: ignore[arg-type]
+        inside=inside,
+        padding_hu=padding_hu,
+        padding=_dilate(padding, 1) & _dilate(inside, 1) if padding.any() else None,
+        box_mm=_box(lungs, inside=inside, axes=axes, aerated_ml=aerated_ml),  # type: ignore[arg-type]
+        aerated_ml=aerated_ml,
+        touches_side=_reaches_sides(lungs),
+    )
+
+
+def has_lungs(volume_spl: np.ndarray, *, spacing_mm: tuple[float, float, float]) -> bool:
+    """Tell whether air-filled lungs inside a body are found."""
+    try:
+        return find_chest(volume_spl, spacing_mm=spacing_mm).aerated_ml >= LITTLE_LUNG_ML / 4
+    except InputError:
+        return False
+
+
+def _padding_value(volume_spl: np.ndarray) -> float | None:
+    """Return the value that fills the corners or borders, if one does: scanners and croppers pad with a constant."""
+    values, counts = np.unique(_rim(volume_spl), return_counts=True)
+    most = int(np.argmax(counts))
+    return float(values[most]) if values[most] <= -900 and counts[most] > 0.3 * counts.sum() else None
+
+
+def _body_and_lungs(coarse: np.ndarray, *, padding: np.ndarray, voxel_ml: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return masks of the patient (lungs included) and of the air-filled lungs, on the coarse grid."""
+    from scipy import ndimage
+
+    air = (coarse < AIR_BELOW_HU) & ~padding
+    pieces, count = _pieces(air)
+    border = _dilate(padding, 1)
+    border[:, (0, -1)] = border[:, :, (0, -1)] = True
+    outer = _outer_air(coarse, air=air, pieces=pieces, count=count, border=border)
+    open_lung = np.setdiff1d(np.unique(pieces[border]), [0, *outer])
+    outside = padding | np.isin(pieces, outer)
+
+    # The patient is the largest piece of tissue once thin shells (table, blankets) are opened away.
+    tissue = ~air & ~padding
+    core = _largest(ndimage.binary_opening(tissue, iterations=1))
+    body = _dilate(core, 2) & tissue
+    filled = np.stack([ndimage.binary_fill_holes(plane) for plane in body])
+    # Lung cut open by a cropped image is not enclosed by tissue: it is inside all the same.
+    inner_air = air & ~outside & (filled | np.isin(pieces, open_lung))
+    lungs = _lung_pieces(inner_air, coarse, voxel_ml=voxel_ml)
+    inside = ndimage.binary_closing(filled | lungs, iterations=2) | filled | lungs
+    return inside & ~outside, lungs
+
+
+def _outer_air(coarse: np.ndarray, *, air: np.ndarray, pieces: np.ndarray, count: int, border: np.ndarray) -> list[int]:
+    """Return the pieces of air that lie around the patient.
+
+    Air around the patient has much of its surface on the border of the image; lung cut by a
+    cropped image touches it little, or is denser than air.
+    """
+    from scipy import ndimage
+
+    index = np.arange(1, count + 1)
+    surface = air & ~ndimage.binary_erosion(air)
+    share = np.asarray(ndimage.sum_labels(surface & border, pieces, index)) / np.maximum(
+        np.asarray(ndimage.sum_labels(surface, pieces, index)), 1
+    )
+    medians = np.asarray(ndimage.median(coarse, pieces, index)) if count else np.zeros(0)
+    is_outer = (share > 0.6) | ((share > 0.2) & (medians < OUTSIDE_AIR_BELOW_HU))
+    return [int(n) for n in index[is_outer]]
+
+
+def _lung_pieces(inner_air: np.ndarray, coarse: np.ndarray, *, voxel_ml: float) -> np.ndarray:
+    """Return the pieces of air inside the body that look like lung, not like bowel gas, trachea or table."""
+    from scipy import ndimage
+
+    labels, count = _pieces(inner_air)
+    if count == 0:
+        return np.zeros(inner_air.shape, dtype=bool)
+    index = np.arange(1, count + 1)
+    volumes_ml = np.asarray(ndimage.sum_labels(inner_air, labels, index)) * voxel_ml
+    medians = np.asarray(ndimage.median(coarse, labels, index))
+    largest_ml = volumes_ml.max()
+    keep = [n for n in index if volumes_ml[n - 1] >= max(15.0, 0.01 * largest_ml) and medians[n - 1] > -975.0]
+    return np.isin(labels, keep)
+
+
+def _box(
+    lungs: np.ndarray, *, inside: np.ndarray, axes: tuple[AxisGrid, ...], aerated_ml: float
+) -> tuple[tuple[float, float], ...]:
+    """Return the region that holds both lungs, air-filled or not, in mm per axis."""
+    extents = []
+    body = inside if aerated_ml < LITTLE_LUNG_ML else inside & lungs.any(axis=(1, 2))[:, None, None]
+    for axis, grid in enumerate(axes):
+        others = tuple(n for n in range(3) if n != axis)
+        lung_range = _range(lungs.any(axis=others))
+        body_range = _range(body.any(axis=others)) if body.any() else lung_range
+        if aerated_ml < LITTLE_LUNG_ML:
+            first, last = body_range
+        elif axis == 2:
+            # A lung without air is where the other one is, mirrored about the middle of the body.
+            first = min(lung_range[0], body_range[0] + body_range[1] - lung_range[1])
+            last = max(lung_range[1], body_range[0] + body_range[1] - lung_range[0])
+            first, last = max(first, body_range[0]), min(last, body_range[1])
+        else:
+            first, last = lung_range
+        centers = grid.centers_mm
+        extents.append((float(centers[first]) - BOX_MARGIN_MM, float(centers[last]) + BOX_MARGIN_MM))
+    return tuple(extents)
+
+
+def _pieces(air: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return connected pieces of air, numbered from 1; bridges of one or two voxels do not connect.
+
+    On this grid a thin chest wall (armpit, lean patient) can leak, and would join lung to outside air.
+    """
+    from scipy import ndimage
+
+    labels, count = ndimage.label(ndimage.binary_erosion(air, border_value=1))
+    for _ in range(2):
+        grown = ndimage.grey_dilation(labels, size=3)
+        labels = np.where((labels == 0) & air, grown, labels)
+    rest, more = ndimage.label(air & (labels == 0))
+    return np.where(rest > 0, rest + count, labels), count + more
+
+
+def _range(line: np.ndarray) -> tuple[int, int]:
+    used = np.flatnonzero(line)
+    return (int(used[0]), int(used[-1])) if used.size else (0, line.size - 1)
+
+
+def _largest(mask: np.ndarray) -> np.ndarray:
+    from scipy import ndimage
+
+    labels, count = ndimage.label(mask)
+    if count == 0:
+        return mask
+    return np.asarray(labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:])))
+
+
+def _dilate(mask: np.ndarray, iterations: int) -> np.ndarray:
+    from scipy import ndimage
+
+    return np.asarray(ndimage.binary_dilation(mask, iterations=iterations))
+
+
+def _touching_sides(mask: np.ndarray) -> np.ndarray:
+    """Return the pieces of `mask` that reach the in-plane border of the image."""
+    from scipy import ndimage
+
+    labels, _ = ndimage.label(mask)
+    rim = _rim(labels)
+    return np.isin(labels, np.unique(rim[rim > 0]))
+
+
+def _reaches_sides(mask: np.ndarray) -> bool:
+    return bool(_rim(mask).any())
+
+
+def _rim(volume: np.ndarray) -> np.ndarray:
+    """Return the voxels on the in-plane border of every slice."""
+    return np.concatenate([volume[:, 0].ravel(), volume[:, -1].ravel(), volume[:, :, 0].ravel(), volume[:, :, -1].ravel()])

@@ -1,0 +1,158 @@
+"""From a CT in HU to what the network sees: oriented, cut to the chest, resampled, scaled.
+
+Order and departures from the paper (METHOD section 2): the HU window and the voxel spacing
+are the paper's; the scale is a fixed map of HU to [-1, 1] instead of a z-score per volume,
+which would make the input depend on the field of view; what lies outside the patient (air,
+table, padding) is shown as soft tissue, so that no air outside can be taken for lung.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from .chest import Chest, find_chest
+from .errors import ModelError
+from .geometry import Geometry
+from .orient import Orientation
+from .resample import AxisGrid, covering_axis, input_axis, resample_kji
+
+
+@dataclass(frozen=True)
+class PreprocessingRecipe:
+    """How a bundle wants its input; stored in the bundle, defaults are those of the paper where it has them.
+
+    Attributes:
+        spacing_ijk_mm: Voxel spacing along the patient's axes L, P, S (paper: 1.58 x 1.58 x 2.70 mm).
+        window_hu: HU clipped to this range (paper: -1250 to 250), then mapped to [-1, 1].
+        outside_hu: Value given to everything outside the patient.
+    """
+
+    spacing_ijk_mm: tuple[float, float, float] = (1.58, 1.58, 2.70)
+    window_hu: tuple[float, float] = (-1250.0, 250.0)
+    outside_hu: float = 40.0
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> PreprocessingRecipe:
+        """Return the recipe written by `to_dict`.
+
+        Raises:
+            ModelError: A key is unknown or a value impossible.
+        """
+        known = {name for name in cls.__dataclass_fields__}
+        if unknown := sorted(set(values) - known):
+            raise ModelError(f"preprocessing recipe: unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
+        recipe = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        if min(recipe.spacing_ijk_mm) <= 0 or recipe.window_hu[0] >= recipe.window_hu[1]:
+            raise ModelError("preprocessing recipe: spacings must be positive and the window's lower end below its upper")
+        return recipe
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as plain values for JSON."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class NetworkInput:
+    """A CT as the network sees it, and how to find the way back.
+
+    Attributes:
+        image_kji: (k, j, i) float32 in [-1, 1] along the patient's axes S, P, L.
+        axes: Grid of `image_kji` (k, j, i), mm from the first voxel of the oriented CT.
+        source_axes: Grid of the oriented CT (k, j, i) in the same frame.
+        orientation: How the CT's own axes map to the patient's.
+        inside_kji: (k, j, i) bool: the patient.
+        chest: Body and lung region found.
+    """
+
+    image_kji: np.ndarray
+    axes: tuple[AxisGrid, AxisGrid, AxisGrid]
+    source_axes: tuple[AxisGrid, AxisGrid, AxisGrid]
+    orientation: Orientation
+    inside_kji: np.ndarray
+    chest: Chest
+
+
+def preprocess(
+    hu_kji: np.ndarray, *, geometry: Geometry, recipe: PreprocessingRecipe, crop_to_chest: bool = True
+) -> NetworkInput:
+    """Return the network's input for a CT.
+
+    Args:
+        hu_kji: (k, j, i) HU on the CT's own grid; not modified.
+        geometry: The CT's grid.
+        recipe: Spacing, window and fill value.
+        crop_to_chest: False keeps the whole volume, as the paper did (for comparison).
+
+    Raises:
+        InputError: No air-filled lung inside a body is found.
+
+    Source: METHOD section 2; paper, section "Preprocessing".
+    """
+    orientation = Orientation.of(geometry)
+    volume = orientation.view(hu_kji)
+    spacing = orientation.spacing_mm(geometry)
+    chest = find_chest(volume, spacing_mm=spacing)
+    source = tuple(input_axis(n, s) for n, s in zip(volume.shape, spacing, strict=True))
+    target = network_axes(source, recipe=recipe, box_mm=chest.box_mm if crop_to_chest else None)  # type: ignore[arg-type]
+    image = resample_kji(volume, source=source, target=target)  # type: ignore[arg-type]
+    inside = _hide_outside(image, volume, source=source, target=target, chest=chest, outside_hu=recipe.outside_hu)  # type: ignore[arg-type]
+    return NetworkInput(
+        image_kji=scale_hu(image, window_hu=recipe.window_hu),
+        axes=target,
+        source_axes=source,  # type: ignore[arg-type]
+        orientation=orientation,
+        inside_kji=inside,
+        chest=chest,
+    )
+
+
+def scale_hu(image_hu: np.ndarray, *, window_hu: tuple[float, float]) -> np.ndarray:
+    """Return `image_hu` (any shape) clipped to the window and mapped linearly to [-1, 1], float32."""
+    lower, upper = window_hu
+    scaled = np.clip(image_hu, lower, upper)
+    scaled -= (lower + upper) / 2.0
+    scaled /= (upper - lower) / 2.0
+    return np.asarray(scaled, dtype=np.float32)
+
+
+def network_axes(
+    source: tuple[AxisGrid, AxisGrid, AxisGrid],
+    *,
+    recipe: PreprocessingRecipe,
+    box_mm: tuple[tuple[float, float], ...] | None = None,
+) -> tuple[AxisGrid, AxisGrid, AxisGrid]:
+    """Return the grid (k, j, i) at the recipe's spacing that covers the volume, or the part of it in `box_mm`."""
+    axes = [covering_axis(axis, step) for axis, step in zip(source, recipe.spacing_ijk_mm[::-1], strict=True)]
+    if box_mm is not None:
+        for n, (lower, upper) in enumerate(box_mm):
+            start = int(np.clip(np.floor((lower - axes[n].first_mm) / axes[n].step_mm), 0, axes[n].count - 1))
+            stop = int(np.clip(np.ceil((upper - axes[n].first_mm) / axes[n].step_mm) + 1, start + 1, axes[n].count))
+            axes[n] = axes[n].part(start, stop)
+    return (axes[0], axes[1], axes[2])
+
+
+def _hide_outside(
+    image: np.ndarray,
+    volume: np.ndarray,
+    *,
+    source: tuple[AxisGrid, AxisGrid, AxisGrid],
+    target: tuple[AxisGrid, AxisGrid, AxisGrid],
+    chest: Chest,
+    outside_hu: float,
+) -> np.ndarray:
+    """Set everything outside the patient to `outside_hu` in place; return the mask of the patient."""
+    if chest.padding is not None and chest.padding_hu is not None:
+        # Padding touches lung where an image was cropped: take out exactly its share of each voxel.
+        near = resample_kji(chest.padding, source=chest.axes, target=target) > 0.0
+        value = chest.padding_hu
+        share = resample_kji(volume, source=source, target=target, convert=lambda plane: plane == value)
+        image += np.where(near, share * (outside_hu - value), 0.0).astype(np.float32)
+        inside = resample_kji(chest.inside | chest.padding, source=chest.axes, target=target) >= 0.5
+        inside &= ~(near & (share > 0.5))
+    else:
+        inside = resample_kji(chest.inside, source=chest.axes, target=target) >= 0.5
+    image[~inside] = outside_hu
+    return inside
