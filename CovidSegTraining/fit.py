@@ -1,0 +1,269 @@
+"""Train a network on prepared cases: the product recipe, resumable, on CPU or GPU."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from CovidSegLib.network import NetworkConfig, build_network
+from CovidSegLib.preprocess import PreprocessingRecipe
+
+from .augmentation import AugmentationRecipe, degrade, sample_patch
+from .label_codes import Code
+from .losses import partial_label_loss
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingCase:
+    """A prepared case on the network's grid: HU int16 and label codes uint8, both (k, j, i)."""
+
+    name: str
+    hu_kji: np.ndarray
+    codes_kji: np.ndarray
+    weight: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Part of a training run with patches of one size; `until` is the share of the run at which it ends."""
+
+    until: float
+    patch_kji: tuple[int, int, int]
+    batch: int
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Settings of the product recipe.
+
+    Attributes:
+        steps: Optimisation steps; `minutes`, if given, ends the run earlier. The learning rate and
+            the stages follow whichever is further on.
+        infection_share: Share of patches centred on an infected voxel, in cases that have some.
+    """
+
+    network: NetworkConfig = NetworkConfig(width=16)
+    preprocessing: PreprocessingRecipe = PreprocessingRecipe()
+    augmentation: AugmentationRecipe = AugmentationRecipe()
+    stages: tuple[Stage, ...] = (Stage(0.45, (32, 96, 96), 2), Stage(1.0, (48, 112, 144), 1))
+    steps: int = 100_000
+    minutes: float | None = None
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    warm_up: float = 0.03
+    infection_share: float = 0.4
+    ema_decay: float = 0.995
+    seed: int = 0
+    device: str = "cpu"
+    bfloat16: bool = True
+    save_every_s: float = 120.0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def load_cases(folder: Path) -> list[TrainingCase]:
+    """Return the cases of a cache folder written by `prepare`."""
+    cases = []
+    for path in sorted(folder.glob("*.npz")):
+        with np.load(path) as data:
+            cases.append(TrainingCase(path.stem, data["hu"], data["codes"], float(data["weight"])))
+    if not cases:
+        raise FileNotFoundError(f"no prepared cases in {folder}: run 'covidseg-train prepare' first")
+    return cases
+
+
+class Fit:
+    """A training run in a folder; `run` continues from its last checkpoint."""
+
+    def __init__(self, folder: Path, *, cases: list[TrainingCase], config: FitConfig) -> None:
+        import torch
+
+        self.folder, self.cases, self.config = folder, cases, config
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(config.seed)
+        self.rng = np.random.default_rng(config.seed)
+        self.device = torch.device(config.device)
+        self.network = build_network(config.network).to(self.device, memory_format=torch.channels_last_3d)
+        self.average = build_network(config.network).to(self.device)
+        self.average.load_state_dict(self.network.state_dict())
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.hu = [torch.from_numpy(c.hu_kji.astype(np.float32)).to(self.device) for c in cases]
+        self.codes = [torch.from_numpy(c.codes_kji).to(self.device) for c in cases]
+        self.infected = [np.argwhere(c.codes_kji == Code.INFECTION) for c in cases]
+        self.anywhere = [_worthwhile_centers(c.codes_kji) for c in cases]
+        self.weights = np.array([c.weight for c in cases]) / sum(c.weight for c in cases)
+        self.step, self.skipped, self.elapsed_s = 0, 0, 0.0
+        self._resume()
+
+    def run(self) -> None:
+        """Train to the end of the budget; a checkpoint is kept at regular intervals and at the end."""
+        losses: list[float] = []
+        saved = started = time.monotonic() - self.elapsed_s
+        while (progress := self.progress()) < 1.0:
+            losses.append(self._train_step(progress))
+            self.elapsed_s = time.monotonic() - started
+            if time.monotonic() - saved > self.config.save_every_s:
+                saved = time.monotonic()
+                self.save()
+                self._log(progress, losses)
+                losses = []
+        self.save()
+
+    def progress(self) -> float:
+        """Return how much of the budget is used, 0 to 1."""
+        by_time = self.elapsed_s / (60.0 * self.config.minutes) if self.config.minutes else 0.0
+        return min(1.0, max(self.step / self.config.steps, by_time))
+
+    def learning_rate(self, progress: float) -> float:
+        """Return the one-cycle learning rate: a short linear rise, then a cosine to zero."""
+        if progress < self.config.warm_up:
+            return self.config.learning_rate * (0.05 + 0.95 * progress / self.config.warm_up)
+        falling = (progress - self.config.warm_up) / (1.0 - self.config.warm_up)
+        return self.config.learning_rate * (0.5 + 0.5 * float(np.cos(np.pi * falling))) + 1e-6
+
+    def batch(self, stage: Stage) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return network input (batch, 1, k, j, i) in [-1, 1] and codes (batch, k, j, i)."""
+        import torch
+
+        recipe, outside_hu = self.config.preprocessing, self.config.preprocessing.outside_hu
+        images, labels = [], []
+        for _ in range(stage.batch):
+            n = int(self.rng.choice(len(self.cases), p=self.weights))
+            hu, codes = sample_patch(
+                self.hu[n],
+                self.codes[n],
+                center_kji=self._center(n, stage.patch_kji),
+                patch_kji=stage.patch_kji,
+                spacing_kji_mm=recipe.spacing_ijk_mm[::-1],  # type: ignore[arg-type]
+                recipe=self.config.augmentation,
+                outside_hu=outside_hu,
+                rng=self.rng,
+            )
+            hu, codes = degrade(hu, codes, recipe=self.config.augmentation, outside_hu=outside_hu, rng=self.rng)
+            images.append(hu)
+            labels.append(codes)
+        lower, upper = recipe.window_hu
+        image = (torch.stack(images).clamp(lower, upper) - (lower + upper) / 2.0) / ((upper - lower) / 2.0)
+        return image[:, None].contiguous(memory_format=torch.channels_last_3d), torch.stack(labels)
+
+    def save(self) -> None:
+        """Write the checkpoint and the averaged weights, each whole or not at all."""
+        import torch
+
+        state = {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "elapsed_s": self.elapsed_s,
+            "rng": self.rng.bit_generator.state,
+        }
+        _write_whole(self.folder / "checkpoint.pt", lambda path: torch.save(state, path))
+        _write_whole(self.folder / "average.pt", lambda path: torch.save(self.average.state_dict(), path))
+        _write_whole(
+            self.folder / "config.json",
+            lambda path: path.write_text(json.dumps(asdict(self.config), indent=2) + "\n", encoding="utf-8"),
+        )
+
+    def _train_step(self, progress: float) -> float:
+        import torch
+
+        stage = next(s for s in self.config.stages if progress < s.until)
+        image, codes = self.batch(stage)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(progress)
+        self.network.train()
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.bfloat16):
+            logits = self.network(image)
+        loss = partial_label_loss(logits, codes)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.step += 1
+        if not torch.isfinite(norm):
+            # bfloat16 convolutions on the CPU now and then return a gradient that is not a number.
+            self.skipped += 1
+            return float(loss.detach())
+        self.optimizer.step()
+        self._update_average()
+        return float(loss.detach())
+
+    def _update_average(self) -> None:
+        import torch
+
+        # Early on the average must forget faster than its final rate.
+        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for mean, value in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
+                if mean.dtype.is_floating_point:
+                    mean.lerp_(value.to(mean.dtype), 1.0 - decay)
+                else:
+                    mean.copy_(value)
+
+    def _center(self, n: int, patch_kji: tuple[int, int, int]) -> np.ndarray:
+        share = self.config.infection_share
+        choices = self.infected[n] if len(self.infected[n]) and self.rng.random() < share else self.anywhere[n]
+        center = choices[self.rng.integers(len(choices))]
+        jitter = self.rng.uniform(-0.3, 0.3, size=3) * np.asarray(patch_kji)
+        return np.asarray(center + jitter)
+
+    def _resume(self) -> None:
+        import torch
+
+        path = self.folder / "checkpoint.pt"
+        if not path.exists():
+            return
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.elapsed_s = state["step"], state["elapsed_s"]
+        self.rng.bit_generator.state = state["rng"]
+        log.info("continuing at step %d", self.step)
+
+    def _log(self, progress: float, losses: list[float]) -> None:
+        row = {
+            "step": self.step,
+            "minutes": round(self.elapsed_s / 60, 2),
+            "progress": round(progress, 4),
+            "learning_rate": round(self.learning_rate(progress), 6),
+            "loss": round(float(np.mean(losses)), 4),
+            "skipped": self.skipped,
+        }
+        path = self.folder / "history.csv"
+        new = not path.exists()
+        with path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(row))
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+        log.info("%s", row)
+
+
+def _worthwhile_centers(codes: np.ndarray) -> np.ndarray:
+    """Return voxels around which something is known, thinned: mostly lung, some background."""
+    lung = np.argwhere((codes > 0) & (codes < Code.UNKNOWN))[::7]
+    background = np.argwhere(codes == Code.BACKGROUND)[::7]
+    rng = np.random.default_rng(0)
+    take = min(len(background), max(1, len(lung) // 2))
+    return np.concatenate([lung, background[rng.choice(len(background), take, replace=False)]])
+
+
+def _write_whole(path: Path, write: Any) -> None:
+    aside = path.with_name(path.name + ".part")
+    write(aside)
+    os.replace(aside, path)

@@ -1,0 +1,52 @@
+"""Loss for partly known labels: cross-entropy over what is possible, and Tversky over what is known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .label_codes import Code, possible_classes
+
+if TYPE_CHECKING:
+    import torch
+
+CLASSES = 4
+
+
+def partial_label_loss(
+    logits: torch.Tensor, codes: torch.Tensor, *, class_weights: tuple[float, ...] | None = None
+) -> torch.Tensor:
+    """Return Tversky + cross-entropy (METHOD section 6, weight 1 each), extended to partly known labels.
+
+    Where the class is known this is the paper's loss, but for Tversky being taken over the
+    batch instead of per sample: a patch without infection would otherwise cost a full class.
+    Where only a set of classes is known, the cross-entropy is minus the logarithm of that
+    set's probability; where nothing is known the voxel does not count.
+
+    Args:
+        logits: (batch, 4, k, j, i) float.
+        codes: (batch, k, j, i) uint8 of `Code`.
+        class_weights: Weight of each class in the cross-entropy; default 1.
+
+    Returns:
+        Scalar tensor.
+    """
+    import torch
+
+    possible = torch.from_numpy(possible_classes()).to(logits.device)
+    log_probabilities = torch.log_softmax(logits.float(), dim=1)
+    allowed = possible[codes.long()].movedim(-1, 1)  # (batch, 4, k, j, i)
+    voxel_loss = -torch.logsumexp(log_probabilities.masked_fill(~allowed, -1e4), dim=1)
+    counted = (codes != int(Code.UNKNOWN)).float()
+    if class_weights is not None:
+        table = torch.tensor([*class_weights, *([1.0] * (len(Code) - CLASSES))], device=logits.device)
+        counted = counted * table[codes.long()]
+    cross_entropy = (voxel_loss * counted).sum() / counted.sum().clamp(min=1.0)
+
+    known = (codes < CLASSES).unsqueeze(1)
+    probabilities = log_probabilities.exp() * known
+    truth = (allowed & known).float()
+    axes = (0, 2, 3, 4)
+    true_positive = (probabilities * truth).sum(axes)
+    # a = b = 0.5: false negatives and false positives weigh the same (this is soft Dice).
+    tversky = (true_positive + 1.0) / (0.5 * probabilities.sum(axes) + 0.5 * truth.sum(axes) + 1.0)
+    return cross_entropy + CLASSES - tversky.sum()

@@ -1,0 +1,122 @@
+"""Labels for whole chests without masks: what intensity and position alone can tell, and no more.
+
+Aerated lung is found by threshold, split into left and right, and freed of the airways;
+everything dense near it (vessels, hilum, consolidation, pleura) is left unknown, and what is
+far from it is background.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .label_codes import Code
+
+LUNG_BELOW_HU = -450.0
+SURELY_HEALTHY_BELOW_HU = -760.0
+AIRWAY_BELOW_HU = -925.0
+UNKNOWN_WITHIN_MM = 24.0
+
+
+def whole_chest_codes(
+    hu_kji: np.ndarray, *, inside_kji: np.ndarray, spacing_kji_mm: tuple[float, float, float], diseased: bool
+) -> np.ndarray:
+    """Return label codes for a whole chest in patient axes.
+
+    Args:
+        hu_kji: (k, j, i) HU on the network's grid, k to the head, j to the back, i to the left.
+        inside_kji: (k, j, i) bool, the patient.
+        spacing_kji_mm: Spacing of the grid.
+        diseased: False only if the lungs are known to hold no infection.
+
+    Returns:
+        (k, j, i) uint8 of `Code`.
+    """
+    from scipy import ndimage
+
+    smooth = ndimage.gaussian_filter(hu_kji, [2.0 / s for s in spacing_kji_mm])
+    air = (hu_kji < LUNG_BELOW_HU) & inside_kji
+    airway = airway_mask(hu_kji, air=air, inside_kji=inside_kji, spacing_kji_mm=spacing_kji_mm)
+    left, right = _split_lungs(air & ~airway, inside_kji=inside_kji, spacing_kji_mm=spacing_kji_mm)
+    codes = np.full(hu_kji.shape, Code.BACKGROUND, dtype=np.uint8)
+    codes[_closing(left | right, UNKNOWN_WITHIN_MM, spacing_kji_mm)] = Code.UNKNOWN
+    codes[_grow(left | right, 3.0, spacing_kji_mm) & (codes == Code.BACKGROUND)] = Code.UNKNOWN
+    healthy = smooth < (SURELY_HEALTHY_BELOW_HU if diseased else LUNG_BELOW_HU - 100.0)
+    codes[left] = np.where(healthy[left], Code.LEFT_LUNG, Code.LEFT_OR_INFECTION)
+    codes[right] = np.where(healthy[right], Code.RIGHT_LUNG, Code.RIGHT_OR_INFECTION)
+    # Main bronchi run into the lungs without a border: leave dark voxels near the middle open.
+    middle = _near_middle(inside_kji, spacing_kji_mm, within_mm=45.0)
+    codes[(smooth < AIRWAY_BELOW_HU) & middle & (codes != Code.BACKGROUND)] = Code.UNKNOWN
+    codes[airway] = Code.BACKGROUND
+    return codes
+
+
+def airway_mask(
+    hu_kji: np.ndarray, *, air: np.ndarray, inside_kji: np.ndarray, spacing_kji_mm: tuple[float, float, float]
+) -> np.ndarray:
+    """Return the trachea: per slice, a small dark island of air near the middle of the body."""
+    from scipy import ndimage
+
+    middle = _near_middle(inside_kji, spacing_kji_mm, within_mm=32.0)
+    pixel_mm2 = spacing_kji_mm[1] * spacing_kji_mm[2]
+    out = np.zeros(air.shape, dtype=bool)
+    for k, plane in enumerate(air):
+        labels, count = ndimage.label(plane)
+        for n, box in enumerate(ndimage.find_objects(labels), start=1):
+            piece = labels[box] == n
+            area_mm2 = piece.sum() * pixel_mm2
+            if 30.0 < area_mm2 < 900.0 and middle[k][box][piece].mean() > 0.9 and hu_kji[k][box][piece].min() < -880.0:
+                out[k][box] |= piece
+    labels, count = ndimage.label(out)
+    heights = ndimage.find_objects(labels)
+    tall = [n for n, box in enumerate(heights, start=1) if (box[0].stop - box[0].start) * spacing_kji_mm[0] > 25.0]
+    return _grow(np.isin(labels, tall), 1.6, spacing_kji_mm) & (hu_kji < -300.0)
+
+
+def _split_lungs(
+    air: np.ndarray, *, inside_kji: np.ndarray, spacing_kji_mm: tuple[float, float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the left and right lung of an air mask; thin bridges between them are cut."""
+    from scipy import ndimage
+
+    voxel_ml = float(np.prod(spacing_kji_mm)) / 1000.0
+    for erosion_mm in (2.0, 4.0, 6.0, 9.0, 12.0):
+        seeds, count = ndimage.label(_shrink(air, erosion_mm, spacing_kji_mm))
+        sizes_ml = np.bincount(seeds.ravel(), minlength=count + 1)[1:] * voxel_ml
+        order = np.argsort(-sizes_ml)
+        if count >= 2 and sizes_ml[order[1]] > 0.25 * sizes_ml[order[0]]:
+            break
+    else:
+        raise ValueError("left and right lung cannot be told apart by threshold in this chest")
+    big = [int(n) + 1 for n in order[:2]]
+    center_i = [float(ndimage.center_of_mass(seeds == n)[2]) for n in big]
+    nearest = ndimage.distance_transform_edt(
+        ~np.isin(seeds, big), sampling=spacing_kji_mm, return_distances=False, return_indices=True
+    )
+    owner = seeds[tuple(nearest)]
+    pieces, count = ndimage.label(air)
+    kept = np.isin(pieces, np.unique(pieces[np.isin(seeds, big)]))
+    right, left = (big[0], big[1]) if center_i[0] < center_i[1] else (big[1], big[0])
+    return kept & (owner == left), kept & (owner == right)
+
+
+def _near_middle(inside: np.ndarray, spacing_kji_mm: tuple[float, float, float], *, within_mm: float) -> np.ndarray:
+    columns = np.flatnonzero(inside.any(axis=(0, 1)))
+    center = (columns[0] + columns[-1]) / 2.0
+    near = np.abs(np.arange(inside.shape[2]) - center) * spacing_kji_mm[2] < within_mm
+    return np.broadcast_to(near, inside.shape)
+
+
+def _grow(mask: np.ndarray, distance_mm: float, spacing_kji_mm: tuple[float, float, float]) -> np.ndarray:
+    from scipy import ndimage
+
+    return np.asarray(ndimage.distance_transform_edt(~mask, sampling=spacing_kji_mm) <= distance_mm)
+
+
+def _shrink(mask: np.ndarray, distance_mm: float, spacing_kji_mm: tuple[float, float, float]) -> np.ndarray:
+    from scipy import ndimage
+
+    return np.asarray(ndimage.distance_transform_edt(mask, sampling=spacing_kji_mm) > distance_mm)
+
+
+def _closing(mask: np.ndarray, distance_mm: float, spacing_kji_mm: tuple[float, float, float]) -> np.ndarray:
+    return _shrink(_grow(mask, distance_mm, spacing_kji_mm), distance_mm, spacing_kji_mm)
