@@ -1,0 +1,245 @@
+"""CovidSeg in a scene: volume node in, segmentation node and results table out.
+
+The same class runs in the Slicer application, in `Slicer --python-script` and on slicer-core.
+Three steps, so that a background worker can run the middle one:
+
+1. `volumeFromNode` copies voxels and geometry out of the scene (main thread);
+2. the engine segments the copy and touches no scene (any thread);
+3. `publish` writes the result into the scene (main thread), whole or not at all.
+
+`process` does all three. Nothing here opens a window; errors are raised for people to read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from .errors import Cancelled, InputError
+from .labels import SEGMENTS
+from .scene import SceneContext
+from .scene_file import load_segmentation, save_segmentation
+from .scene_outputs import check_output, output_segmentation, output_table
+from .scene_segments import find_segments, make_segments, replace_segments, segment_mask
+from .scene_table import results_table, show_table
+from .scene_volume import check_volume, geometry_of, ijk_to_ras, volume_from_node
+
+if TYPE_CHECKING:
+    from .bundle import Bundle
+    from .geometry import Geometry
+    from .pipeline import SegmentationResult
+    from .progress import Progress
+    from .quantify import Quantities
+    from .volume import CTVolume
+
+REPORT_ATTRIBUTE = "CovidSeg.report"
+"""Attribute of segmentation and table node: the run's report.json, as text."""
+
+
+class Engine(Protocol):
+    """What `CovidSegLogic` asks of an engine; `pipeline.segment` is the one it uses unless told otherwise."""
+
+    def __call__(
+        self,
+        ct: CTVolume,
+        *,
+        mode: str,
+        device: str,
+        bundle: Bundle | Path | None,
+        progress: Callable[[Progress], None] | None,
+        cancelled: Callable[[], bool] | None,
+    ) -> SegmentationResult: ...
+
+
+@dataclass(frozen=True)
+class SceneOutputs:
+    """What a run left in the scene.
+
+    Attributes:
+        segmentationNode: Segments `left_lung`, `right_lung` (whole lungs) and `infection`.
+        tableNode: Volumes and percentage of infection per lung.
+        report: The content of report.json.
+        warnings: What the user should know about these figures.
+    """
+
+    segmentationNode: Any
+    tableNode: Any
+    report: dict[str, Any]
+    warnings: tuple[str, ...]
+
+
+class CovidSegLogic:
+    """Segments CT volumes of a scene, and measures what the user made of the segments."""
+
+    def __init__(self, *, context: SceneContext | None = None, engine: Engine | None = None) -> None:
+        """Work on the scene of `context` (the application's, if none), with `engine` in place of the network."""
+        self.context = context or SceneContext.current()
+        self._engine = engine
+
+    def process(
+        self,
+        volumeNode: Any,
+        *,
+        outputSegmentation: Any = None,
+        mode: str = "accurate",
+        device: str = "auto",
+        bundle: Bundle | Path | None = None,
+        progress: Callable[[Progress], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> SceneOutputs:
+        """Segment a CT and return the nodes made for it.
+
+        Args:
+            volumeNode: `vtkMRMLScalarVolumeNode`, in HU.
+            outputSegmentation: A segmentation node whose CovidSeg segments are replaced; a new one if None.
+            mode: "accurate" or "fast".
+            device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+            bundle: Model bundle or its folder; the one shipped with CovidSeg if None.
+            progress: Called with every step's progress.
+            cancelled: Asked between patches; True stops the run.
+
+        Raises:
+            InputError: The volume or the output node cannot be used.
+            Cancelled: `cancelled` returned True. In every case of an error the scene is left as it was.
+        """
+        check_volume(volumeNode)
+        if outputSegmentation is not None:  # now, not after minutes of work
+            check_output(self.context, node=outputSegmentation, volume_node=volumeNode)
+        ct = self.volumeFromNode(volumeNode)
+        result = self.engine(ct, mode=mode, device=device, bundle=bundle, progress=progress, cancelled=cancelled)
+        if cancelled is not None and cancelled():
+            raise Cancelled()
+        return self.publish(result, volumeNode=volumeNode, segmentationNode=outputSegmentation)
+
+    @property
+    def engine(self) -> Engine:
+        """The function that segments; importing torch waits until it is called."""
+        if self._engine is None:
+            from .pipeline import segment
+
+            self._engine = segment
+        return self._engine
+
+    def volumeFromNode(self, volumeNode: Any) -> CTVolume:
+        """Return a copy of a volume node, independent of the scene (see `scene_volume.volume_from_node`)."""
+        return volume_from_node(volumeNode)
+
+    def publish(
+        self,
+        result: SegmentationResult,
+        *,
+        volumeNode: Any,
+        segmentationNode: Any = None,
+    ) -> SceneOutputs:
+        """Write a result into the scene: segments, results table, places in the subject hierarchy.
+
+        Args:
+            result: What the engine returned for `volumeNode`.
+            volumeNode: The CT; still the one that was segmented.
+            segmentationNode: Its CovidSeg segments are replaced and others kept; a new node if None.
+
+        Raises:
+            InputError: The volume changed or went meanwhile, or the node cannot take the segments.
+                The scene is left as it was then, as after any other error.
+        """
+        self._check_unchanged(volumeNode, result=result)
+        if segmentationNode is not None:
+            check_output(self.context, node=segmentationNode, volume_node=volumeNode)
+        segments = make_segments(result.labelmap, geometry=result.geometry, matrix=ijk_to_ras(volumeNode))
+        report = result.report()
+        report_text = json.dumps(report, allow_nan=False)
+        table = results_table(report["regions"])
+        with ExitStack() as undo:
+            segmentation = output_segmentation(self.context, node=segmentationNode, volume_node=volumeNode, undo=undo)
+            replace_segments(segmentation, segments=segments)
+            table_node = output_table(self.context, segmentation_node=segmentation, volume_node=volumeNode, undo=undo)
+            show_table(table_node, table=table)
+            for node in (segmentation, table_node):
+                node.SetAttribute(REPORT_ATTRIBUTE, report_text)
+                self.context.place_beside(node, neighbour=volumeNode)
+            undo.pop_all()
+        return SceneOutputs(segmentation, table_node, report, tuple(result.warnings))
+
+    def quantifySegmentation(self, segmentationNode: Any, *, volumeNode: Any) -> Quantities:
+        """Return the figures of the segments as they are now, on the volume's grid.
+
+        Segments are found by ID, else by terminology, so their names may be changed freely. A lung
+        without a segment counts as absent; a deleted infection segment is an error, not 0 %.
+
+        Raises:
+            InputError: No lung segment, no infection segment, or an unusable volume.
+        """
+        from .quantify import quantify
+
+        check_volume(volumeNode)
+        found = find_segments(segmentationNode)
+        _check_found(found, name=segmentationNode.GetName())
+        ct = self.volumeFromNode(volumeNode)
+        masks_kji = {
+            definition.segment_id: segment_mask(
+                segmentationNode, segment_id=found[definition.segment_id], volume_node=volumeNode
+            )
+            if definition.segment_id in found
+            else np.zeros(ct.hu_kji.shape, dtype=bool)
+            for definition in SEGMENTS
+        }
+        return quantify(
+            _hounsfield(ct).hu_kji,
+            geometry=ct.geometry,
+            left_kji=masks_kji["left_lung"],
+            right_kji=masks_kji["right_lung"],
+            infection_kji=masks_kji["infection"],
+        )
+
+    def updateTable(self, tableNode: Any, *, quantities: Quantities) -> None:
+        """Show new figures in a results table, for example after the segments were edited."""
+        show_table(tableNode, table=results_table(quantities.to_dict()["regions"]))
+
+    def saveSegmentation(self, segmentationNode: Any, *, path: str | Path) -> None:
+        """Write a segmentation node to a .seg.nrrd file (see `scene_file.save_segmentation`)."""
+        save_segmentation(segmentationNode, path=Path(path))
+
+    def loadSegmentation(self, path: str | Path) -> Any:
+        """Return a new segmentation node read from a .seg.nrrd file (see `scene_file.load_segmentation`)."""
+        return load_segmentation(self.context, path=Path(path))
+
+    def removeOutputs(self, outputs: SceneOutputs) -> None:
+        """Take the nodes of a run out of the scene, with their places in the subject hierarchy."""
+        self.context.remove_node(outputs.tableNode)
+        self.context.remove_node(outputs.segmentationNode)
+
+    def _check_unchanged(self, volume_node: Any, *, result: SegmentationResult) -> None:
+        """Refuse to publish for a volume that is not the one segmented any more."""
+        if volume_node is None or not self.context.scene.IsNodePresent(volume_node):
+            raise InputError("The CT was removed from the scene while it was segmented; nothing was changed.")
+        check_volume(volume_node)
+        geometry, _ = geometry_of(volume_node)
+        if result.labelmap.shape != geometry.shape_kji or not geometry.is_close_to(result.geometry):
+            raise InputError(
+                f"The volume '{volume_node.GetName()}' got another grid while it was segmented; nothing was changed. "
+                "Segment it again."
+            )
+
+
+def _hounsfield(ct: CTVolume) -> CTVolume:
+    """Return the CT in HU, also if it was stored as grey or with an offset, as the engine does."""
+    from .chest import lungs_found
+    from .intensity import to_hounsfield
+
+    return to_hounsfield(ct, lungs_found=lungs_found)
+
+
+def _check_found(found: dict[str, str], *, name: str) -> None:
+    """Refuse to measure where the segments that a figure needs are missing."""
+    if "left_lung" not in found and "right_lung" not in found:
+        raise InputError(f"No lung segment in '{name}': run CovidSeg first, or give the segments its terminology.")
+    if "infection" not in found:
+        raise InputError(
+            f"No infection segment in '{name}'. If nothing is infected, keep the segment and erase its content."
+        )

@@ -1,0 +1,80 @@
+"""Segmentation nodes to and from .seg.nrrd, through Slicer's own storage node."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+from .scene import SceneContext
+
+FILE_SUFFIX = ".seg.nrrd"
+
+
+def save_segmentation(node: Any, *, path: Path) -> None:
+    """Write segments, names, colours and terminology; the file appears whole or not at all.
+
+    The node's own storage settings stay as they are.
+
+    Raises:
+        InputError: The name does not end in .seg.nrrd, or the file cannot be written.
+    """
+    import slicer
+
+    if not path.name.lower().endswith(FILE_SUFFIX):
+        raise InputError(f"{path}: a segmentation is saved as {FILE_SUFFIX}; choose a name that ends so.")
+    if not path.parent.is_dir() or path.is_dir():
+        raise InputError(f"{path}: cannot be written, because the folder is missing or a folder has this name.")
+    partial = path.with_name(f".{os.getpid()}-{path.name}")
+    storage = slicer.vtkMRMLSegmentationStorageNode()
+    storage.SetFileName(str(partial))
+    try:
+        if not storage.WriteData(node) or not partial.is_file():
+            raise InputError(f"{path}: cannot be written. Is there room, and may you write into the folder?")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_segmentation(context: SceneContext, *, path: Path) -> Any:
+    """Return a new segmentation node read from a .seg.nrrd file, ours or Slicer's.
+
+    Raises:
+        InputError: There is no such file, or it is no segmentation; no node is left then.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file.")
+    _check_readable(path)
+    name = path.name[: -len(FILE_SUFFIX)] if path.name.lower().endswith(FILE_SUFFIX) else path.stem
+    with ExitStack() as undo:
+        node = context.add_node("vtkMRMLSegmentationNode", name=name)
+        undo.callback(context.remove_node, node)
+        node.AddDefaultStorageNode(str(path))
+        storage = node.GetStorageNode()
+        if storage is None or not storage.ReadData(node) or node.GetSegmentation().GetNumberOfSegments() == 0:
+            raise InputError(f"{path}: cannot be read as a segmentation ({FILE_SUFFIX}).")
+        node.CreateDefaultDisplayNodes()
+        undo.pop_all()
+    return node
+
+
+def _check_readable(path: Path) -> None:
+    """Read a file once with SimpleITK, which raises on damage; Slicer's reader ends the whole program on it.
+
+    Raises:
+        InputError: The file is damaged, cut short, or no image.
+    """
+    import SimpleITK as sitk
+
+    from .sitk_quiet import itk_reason, quiet_itk
+
+    try:
+        with quiet_itk():
+            sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise InputError(
+            f"{path}: cannot be read as a segmentation; it is damaged, cut short, or no {FILE_SUFFIX} file "
+            f"({itk_reason(error)}). Copy or save it again."
+        ) from error

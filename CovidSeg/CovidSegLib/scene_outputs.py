@@ -1,0 +1,115 @@
+"""The nodes that a result goes into: made or re-used, and put back as they were if something fails.
+
+Every function registers with `undo` (a `contextlib.ExitStack`) how to take back what it did.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+from .errors import InputError
+from .labels import SEGMENTS
+from .scene import SceneContext
+from .scene_segments import restore_segments, snapshot_segments
+
+TABLE_ROLE = "CovidSeg.table"
+SEGMENTATION_ROLE = "CovidSeg.segmentation"
+VOLUME_ROLE = "CovidSeg.volume"
+
+
+def output_segmentation(context: SceneContext, *, node: Any, volume_node: Any, undo: ExitStack) -> Any:
+    """Return the segmentation node for a result, on the volume's grid and under its transform.
+
+    The transform comes first: the reference geometry is expressed under it.
+
+    Args:
+        context: The scene.
+        node: An existing node that `check_output` accepts, or None for a new one.
+        volume_node: The CT.
+        undo: Takes what brings the scene back.
+    """
+    if node is None:
+        node = context.add_node("vtkMRMLSegmentationNode", name=f"{volume_node.GetName()} CovidSeg")
+        undo.callback(context.remove_node, node)
+    else:
+        _register_restore(node, undo=undo)
+    if node.GetDisplayNode() is None:
+        node.CreateDefaultDisplayNodes()
+        undo.callback(context.scene.RemoveNode, node.GetDisplayNode())
+    node.SetAndObserveTransformNodeID(volume_node.GetTransformNodeID())
+    if node.GetSegmentation().GetNumberOfSegments() == 0:
+        node.SetSourceRepresentationToBinaryLabelmap()
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
+    node.SetNodeReferenceID(VOLUME_ROLE, volume_node.GetID())
+    return node
+
+
+def output_table(context: SceneContext, *, segmentation_node: Any, volume_node: Any, undo: ExitStack) -> Any:
+    """Return the segmentation's results table node: the one from its last run, or a new one."""
+    node = segmentation_node.GetNodeReference(TABLE_ROLE)
+    if node is None:
+        node = context.add_node("vtkMRMLTableNode", name=f"{volume_node.GetName()} CovidSeg results")
+        undo.callback(context.remove_node, node)
+        segmentation_node.SetNodeReferenceID(TABLE_ROLE, node.GetID())
+        undo.callback(segmentation_node.SetNodeReferenceID, TABLE_ROLE, None)
+    else:
+        undo.callback(node.SetAndObserveTable, node.GetTable())
+        _register_restore_attributes(node, undo=undo)
+    node.SetNodeReferenceID(SEGMENTATION_ROLE, segmentation_node.GetID())
+    node.SetNodeReferenceID(VOLUME_ROLE, volume_node.GetID())
+    return node
+
+
+def check_output(context: SceneContext, *, node: Any, volume_node: Any) -> None:
+    """Refuse a segmentation node that cannot take the result without harm to what else is in it.
+
+    Raises:
+        InputError: No segmentation node of this scene; other people's segments in it that are under
+            another transform, or that are surfaces.
+    """
+    if not node.IsA("vtkMRMLSegmentationNode") or not context.scene.IsNodePresent(node):
+        raise InputError("The output is not a segmentation of this scene. Choose one, or a new segmentation.")
+    segmentation = node.GetSegmentation()
+    ours = {definition.segment_id for definition in SEGMENTS}
+    ids = (segmentation.GetNthSegmentID(index) for index in range(segmentation.GetNumberOfSegments()))
+    if not any(segment_id not in ours for segment_id in ids):
+        return
+    if node.GetParentTransformNode() is not volume_node.GetParentTransformNode():
+        raise InputError(
+            f"The segmentation '{node.GetName()}' holds other segments and is under another transform than the CT "
+            f"'{volume_node.GetName()}'. Put both under the same transform, or choose a new segmentation."
+        )
+    if not segmentation.IsSourceRepresentationImageData():
+        raise InputError(
+            f"The segmentation '{node.GetName()}' holds surfaces, not voxels. Choose a new segmentation, or make "
+            "the binary labelmap its source representation in the Segmentations module."
+        )
+
+
+def _register_restore(node: Any, *, undo: ExitStack) -> None:
+    """Register how an existing segmentation node comes back to its present state."""
+    import slicer
+
+    segmentation = node.GetSegmentation()
+    parameter = slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
+    geometry = segmentation.GetConversionParameter(parameter)
+    roles = (node.GetReferenceImageGeometryReferenceRole(), VOLUME_ROLE)
+    for role in roles:
+        undo.callback(node.SetNodeReferenceID, role, node.GetNodeReferenceID(role))
+    undo.callback(segmentation.SetConversionParameter, parameter, geometry)
+    undo.callback(segmentation.SetSourceRepresentationName, segmentation.GetSourceRepresentationName())
+    undo.callback(node.SetAndObserveTransformNodeID, node.GetTransformNodeID())
+    undo.callback(restore_segments, node, before=snapshot_segments(node))
+    _register_restore_attributes(node, undo=undo)
+
+
+def _register_restore_attributes(node: Any, *, undo: ExitStack) -> None:
+    """Register how a node's attributes come back to their present values."""
+    before = {name: node.GetAttribute(name) for name in node.GetAttributeNames()}
+
+    def restore() -> None:
+        for name in set(node.GetAttributeNames()) | set(before):
+            node.SetAttribute(name, before.get(name))
+
+    undo.callback(restore)

@@ -1,0 +1,66 @@
+"""What the self test inside Slicer needs: a synthetic CT in the scene, and its truth as an engine.
+
+Neither torch nor a model is asked for, so that the scene side can be checked on any installation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .geometry import Geometry
+from .quantify import Quantities, quantify_labelmap
+
+if TYPE_CHECKING:
+    from .logic import Engine
+    from .phantom import Phantom
+    from .volume import CTVolume
+
+SIZE_IJK = (72, 60, 40)
+SPACING_IJK_MM = (5.0, 5.0, 7.5)
+
+
+@dataclass(frozen=True)
+class TruthResult:
+    """A phantom's truth in the form of an engine's result."""
+
+    labelmap: np.ndarray
+    geometry: Geometry
+    quantities: Quantities
+    warnings: tuple[str, ...]
+
+    def report(self) -> dict[str, Any]:
+        """Return the figures as in report.json, without what only a real run has."""
+        return {**self.quantities.to_dict(), "warnings": list(self.warnings)}
+
+
+def truth_engine(phantom: Phantom) -> Engine:
+    """Return an engine that answers with the phantom's truth, whatever it is asked."""
+
+    def engine(ct: CTVolume, **options: Any) -> Any:
+        quantities = quantify_labelmap(ct.hu_kji, geometry=ct.geometry, labelmap_kji=phantom.labelmap_kji)
+        return TruthResult(phantom.labelmap_kji, ct.geometry, quantities, ct.warnings)
+
+    return engine
+
+
+def add_phantom_volume(scene: Any, *, seed: int = 1) -> tuple[Phantom, Any]:
+    """Return a coarse phantom and a new volume node with its voxels."""
+    import vtk
+    from vtk.util.numpy_support import numpy_to_vtk
+
+    from .phantom import make_phantom
+
+    phantom = make_phantom(seed=seed, size_ijk=SIZE_IJK, spacing_ijk_mm=SPACING_IJK_MM)
+    image = vtk.vtkImageData()
+    image.SetDimensions(*SIZE_IJK)
+    image.GetPointData().SetScalars(numpy_to_vtk(phantom.ct.hu_kji.ravel(), deep=True))
+    matrix = vtk.vtkMatrix4x4()
+    matrix.DeepCopy(phantom.ct.geometry.ijk_to_ras.ravel().tolist())
+    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", phantom.ct.name)
+    node.SetAndObserveImageData(image)
+    node.SetIJKToRASMatrix(matrix)
+    node.CreateDefaultDisplayNodes()
+    return phantom, node

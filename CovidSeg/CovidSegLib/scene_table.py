@@ -1,0 +1,64 @@
+"""The results as a table node: one row per region, for reading and for export to CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+NOT_DEFINED = "n/a"
+
+COLUMNS = (
+    ("region", "", "Both lungs, or one lung of the patient"),
+    ("volume_ml", "ml", "Volume of the lung, infection included"),
+    ("infection_ml", "ml", "Volume of the infection"),
+    ("poi_percent", "%", "Percentage of infection: infection volume by lung volume"),
+    ("mean_hu", "HU", "Mean attenuation of the lung, infection included"),
+    ("mass_g", "g", "Lung mass, from (HU + 1000)/1000 g/ml"),
+)
+"""Name, unit and meaning of each column."""
+
+REGION_NAMES = {"lungs": "both lungs", "left_lung": "left lung", "right_lung": "right lung"}
+
+
+def results_table(regions: Mapping[str, Mapping[str, Any]]) -> Any:
+    """Return a `vtkTable` of the `regions` of a report; what is undefined reads "n/a".
+
+    Columns hold text, so that an undefined figure is shown as such and not as a number.
+
+    Args:
+        regions: The report's `regions`: lungs, left_lung, right_lung.
+    """
+    import vtk
+
+    table = vtk.vtkTable()
+    rows = [_row(name, regions[key]) for key, name in REGION_NAMES.items()]
+    for index, (column_name, _, _) in enumerate(COLUMNS):
+        column = vtk.vtkStringArray()
+        column.SetName(column_name)
+        for row in rows:
+            column.InsertNextValue(row[index])
+        table.AddColumn(column)
+    return table
+
+
+def show_table(node: Any, *, table: Any) -> None:
+    """Put a `results_table` into a table node, with units and column descriptions."""
+    node.SetAndObserveTable(table)
+    node.SetUseColumnTitleAsColumnHeader(False)
+    node.SetUseFirstColumnAsRowHeader(True)
+    for name, unit, description in COLUMNS:
+        if unit:
+            node.SetColumnUnitLabel(name, unit)
+        node.SetColumnDescription(name, description)
+
+
+def _row(name: str, region: Mapping[str, Any]) -> list[str]:
+    """Return the cells of one region."""
+    figures = (
+        (region["volume_ml"], 1),
+        (region["infection_ml"], 1),
+        (region["poi_percent"], 2),
+        (region["hu"]["mean"], 1),
+        (region["mass_g"], 1),
+    )
+    return [name, *(NOT_DEFINED if value is None else f"{value:.{digits}f}" for value, digits in figures)]

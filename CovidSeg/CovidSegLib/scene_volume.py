@@ -1,0 +1,166 @@
+"""A scene's volume node as the engine's input, on the volume's own grid.
+
+A parent transform is not applied to the voxels: the segmentation is put under the same
+transform, so both stay on one grid and no voxel is interpolated. What a transform means for
+the measured volumes is said in the warnings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .checks import HuBuilder, check_geometry, check_size, check_values, spacing_warnings
+from .errors import InputError
+from .geometry import Geometry
+
+if TYPE_CHECKING:
+    from .volume import CTVolume
+
+SHEAR_TOLERANCE = 1e-3
+"""Cosine between two axes above which a grid counts as sheared (rounded headers stay far below)."""
+
+SCALE_TOLERANCE = 1e-3
+"""Relative change of volume above which a linear transform counts as scaling."""
+
+
+def volume_from_node(node: Any) -> CTVolume:
+    """Return a copy of a volume node's voxels (HU) with geometry, fingerprint and warnings.
+
+    Call on the main thread; the result no longer depends on the scene. The same limits hold as
+    for files, but a sheared grid is accepted with a warning.
+
+    Args:
+        node: `vtkMRMLScalarVolumeNode` with one component.
+
+    Raises:
+        InputError: No volume, a labelmap, a colour or vector volume, no voxels, too few slices,
+            values that are no HU, or a grid that no CT has.
+    """
+    from .volume import CTVolume
+
+    check_volume(node)
+    label = f"Volume '{node.GetName()}'"
+    check_size(node.GetImageData().GetDimensions(), label=label)
+    geometry, shear_warnings = geometry_of(node)
+    check_geometry(geometry, label=label)
+    hu_kji = copy_array(node)
+    check_values(hu_kji, label=label)
+    return CTVolume(
+        hu_kji=hu_kji,
+        geometry=geometry,
+        name=node.GetName() or "volume",
+        fingerprint=_fingerprint(hu_kji, matrix=ijk_to_ras(node)),
+        warnings=(*shear_warnings, *transform_warnings(node), *spacing_warnings(geometry)),
+    )
+
+
+def copy_array(node: Any) -> np.ndarray:
+    """Return the voxels as a new (k, j, i) array: int16 if they are whole numbers that fit, else float32.
+
+    Raises:
+        InputError: A voxel is NaN or infinite, or no Hounsfield unit.
+    """
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    image = node.GetImageData()
+    values_kji = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
+    builder = HuBuilder(values_kji.shape, label=f"Volume '{node.GetName()}'")
+    for k, values_ji in enumerate(values_kji):
+        builder.set_slice(k, values_ji)
+    return builder.result()
+
+
+def _fingerprint(hu_kji: np.ndarray, *, matrix: np.ndarray) -> str:
+    """Return `sha256:...` of voxels and (4, 4) grid matrix."""
+    digest = hashlib.sha256(repr((hu_kji.shape, hu_kji.dtype.str)).encode())
+    digest.update(np.ascontiguousarray(matrix, dtype=np.float64).data)
+    digest.update(np.ascontiguousarray(hu_kji).data)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def check_volume(node: Any) -> None:
+    """Refuse what is not a CT volume with voxels.
+
+    Raises:
+        InputError: What is wrong, and what to choose instead.
+    """
+    if node is None or not node.IsA("vtkMRMLScalarVolumeNode"):
+        raise InputError("No CT volume is chosen. Load a chest CT and choose it as the input volume.")
+    name = node.GetName()
+    if node.IsA("vtkMRMLLabelMapVolumeNode"):
+        raise InputError(f"'{name}' is a labelmap, not a CT. Choose the CT volume as input.")
+    image = node.GetImageData()
+    if image is None or image.GetNumberOfPoints() == 0 or image.GetPointData().GetScalars() is None:
+        raise InputError(f"The volume '{name}' has no image data. Load the CT again, or choose another volume.")
+    components = image.GetNumberOfScalarComponents()
+    if components != 1:
+        raise InputError(
+            f"The volume '{name}' has {components} values per voxel (a colour or vector image). "
+            "Choose a CT with one value per voxel, in Hounsfield units."
+        )
+
+
+def ijk_to_ras(node: Any) -> np.ndarray:
+    """Return the volume's own (4, 4) matrix from index_ijk to point_ras (mm), parent transforms left out."""
+    import vtk
+
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    return np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
+
+
+def geometry_of(node: Any) -> tuple[Geometry, tuple[str, ...]]:
+    """Return the geometry of a volume node's own grid, and a warning if its axes are not at right angles.
+
+    The engine works on right-angled grids; a sheared grid is described to it by the nearest
+    right-angled one (polar decomposition), while the segmentation keeps the sheared grid itself.
+
+    Raises:
+        InputError: A spacing of zero or a matrix that is not invertible.
+    """
+    matrix = ijk_to_ras(node)
+    i, j, k = (int(size) for size in node.GetImageData().GetDimensions())
+    spacing_mm = np.linalg.norm(matrix[:3, :3], axis=0)
+    if not np.isfinite(matrix).all() or spacing_mm.min() <= 0:
+        raise InputError(f"The volume '{node.GetName()}' has a spacing of zero or no position. Load the CT again.")
+    direction = matrix[:3, :3] / spacing_mm
+    if abs(np.linalg.det(direction)) < 0.1:
+        raise InputError(f"The axes of the volume '{node.GetName()}' lie in one plane. Load the CT again.")
+    shear = float(np.abs(direction.T @ direction - np.eye(3)).max())
+    if shear <= SHEAR_TOLERANCE:
+        return Geometry.from_ijk_to_ras(matrix, size_ijk=(i, j, k)), ()
+    left, _, right = np.linalg.svd(direction)
+    upright = matrix.copy()
+    upright[:3, :3] = (left @ right) * spacing_mm
+    warning = (
+        f"The volume's axes are not at right angles (cosine {shear:.3f}: gantry tilt or shear). It was segmented "
+        "in its own grid; volumes in ml are approximate."
+    )
+    return Geometry.from_ijk_to_ras(upright, size_ijk=(i, j, k)), (warning,)
+
+
+def transform_warnings(node: Any) -> tuple[str, ...]:
+    """Return what a parent transform means for the measured volumes; nothing for rigid ones."""
+    import vtk
+
+    transform = node.GetParentTransformNode()
+    if transform is None:
+        return ()
+    name = transform.GetName()
+    if not transform.IsTransformToWorldLinear():
+        return (
+            f"The volume is under the deforming transform '{name}'. It was segmented in its own, undeformed grid; "
+            "volumes in ml are approximate.",
+        )
+    matrix = vtk.vtkMatrix4x4()
+    transform.GetMatrixTransformToWorld(matrix)
+    factor = abs(matrix.Determinant())
+    if abs(factor - 1.0) <= SCALE_TOLERANCE:
+        return ()
+    return (
+        f"The volume is under the transform '{name}', which scales volumes by {factor:.3f}. "
+        "Volumes in ml are those of the CT before that transform.",
+    )
