@@ -88,7 +88,12 @@ def sample_patch(
 
 
 def degrade(
-    image_hu: torch.Tensor, codes: torch.Tensor, *, recipe: AugmentationRecipe, outside_hu: float, rng: np.random.Generator
+    image_hu: torch.Tensor,
+    codes: torch.Tensor,
+    *,
+    recipe: AugmentationRecipe,
+    outside_hu: float,
+    rng: np.random.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return patch and codes after random changes of intensity, resolution and field of view.
 

@@ -95,7 +95,8 @@ class Fit:
         torch.manual_seed(config.seed)
         self.rng = np.random.default_rng(config.seed)
         self.device = torch.device(config.device)
-        self.network = build_network(config.network).to(self.device, memory_format=torch.channels_last_3d)
+        self.network = build_network(config.network).to(self.device)
+        self.network = self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.average = build_network(config.network).to(self.device)
         self.average.load_state_dict(self.network.state_dict())
         self.optimizer = torch.optim.AdamW(

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .errors import InputError
+from .geometry import Geometry
+from .orient import Orientation
 from .resample import AxisGrid, covering_axis, input_axis, resample_kji
 
 COARSE_STEP_MM = 4.0
@@ -73,8 +75,8 @@ def find_chest(volume_spl: np.ndarray, *, spacing_mm: tuple[float, float, float]
     aerated_ml = float(lungs.sum()) * voxel_ml
     if aerated_ml < NO_LUNG_ML:
         raise InputError(
-            f"no lungs found: is this a chest CT in HU? Only {aerated_ml:.0f} ml of air-filled lung lies inside the body. "
-            "Check the intensity scale (air -1000, water 0) and that the scan covers the chest."
+            f"no lungs found: is this a chest CT in HU? Only {aerated_ml:.0f} ml of air-filled lung lies inside "
+            "the body. Check the intensity scale (air -1000, water 0) and that the scan covers the chest."
         )
     return Chest(
         axes=axes,  # type: ignore[arg-type]
@@ -87,12 +89,14 @@ def find_chest(volume_spl: np.ndarray, *, spacing_mm: tuple[float, float, float]
     )
 
 
-def has_lungs(volume_spl: np.ndarray, *, spacing_mm: tuple[float, float, float]) -> bool:
-    """Tell whether air-filled lungs inside a body are found."""
+def lungs_found(hu_kji: np.ndarray, geometry: Geometry) -> bool:
+    """Tell whether a (k, j, i) volume in HU on a grid shows air-filled lungs inside a body."""
+    orientation = Orientation.of(geometry)
     try:
-        return find_chest(volume_spl, spacing_mm=spacing_mm).aerated_ml >= LITTLE_LUNG_ML / 4
+        chest = find_chest(orientation.view(hu_kji), spacing_mm=orientation.spacing_mm(geometry))
     except InputError:
         return False
+    return chest.aerated_ml >= LITTLE_LUNG_ML / 4
 
 
 def _padding_value(volume_spl: np.ndarray) -> float | None:
@@ -163,21 +167,16 @@ def _box(
     lungs: np.ndarray, *, inside: np.ndarray, axes: tuple[AxisGrid, ...], aerated_ml: float
 ) -> tuple[tuple[float, float], ...]:
     """Return the region that holds both lungs, air-filled or not, in mm per axis."""
+    little = aerated_ml < LITTLE_LUNG_ML
+    body = inside if little else inside & lungs.any(axis=(1, 2))[:, None, None]
     extents = []
-    body = inside if aerated_ml < LITTLE_LUNG_ML else inside & lungs.any(axis=(1, 2))[:, None, None]
     for axis, grid in enumerate(axes):
-        others = tuple(n for n in range(3) if n != axis)
-        lung_range = _range(lungs.any(axis=others))
-        body_range = _range(body.any(axis=others)) if body.any() else lung_range
-        if aerated_ml < LITTLE_LUNG_ML:
-            first, last = body_range
-        elif axis == 2:
+        body_first, body_last = _range(body, axis)
+        first, last = (body_first, body_last) if little else _range(lungs, axis)
+        if axis == 2 and not little:
             # A lung without air is where the other one is, mirrored about the middle of the body.
-            first = min(lung_range[0], body_range[0] + body_range[1] - lung_range[1])
-            last = max(lung_range[1], body_range[0] + body_range[1] - lung_range[0])
-            first, last = max(first, body_range[0]), min(last, body_range[1])
-        else:
-            first, last = lung_range
+            mirrored = (body_first + body_last - last, body_first + body_last - first)
+            first, last = max(body_first, min(first, mirrored[0])), min(body_last, max(last, mirrored[1]))
         centers = grid.centers_mm
         extents.append((float(centers[first]) - BOX_MARGIN_MM, float(centers[last]) + BOX_MARGIN_MM))
     return tuple(extents)
@@ -198,9 +197,10 @@ def _pieces(air: np.ndarray) -> tuple[np.ndarray, int]:
     return np.where(rest > 0, rest + count, labels), count + more
 
 
-def _range(line: np.ndarray) -> tuple[int, int]:
-    used = np.flatnonzero(line)
-    return (int(used[0]), int(used[-1])) if used.size else (0, line.size - 1)
+def _range(mask: np.ndarray, axis: int) -> tuple[int, int]:
+    """Return the first and last index along `axis` at which the mask is set; the whole axis if it is empty."""
+    used = np.flatnonzero(np.any(mask, axis=tuple(n for n in range(3) if n != axis)))
+    return (int(used[0]), int(used[-1])) if used.size else (0, mask.shape[axis] - 1)
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:
@@ -233,4 +233,6 @@ def _reaches_sides(mask: np.ndarray) -> bool:
 
 def _rim(volume: np.ndarray) -> np.ndarray:
     """Return the voxels on the in-plane border of every slice."""
-    return np.concatenate([volume[:, 0].ravel(), volume[:, -1].ravel(), volume[:, :, 0].ravel(), volume[:, :, -1].ravel()])
+    return np.concatenate(
+        [volume[:, 0].ravel(), volume[:, -1].ravel(), volume[:, :, 0].ravel(), volume[:, :, -1].ravel()]
+    )

@@ -44,9 +44,12 @@ class PreprocessingRecipe:
         known = {name for name in cls.__dataclass_fields__}
         if unknown := sorted(set(values) - known):
             raise ModelError(f"preprocessing recipe: unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
-        recipe = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        recipe = cls(**plain)
         if min(recipe.spacing_ijk_mm) <= 0 or recipe.window_hu[0] >= recipe.window_hu[1]:
-            raise ModelError("preprocessing recipe: spacings must be positive and the window's lower end below its upper")
+            raise ModelError(
+                "preprocessing recipe: spacings must be positive and the window's lower end below its upper"
+            )
         return recipe
 
     def to_dict(self) -> dict[str, Any]:
@@ -73,6 +76,11 @@ class NetworkInput:
     orientation: Orientation
     inside_kji: np.ndarray
     chest: Chest
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of a voxel of `image_kji`."""
+        return float(np.prod([axis.step_mm for axis in self.axes])) / 1000.0
 
 
 def preprocess(

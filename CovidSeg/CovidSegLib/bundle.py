@@ -1,0 +1,148 @@
+"""Model bundles: a folder in the MONAI bundle layout that names its network, preprocessing and weights.
+
+Weights are safetensors, loaded without pickle, and only after their SHA-256 matched the one
+in `configs/metadata.json`. Nothing is ever downloaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import ModelError
+from .network import NetworkConfig, build_network
+from .postprocess import PostprocessingRecipe
+from .preprocess import PreprocessingRecipe
+from .resources import resource_path
+
+if TYPE_CHECKING:
+    import torch
+
+DEFAULT_BUNDLE = "covidseg_unet3d"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model bundle on disk; its network is loaded on first use and kept.
+
+    Attributes:
+        path: The bundle's folder.
+        metadata: Contents of `configs/metadata.json`.
+        network_config: Which network.
+        preprocessing: What its input must look like.
+        postprocessing: How its output is cleaned.
+    """
+
+    path: Path
+    metadata: dict[str, Any] = field(repr=False)
+    network_config: NetworkConfig
+    preprocessing: PreprocessingRecipe
+    postprocessing: PostprocessingRecipe
+
+    @property
+    def name(self) -> str:
+        """Name of the bundle: its folder's."""
+        return self.path.name
+
+    @property
+    def version(self) -> str:
+        """Version of the weights."""
+        return str(self.metadata["version"])
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the weights, in hexadecimal, as the metadata states it."""
+        return str(self.metadata["covidseg"]["weights"]["sha256"])
+
+    @property
+    def weights_path(self) -> Path:
+        """The safetensors file."""
+        return self.path / "models" / str(self.metadata["covidseg"]["weights"]["file"])
+
+    @cached_property
+    def network(self) -> torch.nn.Module:
+        """The network with its weights, on the CPU, in evaluation mode.
+
+        Raises:
+            ModelError: The weights are missing, damaged or of another network.
+        """
+        return load_network(self.weights_path, config=self.network_config, sha256=self.sha256)
+
+    def to_dict(self) -> dict[str, str]:
+        """Return what a report says of the model."""
+        return {"name": self.name, "version": self.version, "sha256": self.sha256}
+
+
+def load_bundle(path: Path | str | None = None) -> Bundle:
+    """Return the bundle in a folder, or the one shipped with CovidSeg.
+
+    Raises:
+        ModelError: The folder is no bundle, or one that this version cannot run.
+    """
+    folder = resource_path("Models", DEFAULT_BUNDLE) if path is None else Path(path)
+    metadata_path = folder / "configs" / "metadata.json"
+    try:
+        metadata = json.loads(metadata_path.read_text(encoding="utf-8"))
+        own = metadata["covidseg"]
+        if not isinstance(own["weights"]["file"], str) or Path(own["weights"]["file"]).name != own["weights"]["file"]:
+            raise ModelError(f"{metadata_path}: the weights' file must be a name in the bundle's models folder")
+        return Bundle(
+            path=folder.resolve(),
+            metadata=metadata,
+            network_config=NetworkConfig.from_dict(own["network"]),
+            preprocessing=PreprocessingRecipe.from_dict(own["preprocessing"]),
+            postprocessing=PostprocessingRecipe.from_dict(own.get("postprocessing", {})),
+        )
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{folder} is no model bundle: {metadata_path.name} is missing in its configs folder"
+        ) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{metadata_path} is damaged: {error}. Install the bundle again.") from error
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"{metadata_path} lacks or misspells a key that CovidSeg needs: {error}") from error
+
+
+def load_network(weights_path: Path, *, config: NetworkConfig, sha256: str) -> torch.nn.Module:
+    """Return the network with the weights of a safetensors file, checked before they are read.
+
+    Weights stored in half precision are computed with in float32 (or bfloat16, see `inference`).
+
+    Raises:
+        ModelError: The file is missing, its checksum differs, or it fits another network.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        data = weights_path.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"the weights {weights_path} cannot be read: {error.strerror}. Install the bundle again."
+        ) from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise ModelError(
+            f"the weights {weights_path} are damaged or were exchanged: SHA-256 {found[:12]}..., "
+            f"expected {sha256[:12]}... Install the bundle again."
+        )
+    network = build_network(config)
+    # Counters of batches are of use to training only and are not stored.
+    expected = {name for name in network.state_dict() if not name.endswith("num_batches_tracked")}
+    try:
+        tensors = load(data)
+        if differing := expected.symmetric_difference(tensors):
+            raise ModelError(
+                f"the weights {weights_path} do not fit the network the bundle names ({config}): "
+                f"{sorted(differing)[0]} and {len(differing) - 1} more differ"
+            )
+        network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=False)
+    except (RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"the weights {weights_path} do not fit the network the bundle names ({config}): {error}"
+        ) from error
+    return network.eval().requires_grad_(False)

@@ -1,0 +1,65 @@
+"""Choose and describe the device the network runs on."""
+
+from __future__ import annotations
+
+import platform
+
+from .errors import DeviceError
+
+#: Devices that `covidseg` accepts by name; "cuda:N" picks one of several.
+DEVICE_CHOICES = ("auto", "cpu", "cuda", "mps")
+
+
+def resolve_device(device: str = "auto") -> str:
+    """Return the torch device for a request: auto takes cuda, then mps, then cpu.
+
+    Raises:
+        DeviceError: A device was asked for by name and is not there, or the name is unknown.
+    """
+    import torch
+
+    has_mps = torch.backends.mps.is_available()
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
+    kind, _, index = device.partition(":")
+    if kind not in DEVICE_CHOICES or (index and (kind != "cuda" or not index.isdigit())):
+        raise DeviceError(f"unknown device {device!r}: use auto, cpu, cuda, cuda:N or mps")
+    if kind == "mps" and not has_mps:
+        raise DeviceError("device 'mps' was asked for, but torch finds no Apple GPU: use --device auto or cpu")
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count <= int(index or 0):
+            raise DeviceError(
+                f"device {device!r} was asked for, but torch finds {count} NVIDIA GPU(s): use --device auto or cpu"
+            )
+    return device
+
+
+def describe_device(device: str) -> str:
+    """Return a device for people, e.g. "NVIDIA H200, 140 GB" or "CPU, 8 threads"."""
+    import torch
+
+    if device.startswith("cuda"):
+        properties = torch.cuda.get_device_properties(device)
+        return f"{properties.name}, {properties.total_memory / 1e9:.0f} GB"
+    if device.startswith("mps"):
+        return "Apple GPU (MPS, untested)"
+    return f"CPU ({platform.processor() or platform.machine()}), {torch.get_num_threads()} threads"
+
+
+def gains_from_bfloat16(device: str) -> bool:
+    """Tell whether the hardware multiplies in bfloat16 faster than in float32."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    # oneDNN needs AVX-512 BF16 (or AMX) for a gain; without it bfloat16 is emulated, slowly.
+    return device == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and _cpu_has_native_bfloat16()
+
+
+def _cpu_has_native_bfloat16() -> bool:
+    import torch
+
+    has_avx512_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return bool(has_avx512_bf16() or has_amx())

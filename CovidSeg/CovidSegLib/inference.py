@@ -1,0 +1,177 @@
+"""The network over overlapping patches: tiles, device ladder, progress, cancel.
+
+MONAI's `sliding_window_inference` cuts, pads and averages; it is imported here, late, and is
+the only part of MONAI that inference needs in Slicer. This file chooses the tiles, the
+precision and the device, and steps down the ladder when memory runs out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .device import gains_from_bfloat16
+from .errors import DeviceError
+from .network import SIZE_MULTIPLE
+from .progress import Reporter
+
+if TYPE_CHECKING:
+    import torch
+
+MODES = ("accurate", "fast")
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Size of the patches along k, j, i and the share by which neighbours overlap (METHOD section 4)."""
+
+    patch_kji: tuple[int, int, int]
+    overlap: float
+
+    def fitted_to(self, shape_kji: tuple[int, ...]) -> Tiling:
+        """Return the tiling with patches no larger than the image, rounded up to what the network takes."""
+        fitted = tuple(
+            min(patch, -(-size // SIZE_MULTIPLE) * SIZE_MULTIPLE)
+            for patch, size in zip(self.patch_kji, shape_kji, strict=True)
+        )
+        return Tiling(fitted, self.overlap)  # type: ignore[arg-type]
+
+
+#: The paper's patches, half overlapping.
+ACCURATE = Tiling(patch_kji=(80, 160, 160), overlap=0.5)
+#: One tile holds most chests whole: less repeated work, and the network sees more around each voxel.
+FAST = Tiling(patch_kji=(128, 176, 224), overlap=0.125)
+TILINGS = {"accurate": ACCURATE, "fast": FAST}
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A step of the device ladder: where the network runs and where the patches are summed up."""
+
+    device: str
+    sum_on: str
+    tiling: Tiling
+
+    def __str__(self) -> str:
+        return self.device if self.device == self.sum_on else f"{self.device}, summed up on the {self.sum_on}"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Class probabilities of the network's grid, and how they were obtained.
+
+    Attributes:
+        probabilities: (4, k, j, i) float32, the mean of the patches' softmax.
+        device: Device of the rung that succeeded.
+        messages: What the user should know (each step down the ladder).
+    """
+
+    probabilities: np.ndarray
+    device: str
+    messages: tuple[str, ...]
+
+
+def predict(
+    image_kji: np.ndarray, *, network: torch.nn.Module, mode: str, device: str, reporter: Reporter
+) -> Prediction:
+    """Return the class probabilities of an image.
+
+    Args:
+        image_kji: (k, j, i) float32, preprocessed.
+        network: Maps (1, 1, k, j, i) to logits (1, 4, k, j, i); moved to the device, eval mode.
+        mode: "accurate" (the paper's patches) or "fast" (larger tiles, little overlap).
+        device: A device from `resolve_device`.
+        reporter: Told after every patch; stops the run at the next patch when cancelled.
+
+    Raises:
+        DeviceError: Memory runs out on the last rung, too.
+        Cancelled: The user stopped the run.
+    """
+    import torch
+
+    messages: list[str] = []
+    rungs = ladder(device, tiling=TILINGS[mode])
+    for rung, below in zip(rungs, [*rungs[1:], None], strict=True):
+        try:
+            probabilities = _predict_on(rung, image_kji, network=network, reporter=reporter)
+            return Prediction(probabilities, rung.device, tuple(messages))
+        except (torch.OutOfMemoryError, MemoryError, NotImplementedError, RuntimeError) as error:
+            reason = _reason_to_step_down(error, rung)
+            if reason is None:
+                raise
+            if below is None:
+                raise DeviceError(
+                    f"{reason}, and there is no smaller way to run: close other programs, or crop the CT."
+                ) from error
+        # Outside the handler, so that the failed attempt's tensors are freed first.
+        if rung.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        messages.append(f"{reason}: continuing on {below}")
+        reporter.tell("network", 0, 1, messages[-1])
+    raise AssertionError("unreachable: the last rung returns or raises")
+
+
+def ladder(device: str, *, tiling: Tiling) -> list[Rung]:
+    """Return the ways to run, best first: GPU, GPU summed up on the CPU, CPU, CPU with small patches."""
+    small = Tiling(patch_kji=(48, 112, 112), overlap=min(tiling.overlap, 0.25))
+    cpu = [Rung("cpu", "cpu", tiling), Rung("cpu", "cpu", small)]
+    return cpu if device == "cpu" else [Rung(device, device, tiling), Rung(device, "cpu", ACCURATE), *cpu]
+
+
+def patch_count(shape_kji: tuple[int, ...], *, tiling: Tiling) -> int:
+    """Return how many patches `sliding_window_inference` cuts from an image of this shape."""
+    from monai.data.utils import dense_patch_slices
+    from monai.inferers.utils import _get_scan_interval
+
+    size = tuple(max(s, p) for s, p in zip(shape_kji, tiling.patch_kji, strict=True))
+    interval = _get_scan_interval(size, tiling.patch_kji, 3, [tiling.overlap] * 3)
+    return len(dense_patch_slices(size, tiling.patch_kji, interval, return_slice=False))
+
+
+def _predict_on(rung: Rung, image_kji: np.ndarray, *, network: torch.nn.Module, reporter: Reporter) -> np.ndarray:
+    import torch
+    from monai.inferers import sliding_window_inference
+
+    tiling = rung.tiling.fitted_to(image_kji.shape)
+    total, done = patch_count(image_kji.shape, tiling=tiling), 0
+    device = torch.device(rung.device)
+    network = network.to(device, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
+
+    def patch_probabilities(patch: torch.Tensor) -> torch.Tensor:
+        nonlocal done
+        reporter.tell("network", done, total)
+        patch = patch.contiguous(memory_format=torch.channels_last_3d)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=gains_from_bfloat16(rung.device)):
+            logits = network(patch)
+        done += 1
+        return torch.softmax(logits.float(), dim=1)
+
+    with torch.inference_mode():
+        summed = sliding_window_inference(
+            torch.from_numpy(image_kji)[None, None].to(rung.sum_on),
+            roi_size=tiling.patch_kji,
+            sw_batch_size=1,
+            predictor=patch_probabilities,
+            overlap=tiling.overlap,
+            mode="constant",
+            padding_mode="replicate",
+            sw_device=device,
+            device=torch.device(rung.sum_on),
+        )
+        reporter.tell("network", total, total)
+        return np.asarray(summed[0].cpu().numpy())  # type: ignore[index, union-attr]
+
+
+def _reason_to_step_down(error: Any, rung: Rung) -> str | None:
+    """Return why a smaller way of running may help, None if the error is of another kind."""
+    import torch
+
+    text = str(error)
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator: can't allocate memory" in text:
+        return f"out of memory on {rung}"
+    # mps lacks some 3D operations: torch says so with these two kinds of error.
+    if rung.device.startswith("mps") and (isinstance(error, NotImplementedError) or "MPS" in text):
+        return f"{rung.device} lacks an operation the network needs"
+    return None

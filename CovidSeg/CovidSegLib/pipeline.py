@@ -1,0 +1,157 @@
+"""The whole method in one place: a chest CT in; lungs, infection and percentage of infection out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .bundle import Bundle, load_bundle
+from .chest import lungs_found
+from .device import resolve_device
+from .errors import InputError
+from .geometry import Geometry
+from .inference import MODES, predict
+from .intensity import to_hounsfield
+from .postprocess import make_consistent
+from .preprocess import NetworkInput, preprocess
+from .progress import CancelledCallback, ProgressCallback, Reporter
+from .quantify import Quantities, quantify_labelmap
+from .report import build_report
+from .restore import restore_labels
+from .runtime import Clock, runtime_record
+from .volume import CTVolume
+
+
+@dataclass(frozen=True)
+class SegmentationResult:
+    """What `segment` found.
+
+    Attributes:
+        labelmap: (k, j, i) uint8 of `labels.Label` on the CT's own grid.
+        geometry: The CT's grid.
+        hu_kji: (k, j, i) the CT in HU, as it was segmented (grey and offset input mapped).
+        quantities: Volumes, POI, severity.
+        name: The case.
+        fingerprint: Of the input's bytes.
+        warnings: What a reader of the numbers must know.
+        model: name, version, sha256 of the bundle.
+        runtime: device, mode, seconds, stages, peak_memory_mb, versions.
+        input_details: More on the input, e.g. the DICOM series.
+    """
+
+    labelmap: np.ndarray
+    geometry: Geometry
+    hu_kji: np.ndarray
+    quantities: Quantities
+    name: str
+    fingerprint: str
+    warnings: tuple[str, ...]
+    model: dict[str, Any]
+    runtime: dict[str, Any]
+    input_details: dict[str, Any] = field(default_factory=dict)
+
+    def report(self) -> dict[str, Any]:
+        """Return the contents of `report.json`."""
+        return build_report(
+            case=self.name,
+            quantities=self.quantities,
+            geometry=self.geometry,
+            fingerprint=self.fingerprint,
+            model=self.model,
+            runtime=self.runtime,
+            warnings=self.warnings,
+            input_details=self.input_details,
+        )
+
+
+def segment(
+    ct: CTVolume,
+    *,
+    mode: str = "accurate",
+    device: str = "auto",
+    bundle: Bundle | Path | str | None = None,
+    progress: ProgressCallback | None = None,
+    cancelled: CancelledCallback | None = None,
+) -> SegmentationResult:
+    """Return lungs and infection of a chest CT, on its own grid, with quantities.
+
+    Args:
+        ct: The CT; not modified.
+        mode: "accurate" (the paper's half overlapping patches) or "fast" (larger tiles).
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        bundle: A loaded bundle (its network is kept for the next case), a bundle's folder, or the shipped one.
+        progress: Called with a `Progress` at every step.
+        cancelled: Asked at every step; True stops the run.
+
+    Raises:
+        InputError: This is no chest CT that can be segmented.
+        ModelError: The bundle is missing or damaged.
+        DeviceError: The device is absent, or memory runs out on every device.
+        Cancelled: The user stopped the run.
+
+    Source: paper, figure 2, from left to right.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
+    reporter, clock = Reporter(progress, cancelled), Clock()
+    bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    device = resolve_device(device)
+
+    with clock.stage("preprocess"), _naming(ct):
+        reporter.tell("preprocess", 0, 1)
+        ct = to_hounsfield(ct, lungs_found=lungs_found)
+        network_input = preprocess(ct.hu_kji, geometry=ct.geometry, recipe=bundle.preprocessing)
+    with clock.stage("load"):
+        network = bundle.network
+    with clock.stage("network"):
+        prediction = predict(network_input.image_kji, network=network, mode=mode, device=device, reporter=reporter)
+    with clock.stage("back"):
+        labels = make_consistent(
+            prediction.probabilities,
+            inside_kji=network_input.inside_kji,
+            voxel_ml=network_input.voxel_ml,
+            recipe=bundle.postprocessing,
+        )
+        if not labels.any():
+            raise InputError(f"{ct.name}: no lungs found: is this a chest CT in HU?")
+        labelmap = restore_labels(
+            prediction.probabilities, network_input=network_input, geometry=ct.geometry, reporter=reporter
+        )
+    with clock.stage("quantify"):
+        reporter.tell("quantify", 0, 1)
+        quantities = quantify_labelmap(ct.hu_kji, geometry=ct.geometry, labelmap_kji=labelmap)
+    return SegmentationResult(
+        labelmap=labelmap,
+        geometry=ct.geometry,
+        hu_kji=ct.hu_kji,
+        quantities=quantities,
+        name=ct.name,
+        fingerprint=ct.fingerprint,
+        warnings=(*ct.warnings, *_view_warnings(network_input), *quantities.warnings(), *prediction.messages),
+        model=bundle.to_dict(),
+        runtime=runtime_record(device=prediction.device, mode=mode, clock=clock),
+        input_details={} if ct.series is None else {"series": ct.series},
+    )
+
+
+@contextmanager
+def _naming(ct: CTVolume) -> Iterator[None]:
+    """Put the case's name before an input error that does not know it."""
+    try:
+        yield
+    except InputError as error:
+        text = str(error)
+        raise (error if text.startswith(ct.name) else InputError(f"{ct.name}: {text}")) from error
+
+
+def _view_warnings(network_input: NetworkInput) -> tuple[str, ...]:
+    if not network_input.chest.touches_side:
+        return ()
+    return (
+        "The lungs reach the border of the image: the field of view is cropped, volumes and POI cover only what is shown.",
+    )

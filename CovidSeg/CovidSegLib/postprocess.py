@@ -1,0 +1,121 @@
+"""Make the network's answer anatomically consistent: two lungs, each on its side, infection only in them.
+
+Everything works on the probabilities of the network's grid, so that the way back to the
+CT's grid can interpolate them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .labels import Label
+
+BACKGROUND, LEFT, RIGHT, INFECTION = (int(label) for label in Label)
+
+
+@dataclass(frozen=True)
+class PostprocessingRecipe:
+    """Sizes in ml below which a piece is not believed; stored in the bundle.
+
+    Attributes:
+        min_lung_piece_ml: Pieces of lung (with infection) smaller than this are background.
+        min_lung_piece_share: The same, as a share of the largest piece.
+        min_infection_ml: Islands of infection smaller than this are healthy lung.
+    """
+
+    min_lung_piece_ml: float = 10.0
+    min_lung_piece_share: float = 0.02
+    min_infection_ml: float = 0.06
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> PostprocessingRecipe:
+        """Return the recipe stored in a bundle; unknown keys raise TypeError."""
+        return cls(**values)
+
+
+def make_consistent(
+    probabilities: np.ndarray, *, inside_kji: np.ndarray, voxel_ml: float, recipe: PostprocessingRecipe
+) -> np.ndarray:
+    """Return the labels (k, j, i) uint8 after correcting `probabilities` in place.
+
+    Args:
+        probabilities: (4, k, j, i) float32; corrected in place so that their argmax is the result.
+        inside_kji: (k, j, i) bool, the patient.
+        voxel_ml: Volume of a voxel.
+        recipe: Sizes of pieces to drop.
+    """
+    _set_background(probabilities, ~inside_kji)
+    labels = probabilities.argmax(axis=0).astype(np.uint8)
+    _drop_lung_pieces(probabilities, labels, voxel_ml=voxel_ml, recipe=recipe)
+    _settle_sides(probabilities, labels)
+    _drop_infection_islands(probabilities, labels, voxel_ml=voxel_ml, recipe=recipe)
+    return labels
+
+
+def _set_background(probabilities: np.ndarray, where: np.ndarray) -> None:
+    probabilities[:, where] = 0.0
+    probabilities[BACKGROUND, where] = 1.0
+
+
+def _drop_lung_pieces(
+    probabilities: np.ndarray, labels: np.ndarray, *, voxel_ml: float, recipe: PostprocessingRecipe
+) -> None:
+    """Drop pieces of lung, infection included, that are too small: bowel gas, table, specks outside the lungs."""
+    from scipy import ndimage
+
+    pieces, count = ndimage.label(labels > 0)
+    if count == 0:
+        return
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1).astype(float) * voxel_ml
+    sizes[0] = 0.0
+    # A piece that is infection alone touches no lung: it is not in the lungs.
+    has_lung = np.zeros(count + 1, dtype=bool)
+    has_lung[np.unique(pieces[(labels == LEFT) | (labels == RIGHT)])] = True
+    dropped = (sizes < max(recipe.min_lung_piece_ml, recipe.min_lung_piece_share * sizes.max())) | (
+        ~has_lung & (sizes < 0.2 * sizes.max())
+    )
+    dropped[0] = False
+    where = dropped[pieces]
+    _set_background(probabilities, where)
+    labels[where] = BACKGROUND
+
+
+def _settle_sides(probabilities: np.ndarray, labels: np.ndarray) -> None:
+    """Give islands of one lung that lie in the other one to that other lung."""
+    from scipy import ndimage
+
+    pieces: dict[int, np.ndarray] = {}
+    largest: dict[int, int] = {}
+    for side in (LEFT, RIGHT):
+        pieces[side], count = ndimage.label(labels == side)
+        if count == 0:
+            return
+        largest[side] = 1 + int(np.argmax(np.bincount(pieces[side].ravel())[1:]))
+    away = {side: ndimage.distance_transform_edt(pieces[side] != largest[side]) for side in (LEFT, RIGHT)}
+    for side, other in ((LEFT, RIGHT), (RIGHT, LEFT)):
+        index = np.arange(1, int(pieces[side].max()) + 1)
+        to_own = np.asarray(ndimage.minimum(away[side], pieces[side], index))
+        to_other = np.asarray(ndimage.minimum(away[other], pieces[side], index))
+        misplaced = np.concatenate([[False], (to_other < to_own) & (index != largest[side])])
+        where = misplaced[pieces[side]]
+        probabilities[other, where] += probabilities[side, where]
+        probabilities[side, where] = 0.0
+        labels[where] = other
+
+
+def _drop_infection_islands(
+    probabilities: np.ndarray, labels: np.ndarray, *, voxel_ml: float, recipe: PostprocessingRecipe
+) -> None:
+    """Turn specks of infection into the healthy lung around them: vessels cut across, partial volume at fissures."""
+    from scipy import ndimage
+
+    pieces, count = ndimage.label(labels == INFECTION, structure=np.ones((3, 3, 3)))
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1).astype(float) * voxel_ml
+    small = sizes < recipe.min_infection_ml
+    small[0] = False
+    where = small[pieces]
+    probabilities[INFECTION, where] = 0.0
+    labels[where] = probabilities[:, where].argmax(axis=0)

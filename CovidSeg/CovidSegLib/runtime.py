@@ -1,0 +1,70 @@
+"""What a run cost: seconds per stage, peak memory, versions of what it ran with."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from . import __version__
+from .device import describe_device
+
+
+class Clock:
+    """Seconds of each stage of a run."""
+
+    def __init__(self) -> None:
+        self.stages_s: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Measure what happens inside as the stage `name`."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stages_s[name] = time.perf_counter() - started
+
+
+def runtime_record(*, device: str, mode: str, clock: Clock) -> dict[str, Any]:
+    """Return the `runtime` section of a report."""
+    return {
+        "device": device,
+        "device_name": describe_device(device),
+        "mode": mode,
+        "seconds": sum(clock.stages_s.values()),
+        "stages": dict(clock.stages_s),
+        "peak_memory_mb": peak_memory_mb(),
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of CovidSeg and of what its numbers depend on."""
+    import monai
+    import SimpleITK as sitk
+    import torch
+
+    return {
+        "covidseg": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "monai": monai.__version__,
+        "numpy": np.__version__,
+        "simpleitk": sitk.Version.VersionString(),
+    }
+
+
+def peak_memory_mb() -> float | None:
+    """Return the highest resident memory of this process so far in MB, None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
