@@ -1,0 +1,286 @@
+"""Numbers from a segmentation: volumes, POI (percentage of infection), density, severity class.
+
+Both forms of a segmentation are understood, and give equal numbers: exclusive labels, where
+infection is no lung, and overlapping masks, where each lung includes its infection. A voxel
+counts once in the total, even where both lung masks claim it. What is undefined is None.
+
+Source: METHOD section 10.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .geometry import Geometry
+from .hu_histogram import HuHistogram, HuHistograms
+from .labels import Label
+from .nearest_lung import assign_infection_to_lungs, bounding_box
+from .severity import Severity
+
+__all__ = [
+    "Composition",
+    "HuStatistics",
+    "Quantities",
+    "RegionQuantities",
+    "assign_infection_to_lungs",
+    "quantify",
+    "quantify_labelmap",
+]
+
+CONSOLIDATION_FROM_HU = -300.0
+WELL_AERATED_HU = (-950.0, -700.0)
+
+_LEFT, _RIGHT, _INFECTION = 1, 2, 4
+"""Bits of a voxel's code; the histogram of HU is taken per code."""
+
+
+@dataclass(frozen=True)
+class HuStatistics:
+    """Density of a region in HU; all None if it has no voxel."""
+
+    mean: float | None
+    median: float | None
+    p10: float | None
+    p90: float | None
+
+    @classmethod
+    def of(cls, histogram: HuHistogram) -> HuStatistics:
+        """Return the statistics; percentiles interpolate linearly between voxels, as numpy's do."""
+        median, p10, p90 = (histogram.percentile(q) for q in (50.0, 10.0, 90.0))
+        return cls(mean=histogram.mean(), median=median, p10=p10, p90=p90)
+
+    def to_dict(self) -> dict[str, float | None]:
+        """Return the part `hu` of a region in ``report.json``."""
+        return {"mean": self.mean, "median": self.median, "p10": self.p10, "p90": self.p90}
+
+
+@dataclass(frozen=True)
+class RegionQuantities:
+    """A lung, or both: its volume, its infection, its density; infection is part of the lung.
+
+    A lung that was not found has 0 ml, and None for its POI, its density and its mass. If
+    there is infection but no lung at all, that infection still counts in `infection_ml`.
+    """
+
+    volume_ml: float
+    infection_ml: float
+    poi_percent: float | None
+    hu: HuStatistics
+    mass_g: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return this region as in ``report.json``."""
+        return {
+            "volume_ml": self.volume_ml,
+            "infection_ml": self.infection_ml,
+            "poi_percent": self.poi_percent,
+            "hu": self.hu.to_dict(),
+            "mass_g": self.mass_g,
+        }
+
+
+@dataclass(frozen=True)
+class Composition:
+    """What infection and lungs are made of, by HU.
+
+    Attributes:
+        ground_glass_ml: Infection below the cut point.
+        consolidation_ml: Infection from the cut point on.
+        well_aerated_ml: Voxels of both lungs, infected or not, from -950 to -700 HU.
+        low_attenuation_ml: Voxels of both lungs, infected or not, below -950 HU.
+        consolidation_from_hu: The cut point.
+    """
+
+    ground_glass_ml: float
+    consolidation_ml: float
+    well_aerated_ml: float
+    low_attenuation_ml: float
+    consolidation_from_hu: float
+
+    def to_dict(self) -> dict[str, float]:
+        """Return the part `composition` of ``report.json``."""
+        return {
+            "ground_glass_ml": self.ground_glass_ml,
+            "consolidation_ml": self.consolidation_ml,
+            "well_aerated_ml": self.well_aerated_ml,
+            "low_attenuation_ml": self.low_attenuation_ml,
+            "consolidation_from_hu": self.consolidation_from_hu,
+        }
+
+
+@dataclass(frozen=True)
+class Quantities:
+    """All numbers of a case; nothing is rounded."""
+
+    lungs: RegionQuantities
+    left_lung: RegionQuantities
+    right_lung: RegionQuantities
+    composition: Composition
+    severity: Severity
+
+    @property
+    def poi_percent(self) -> float | None:
+        """POI of both lungs together; None if there is no lung."""
+        return self.lungs.poi_percent
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the parts of ``report.json`` that hold numbers of the case."""
+        return {
+            "poi_percent": self.poi_percent,
+            "regions": {
+                "lungs": self.lungs.to_dict(),
+                "left_lung": self.left_lung.to_dict(),
+                "right_lung": self.right_lung.to_dict(),
+            },
+            "composition": self.composition.to_dict(),
+            "severity": self.severity.to_dict(),
+        }
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return what a reader of these numbers must know: which lung is missing."""
+        missing = [
+            name for name, lung in (("left", self.left_lung), ("right", self.right_lung)) if lung.poi_percent is None
+        ]
+        if len(missing) == 2:
+            return ("No lung in the segmentation: the percentage of infection is not defined.",)
+        return tuple(f"No {name} lung in the segmentation: its figures are n/a." for name in missing)
+
+
+def quantify_labelmap(
+    hu_kji: np.ndarray,
+    *,
+    geometry: Geometry,
+    labelmap_kji: np.ndarray,
+    consolidation_from_hu: float = CONSOLIDATION_FROM_HU,
+) -> Quantities:
+    """Return the quantities of an exclusive labelmap.
+
+    Args:
+        hu_kji: (k, j, i) CT in HU.
+        geometry: Grid of both arrays.
+        labelmap_kji: (k, j, i) integers, values as in `Label`.
+        consolidation_from_hu: Infection from this HU on is consolidation, below it ground glass.
+
+    Raises:
+        ValueError: An array does not have the grid's shape.
+    """
+    _check_shapes(geometry, ct=hu_kji, labelmap=labelmap_kji)
+    box = bounding_box(labelmap_kji) or (slice(0, 0),) * 3
+    labels = labelmap_kji[box]
+    return _quantify_box(
+        hu_kji[box],
+        geometry=geometry,
+        left_kji=labels == Label.LEFT_LUNG,
+        right_kji=labels == Label.RIGHT_LUNG,
+        infection_kji=labels == Label.INFECTION,
+        consolidation_from_hu=consolidation_from_hu,
+    )
+
+
+def quantify(
+    hu_kji: np.ndarray,
+    *,
+    geometry: Geometry,
+    left_kji: np.ndarray,
+    right_kji: np.ndarray,
+    infection_kji: np.ndarray,
+    consolidation_from_hu: float = CONSOLIDATION_FROM_HU,
+) -> Quantities:
+    """Return the quantities of three masks, lungs with or without their infection.
+
+    Infection outside both lung masks counts towards the nearer lung, see
+    `assign_infection_to_lungs`.
+
+    Args:
+        hu_kji: (k, j, i) CT in HU; int16 is fastest.
+        geometry: Grid of all arrays.
+        left_kji: (k, j, i) bool, left lung.
+        right_kji: (k, j, i) bool, right lung.
+        infection_kji: (k, j, i) bool, infection.
+        consolidation_from_hu: Infection from this HU on is consolidation, below it ground glass.
+
+    Raises:
+        ValueError: An array does not have the grid's shape.
+    """
+    masks = {"left": left_kji, "right": right_kji, "infection": infection_kji}
+    _check_shapes(geometry, ct=hu_kji, **masks)
+    boxes = [box for box in map(bounding_box, masks.values()) if box is not None]
+    box = tuple(
+        slice(min((b[axis].start for b in boxes), default=0), max((b[axis].stop for b in boxes), default=0))
+        for axis in range(3)
+    )
+    left, right, infection = (mask[box].astype(bool, copy=False) for mask in masks.values())
+    return _quantify_box(
+        hu_kji[box],
+        geometry=geometry,
+        left_kji=left,
+        right_kji=right,
+        infection_kji=infection,
+        consolidation_from_hu=consolidation_from_hu,
+    )
+
+
+def _check_shapes(geometry: Geometry, **arrays_kji: np.ndarray) -> None:
+    """Raise ValueError for an array that is not on the grid."""
+    for name, array in arrays_kji.items():
+        if array.shape != geometry.shape_kji:
+            raise ValueError(f"{name} has shape {array.shape}, expected {geometry.shape_kji} (k, j, i)")
+
+
+def _quantify_box(
+    hu_kji: np.ndarray,
+    *,
+    geometry: Geometry,
+    left_kji: np.ndarray,
+    right_kji: np.ndarray,
+    infection_kji: np.ndarray,
+    consolidation_from_hu: float,
+) -> Quantities:
+    """Return the quantities of arrays that were cut to the box of all masks."""
+    infection_left, infection_right = assign_infection_to_lungs(
+        infection_kji, left_kji=left_kji, right_kji=right_kji, geometry=geometry
+    )
+    histograms = HuHistograms(dtype=hu_kji.dtype, code_count=8)
+    for k in range(hu_kji.shape[0]):
+        code_ji = (left_kji[k] | infection_left[k]) * np.uint8(_LEFT)
+        code_ji |= (right_kji[k] | infection_right[k]) * np.uint8(_RIGHT)
+        code_ji |= infection_kji[k] * np.uint8(_INFECTION)
+        histograms.add(hu_kji[k], code_ji)
+    voxel_ml = geometry.voxel_volume_ml
+    left, right, lungs = (_region(histograms, bits, voxel_ml) for bits in (_LEFT, _RIGHT, _LEFT | _RIGHT))
+    infection = histograms.where(lambda code: bool(code & _INFECTION))
+    all_lung = histograms.where(lambda code: bool(code & (_LEFT | _RIGHT)))
+    low_hu, high_hu = WELL_AERATED_HU
+    return Quantities(
+        lungs=lungs,
+        left_lung=left,
+        right_lung=right,
+        composition=Composition(
+            ground_glass_ml=infection.count(below=consolidation_from_hu) * voxel_ml,
+            consolidation_ml=infection.count(start=consolidation_from_hu) * voxel_ml,
+            well_aerated_ml=all_lung.count(start=low_hu, through=high_hu) * voxel_ml,
+            low_attenuation_ml=all_lung.count(below=low_hu) * voxel_ml,
+            consolidation_from_hu=consolidation_from_hu,
+        ),
+        severity=Severity.of(lungs.poi_percent, lung_poi_percent=(left.poi_percent, right.poi_percent)),
+    )
+
+
+def _region(histograms: HuHistograms, bits: int, voxel_ml: float) -> RegionQuantities:
+    """Return the quantities of the lungs whose bits are given."""
+    lung = histograms.where(lambda code: bool(code & bits))
+    # Every infected voxel is in a lung, unless there is no lung at all: then it counts in the total only.
+    orphan = _INFECTION if bits == _LEFT | _RIGHT else -1
+    infection = histograms.where(lambda code: bool(code & bits and code & _INFECTION) or code == orphan)
+    voxels, mean_hu = lung.count(), lung.mean()
+    return RegionQuantities(
+        volume_ml=voxels * voxel_ml,
+        infection_ml=infection.count() * voxel_ml,
+        poi_percent=100.0 * infection.count() / voxels if voxels else None,
+        hu=HuStatistics.of(lung),
+        # (HU + 1000) / 1000 g/ml, as METHOD has it; below -1000 HU, which is noise, it is not cut at 0.
+        mass_g=None if mean_hu is None else voxels * voxel_ml * (mean_hu + 1000.0) / 1000.0,
+    )

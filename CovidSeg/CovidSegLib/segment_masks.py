@@ -1,0 +1,96 @@
+"""The three segments as masks on one grid, and how a cropped grid is put back onto the CT's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import InputError
+from .geometry import Geometry
+from .labels import Label
+
+ALIGNMENT_TOLERANCE_VOXELS = 0.05
+"""How far voxel centres may lie apart; float32 headers of large volumes differ by less."""
+
+
+@dataclass(frozen=True)
+class SegmentMasks:
+    """Left lung, right lung and infection; the lungs with or without their infection.
+
+    Attributes:
+        left_kji: (k, j, i) bool.
+        right_kji: (k, j, i) bool.
+        infection_kji: (k, j, i) bool.
+        geometry: Grid of the masks.
+    """
+
+    left_kji: np.ndarray
+    right_kji: np.ndarray
+    infection_kji: np.ndarray
+    geometry: Geometry
+
+    def to_labelmap(self) -> np.ndarray:
+        """Return the exclusive (k, j, i) uint8 labelmap: infection wins, then the left lung."""
+        labelmap_kji = np.zeros(self.geometry.shape_kji, dtype=np.uint8)
+        labelmap_kji[self.right_kji] = Label.RIGHT_LUNG
+        labelmap_kji[self.left_kji] = Label.LEFT_LUNG
+        labelmap_kji[self.infection_kji] = Label.INFECTION
+        return labelmap_kji
+
+    def placed_on(self, geometry: Geometry) -> SegmentMasks:
+        """Return the masks on another grid that shares its voxels with this one.
+
+        Slicer may save a segmentation on a part of the CT's grid, or on a larger one; no
+        voxel is interpolated.
+
+        Raises:
+            InputError: The voxels of the two grids do not coincide, or a segment extends
+                beyond the grid asked for.
+        """
+        if self.geometry.is_close_to(geometry, tolerance_voxels=ALIGNMENT_TOLERANCE_VOXELS):
+            return SegmentMasks(self.left_kji, self.right_kji, self.infection_kji, geometry)
+        offset_kji = _offset_kji(self.geometry, geometry)
+        left, right, infection = (
+            _placed(mask, offset_kji, geometry) for mask in (self.left_kji, self.right_kji, self.infection_kji)
+        )
+        return SegmentMasks(left, right, infection, geometry)
+
+
+def _offset_kji(inner: Geometry, outer: Geometry) -> tuple[int, int, int]:
+    """Return where voxel (0, 0, 0) of `inner` lies on `outer`, or raise InputError."""
+    inner_to_outer = np.linalg.inv(outer.ijk_to_lps) @ inner.ijk_to_lps
+    offset_ijk = np.round(inner_to_outer[:3, 3])
+    size = inner.size_ijk
+    corners = np.array([(i, j, k, 1) for i in (0, size[0]) for j in (0, size[1]) for k in (0, size[2])], dtype=float).T
+    error_voxels = (inner_to_outer @ corners)[:3] - (corners[:3] + offset_ijk[:, None])
+    if np.abs(error_voxels).max() > ALIGNMENT_TOLERANCE_VOXELS:
+        raise InputError(
+            f"The segmentation does not lie on the CT's voxels: it has size {_text(inner.size_ijk)}, spacing "
+            f"{_text(inner.spacing_ijk_mm)} mm, the CT {_text(outer.size_ijk)}, {_text(outer.spacing_ijk_mm)} mm, "
+            "or position or direction differ. Give the CT that was segmented, or resample the segmentation to this CT."
+        )
+    i, j, k = (int(n) for n in offset_ijk)
+    return (k, j, i)
+
+
+def _text(values: tuple[float, ...]) -> str:
+    """Return numbers for a message."""
+    return " x ".join(f"{value:.6g}" for value in values)
+
+
+def _placed(mask_kji: np.ndarray, offset_kji: tuple[int, int, int], geometry: Geometry) -> np.ndarray:
+    """Return `mask_kji` on the grid, its first voxel at the offset, or raise InputError."""
+    placed_kji = np.zeros(geometry.shape_kji, dtype=bool)
+    source, target = [], []
+    for count, offset, room in zip(mask_kji.shape, offset_kji, geometry.shape_kji, strict=True):
+        start, stop = max(offset, 0), min(offset + count, room)
+        target.append(slice(start, max(stop, start)))
+        source.append(slice(start - offset, max(stop, start) - offset))
+    inside = mask_kji[tuple(source)]
+    if np.count_nonzero(inside) != np.count_nonzero(mask_kji):
+        raise InputError(
+            "The segmentation extends beyond the CT. Give the CT that was segmented, or erase what lies outside of it."
+        )
+    placed_kji[tuple(target)] = inside
+    return placed_kji

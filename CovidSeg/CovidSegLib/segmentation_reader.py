@@ -1,0 +1,205 @@
+"""Read a segmentation: an exclusive labelmap, or Slicer's .seg.nrrd however Slicer arranged it.
+
+Slicer may crop the grid to the segments, spread the segments over any layers, and give them
+any label values; people rename segments. So segments are found by ID, else by terminology,
+never by their display name.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .errors import InputError
+from .geometry import Geometry
+from .labels import SEGMENTS, Label
+from .segment_masks import SegmentMasks
+from .sitk_quiet import itk_reason, quiet_itk
+from .terminology import TERMINOLOGY_TAG, segment_id_of
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+
+_NIFTI_HEADER_BYTES = 352
+_CHUNK_BYTES = 1 << 22
+_EXPECTED = (
+    "Expected a labelmap (0 background, 1 left lung, 2 right lung, 3 infection) or a .seg.nrrd with the "
+    "segments left_lung, right_lung and infection."
+)
+
+
+def read_segmentation(path: str | Path) -> SegmentMasks:
+    """Return the three masks of a segmentation file, on the grid of the file.
+
+    A ``.seg.nrrd`` saved by Slicer may cover only a part of the CT's grid: use
+    `SegmentMasks.placed_on` with the CT's geometry.
+
+    Args:
+        path: Exclusive labelmap (NIfTI, NRRD, MHA), or ``.seg.nrrd``.
+
+    Raises:
+        InputError: The file is missing, damaged, no segmentation, or lacks a segment.
+    """
+    path = Path(path)
+    image = _read_image(path)
+    if image.HasMetaDataKey("Segment0_ID"):
+        return _masks_of_segments(path, image)
+    return _masks_of_labels(path, image)
+
+
+def _read_image(path: Path) -> sitk.Image:
+    """Return the file's 3D image; the layers of a segmentation are its components."""
+    import SimpleITK as sitk
+
+    if not path.is_file():
+        raise InputError(f"Segmentation '{path}' does not exist or is no file. Check the path.")
+    try:
+        with quiet_itk():
+            image = sitk.ReadImage(str(path))
+        if path.name.lower().endswith((".nii", ".nii.gz")):
+            _check_nifti_is_whole(path, image)
+    except (RuntimeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(
+            f"Segmentation '{path}' cannot be read: it is damaged, cut short, or not an image ({itk_reason(error)}). "
+            f"Copy or save it again. {_EXPECTED}"
+        ) from error
+    if image.GetDimension() != 3:
+        raise InputError(f"Segmentation '{path}' has {image.GetDimension()} dimensions, not 3. {_EXPECTED}")
+    return image
+
+
+def _check_nifti_is_whole(path: Path, image: sitk.Image) -> None:
+    """Raise EOFError or a gzip error if voxels are missing; ITK would fill them with leftovers."""
+    expected = _NIFTI_HEADER_BYTES + image.GetNumberOfPixels() * image.GetSizeOfPixelComponent()
+    found = 0
+    with open(path, "rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        stream = gzip.GzipFile(fileobj=raw) if packed else raw
+        while chunk := stream.read(_CHUNK_BYTES):
+            found += len(chunk)
+    if found < expected:
+        raise EOFError(f"{found} bytes instead of {expected}")
+
+
+# --- exclusive labelmap ---------------------------------------------------------------------------
+
+
+def _masks_of_labels(path: Path, image: sitk.Image) -> SegmentMasks:
+    """Return the masks of a labelmap with the values of `Label`."""
+    import SimpleITK as sitk
+
+    if image.GetNumberOfComponentsPerPixel() != 1:
+        raise InputError(
+            f"Segmentation '{path}' has {image.GetNumberOfComponentsPerPixel()} values per voxel and no segments. "
+            f"{_EXPECTED}"
+        )
+    labels_kji = sitk.GetArrayViewFromImage(image)
+    foreign = _foreign_values(labels_kji)
+    if foreign:
+        shown = ", ".join(f"{value:g}" for value in foreign[:5])
+        raise InputError(
+            f"Segmentation '{path}' has label values other than 0, 1, 2, 3 (among them {shown}), so it may be a CT "
+            f"or another kind of segmentation. {_EXPECTED}"
+        )
+    left, right, infection = (labels_kji == segment.label for segment in SEGMENTS)
+    return SegmentMasks(left, right, infection, Geometry.from_sitk(image))
+
+
+def _foreign_values(labels_kji: np.ndarray) -> list[float]:
+    """Return values of the first slice that holds any which are no label, ascending."""
+    allowed = [int(label) for label in Label]
+    for plane in labels_kji:
+        if plane.dtype.kind in "ui" and plane.min() >= allowed[0] and plane.max() <= allowed[-1]:
+            continue
+        foreign = np.setdiff1d(plane, allowed)
+        if foreign.size:
+            return [float(value) for value in foreign]
+    return []
+
+
+# --- segments -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """What a file's header says of one segment."""
+
+    segment_id: str
+    name: str
+    layer: int
+    label_value: int
+    terminology: str
+
+    def __str__(self) -> str:
+        return f"'{self.name}' (ID {self.segment_id})"
+
+
+def _masks_of_segments(path: Path, image: sitk.Image) -> SegmentMasks:
+    """Return the masks of a Slicer segmentation."""
+    import SimpleITK as sitk
+
+    segments = _segments(path, image)
+    layers = sitk.GetArrayViewFromImage(image)
+    layers = layers if layers.ndim == 4 else layers[..., np.newaxis]
+    masks = []
+    for definition in SEGMENTS:
+        segment = _find(path, segments, definition.segment_id)
+        if not 0 <= segment.layer < layers.shape[3]:
+            raise InputError(
+                f"Segmentation '{path}': segment {segment} is said to be in layer {segment.layer}, but the file has "
+                f"{layers.shape[3]}. The file is damaged; save it again from Slicer."
+            )
+        masks.append(layers[..., segment.layer] == segment.label_value)
+    left, right, infection = masks
+    return SegmentMasks(left, right, infection, Geometry.from_sitk(image))
+
+
+def _segments(path: Path, image: sitk.Image) -> list[_Segment]:
+    """Return the segments that the header lists."""
+    segments: list[_Segment] = []
+    while image.HasMetaDataKey(f"Segment{len(segments)}_ID"):
+        index = len(segments)
+
+        def value(key: str, default: str, index: int = index) -> str:
+            full_key = f"Segment{index}_{key}"
+            return image.GetMetaData(full_key) if image.HasMetaDataKey(full_key) else default
+
+        tags = dict(tag.split(":", 1) for tag in value("Tags", "").split("|") if ":" in tag)
+        try:
+            # Where the header does not say, Slicer takes one layer per segment, each of value 1.
+            layer, label_value = int(value("Layer", str(index))), int(value("LabelValue", "1"))
+        except ValueError as error:
+            raise InputError(
+                f"Segmentation '{path}': layer or label value of segment {index} is no number. "
+                "The file is damaged; save it again from Slicer."
+            ) from error
+        segment_id = value("ID", "")
+        segments.append(
+            _Segment(segment_id, value("Name", segment_id), layer, label_value, tags.get(TERMINOLOGY_TAG, ""))
+        )
+    return segments
+
+
+def _find(path: Path, segments: list[_Segment], segment_id: str) -> _Segment:
+    """Return the segment with this ID, else the one whose terminology says it is the same."""
+    found = [segment for segment in segments if segment.segment_id == segment_id] or [
+        segment for segment in segments if segment_id_of(segment.terminology) == segment_id
+    ]
+    if not found:
+        present = ", ".join(str(segment) for segment in segments)
+        raise InputError(
+            f"Segmentation '{path}' has no segment '{segment_id}', nor one with its terminology. It has: {present}. "
+            "In Slicer, give the segment this terminology (an empty segment will do if there is nothing to show)."
+        )
+    if len(found) > 1:
+        raise InputError(
+            f"Segmentation '{path}' has several segments for '{segment_id}': {', '.join(map(str, found))}. "
+            "Remove all but one, or change the terminology of the others."
+        )
+    return found[0]

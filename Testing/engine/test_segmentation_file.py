@@ -1,0 +1,326 @@
+"""Segmentation files: exact there and back, as Slicer reads and writes them, and clear refusals."""
+
+from __future__ import annotations
+
+import gzip
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from CovidSegLib.errors import InputError
+from CovidSegLib.geometry import Geometry
+from CovidSegLib.labels import SEGMENTS, Label
+from CovidSegLib.nrrd_writer import write_layers_nrrd
+from CovidSegLib.segmentation_file import SegmentMasks, read_segmentation, write_labelmap_nifti, write_seg_nrrd
+from CovidSegLib.terminology import TERMINOLOGY, segment_id_of, terminology_entry
+
+L, R, INF = Label.LEFT_LUNG, Label.RIGHT_LUNG, Label.INFECTION
+
+
+def turned(flip: tuple[float, float, float]) -> tuple[float, ...]:
+    """A direction turned about all axes, with axes flipped."""
+    a, b = 0.3, -0.2
+    about_z = np.array([[math.cos(a), -math.sin(a), 0], [math.sin(a), math.cos(a), 0], [0, 0, 1]])
+    about_x = np.array([[1, 0, 0], [0, math.cos(b), -math.sin(b)], [0, math.sin(b), math.cos(b)]])
+    return tuple(float(v) for v in (about_z @ about_x @ np.diag(flip)).ravel())
+
+
+SIZE_IJK = (14, 11, 9)
+SPACING_MM, ORIGIN_MM = (0.7, 1.3, 2.9), (-11.125, 33.5, 401.75)
+GEOMETRIES = {
+    "straight": Geometry(SIZE_IJK, SPACING_MM, ORIGIN_MM),
+    "oblique": Geometry(SIZE_IJK, SPACING_MM, ORIGIN_MM, turned((1, 1, 1))),
+    "oblique-flipped": Geometry(SIZE_IJK, SPACING_MM, ORIGIN_MM, turned((-1, 1, -1))),
+    "left-handed": Geometry(SIZE_IJK, SPACING_MM, ORIGIN_MM, turned((1, -1, 1))),
+    "axes-swapped": Geometry(SIZE_IJK, SPACING_MM, ORIGIN_MM, (0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0)),
+}
+any_geometry = pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+
+
+def make_labelmap() -> np.ndarray:
+    """Two lungs that are no mirror images of each other, infection in both, a voxel of it at the grid's corner."""
+    labelmap = np.zeros(SIZE_IJK[::-1], dtype=np.uint8)
+    labelmap[2:8, 2:9, 1:5], labelmap[2:7, 2:9, 8:13] = R, L
+    labelmap[3:5, 3:6, 2:4] = labelmap[4:6, 3:5, 9:12] = INF
+    labelmap[8, 10, 13] = INF
+    return labelmap
+
+
+def assert_same_masks(found: SegmentMasks, expected: SegmentMasks) -> None:
+    np.testing.assert_array_equal(found.left_kji, expected.left_kji)
+    np.testing.assert_array_equal(found.right_kji, expected.right_kji)
+    np.testing.assert_array_equal(found.infection_kji, expected.infection_kji)
+
+
+# --- our own files ---------------------------------------------------------------------------------
+
+
+@any_geometry
+def test_labelmap_nifti_keeps_voxels_and_geometry(tmp_path, geometry):
+    path, labelmap = tmp_path / "labelmap.nii.gz", make_labelmap()
+    write_labelmap_nifti(path, labelmap_kji=labelmap, geometry=geometry)
+    image = sitk.ReadImage(str(path))
+    assert image.GetPixelID() == sitk.sitkUInt8
+    masks = read_segmentation(path)
+    np.testing.assert_array_equal(masks.to_labelmap(), labelmap)
+    np.testing.assert_allclose(masks.geometry.ijk_to_lps, geometry.ijk_to_lps, rtol=0, atol=1e-4)
+
+
+@any_geometry
+def test_seg_nrrd_keeps_voxels_and_geometry(tmp_path, geometry):
+    path, labelmap = tmp_path / "segmentation.seg.nrrd", make_labelmap()
+    write_seg_nrrd(path, labelmap_kji=labelmap, geometry=geometry)
+    masks = read_segmentation(path)
+    np.testing.assert_array_equal(masks.to_labelmap(), labelmap)
+    assert masks.geometry.size_ijk == geometry.size_ijk
+    np.testing.assert_allclose(masks.geometry.ijk_to_lps, geometry.ijk_to_lps, rtol=0, atol=1e-12)
+
+
+def test_lungs_of_seg_nrrd_include_their_infection(tmp_path):
+    path, labelmap = tmp_path / "a.seg.nrrd", make_labelmap()
+    write_seg_nrrd(path, labelmap_kji=labelmap, geometry=GEOMETRIES["straight"])
+    masks = read_segmentation(path)
+    infected_right, infected_left = np.zeros_like(labelmap, bool), np.zeros_like(labelmap, bool)
+    infected_right[3:5, 3:6, 2:4] = infected_left[4:6, 3:5, 9:12] = infected_left[8, 10, 13] = True
+    np.testing.assert_array_equal(masks.right_kji, (labelmap == R) | infected_right)
+    np.testing.assert_array_equal(masks.left_kji, (labelmap == L) | infected_left)
+    np.testing.assert_array_equal(masks.infection_kji, labelmap == INF)
+
+
+@pytest.mark.parametrize(("write", "name"), [(write_labelmap_nifti, "a.nii.gz"), (write_seg_nrrd, "a.seg.nrrd")])
+def test_equal_input_gives_equal_bytes(tmp_path, write, name):
+    content = []
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / name, labelmap_kji=make_labelmap(), geometry=GEOMETRIES["oblique"])
+        content.append((tmp_path / folder / name).read_bytes())
+    assert content[0] == content[1]
+    start = content[0].index(b"\x1f\x8b")
+    assert content[0][start + 4 : start + 8] == b"\0\0\0\0"  # gzip's time
+
+
+@pytest.mark.parametrize("write", [write_labelmap_nifti, write_seg_nrrd])
+def test_labelmap_of_another_shape_is_refused(tmp_path, write):
+    with pytest.raises(ValueError, match="shape"):
+        write(tmp_path / "x.nii.gz", labelmap_kji=np.zeros((2, 2, 2), np.uint8), geometry=GEOMETRIES["straight"])
+
+
+@pytest.mark.parametrize("label", [0, L, INF])
+def test_labelmap_with_one_label_or_none_makes_a_readable_segmentation(tmp_path, label):
+    labelmap = np.zeros(SIZE_IJK[::-1], dtype=np.uint8)
+    labelmap[2:4, 2:4, 2:4] = label
+    write_seg_nrrd(tmp_path / "a.seg.nrrd", labelmap_kji=labelmap, geometry=GEOMETRIES["straight"])
+    np.testing.assert_array_equal(read_segmentation(tmp_path / "a.seg.nrrd").to_labelmap(), labelmap)
+
+
+# --- terminology -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("segment", SEGMENTS, ids=lambda segment: segment.segment_id)
+def test_every_segment_is_recognised_by_its_terminology(segment):
+    entry = terminology_entry(segment.segment_id)
+    assert segment_id_of(entry) == segment.segment_id
+    assert entry.count("~") == 6
+    other_words = entry.replace("Left", "gauche").replace("Lung", "poumon").replace("list", "liste")
+    assert segment_id_of(other_words) == segment.segment_id
+
+
+def test_other_terminology_is_not_recognised():
+    tissue = (
+        "Segmentation category and type - 3D Slicer General Anatomy list~SCT^85756007^Tissue~SCT^85756007^Tissue~^^"
+    )
+    assert segment_id_of(tissue + "~Anatomic codes - DICOM master list~^^~^^") is None
+    lung_of_no_side = terminology_entry("left_lung").replace("SCT^7771000^Left", "^^")
+    assert segment_id_of(lung_of_no_side) is None
+    assert segment_id_of("") is None and segment_id_of("~~~") is None
+    assert set(TERMINOLOGY) == {segment.segment_id for segment in SEGMENTS}
+
+
+# --- other arrangements ----------------------------------------------------------------------------
+
+
+def write_arranged(path: Path, layers: dict[str, np.ndarray], geometry: Geometry, **changes: str) -> None:
+    """Write a segmentation with one layer per segment, each of value 1, segments named by a person."""
+    metadata = {}
+    for index, segment_id in enumerate(layers):
+        metadata[f"Segment{index}_ID"] = f"Segment_{index + 1}"
+        metadata[f"Segment{index}_Name"] = f"my segment {index}"
+        metadata[f"Segment{index}_Layer"], metadata[f"Segment{index}_LabelValue"] = str(index), "1"
+        metadata[f"Segment{index}_Tags"] = f"Some.Tag:x|TerminologyEntry:{terminology_entry(segment_id)}|"
+    arrays = tuple(np.ascontiguousarray(layer, dtype=np.uint8) for layer in layers.values())
+    write_layers_nrrd(path, layers_kji=arrays, geometry=geometry, metadata=metadata | changes)
+
+
+def three_layers() -> dict[str, np.ndarray]:
+    labelmap = make_labelmap()
+    return {"infection": labelmap == INF, "right_lung": labelmap == R, "left_lung": labelmap == L}
+
+
+def test_segments_are_found_by_terminology_in_any_order_and_layer(tmp_path):
+    write_arranged(tmp_path / "a.seg.nrrd", three_layers(), GEOMETRIES["oblique"])
+    np.testing.assert_array_equal(read_segmentation(tmp_path / "a.seg.nrrd").to_labelmap(), make_labelmap())
+
+
+def test_id_wins_over_terminology_and_name(tmp_path):
+    """A copy of a segment keeps its terminology; names may say anything."""
+    layers = three_layers()
+    write_arranged(
+        tmp_path / "a.seg.nrrd",
+        layers,
+        GEOMETRIES["straight"],
+        Segment1_ID="left_lung",
+        Segment1_Name="right lung",
+        Segment2_ID="right_lung",
+    )
+    masks = read_segmentation(tmp_path / "a.seg.nrrd")
+    np.testing.assert_array_equal(masks.left_kji, layers["right_lung"])
+    np.testing.assert_array_equal(masks.right_kji, layers["left_lung"])
+
+
+def test_missing_segment_is_refused_and_those_present_are_named(tmp_path):
+    layers = {key: layer for key, layer in three_layers().items() if key != "infection"}
+    write_arranged(tmp_path / "a.seg.nrrd", layers, GEOMETRIES["straight"])
+    with pytest.raises(InputError, match=r"a\.seg\.nrrd' has no segment 'infection'.*my segment 0.*my segment 1"):
+        read_segmentation(tmp_path / "a.seg.nrrd")
+
+
+def test_ambiguous_segment_is_refused(tmp_path):
+    twice = {"Segment1_Tags": f"TerminologyEntry:{terminology_entry('left_lung')}|"}
+    write_arranged(tmp_path / "a.seg.nrrd", three_layers(), GEOMETRIES["straight"], **twice)
+    with pytest.raises(InputError, match="several segments for 'left_lung'"):
+        read_segmentation(tmp_path / "a.seg.nrrd")
+
+
+@pytest.mark.parametrize(("layer", "message"), [("7", "in layer 7, but the file has 3"), ("first", "is no number")])
+def test_impossible_layer_is_refused(tmp_path, layer, message):
+    write_arranged(tmp_path / "a.seg.nrrd", three_layers(), GEOMETRIES["straight"], Segment2_Layer=layer)
+    with pytest.raises(InputError, match=message):
+        read_segmentation(tmp_path / "a.seg.nrrd")
+
+
+# --- refusals --------------------------------------------------------------------------------------
+
+
+def test_missing_file_and_folder_are_refused(tmp_path):
+    for path in (tmp_path / "nothing.nii.gz", tmp_path):
+        with pytest.raises(InputError, match="does not exist or is no file"):
+            read_segmentation(path)
+
+
+@pytest.mark.parametrize("name", ["a.seg.nrrd", "a.nii.gz"])
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.95])
+def test_truncated_file_is_refused(tmp_path, name, share):
+    path, labelmap = tmp_path / name, np.random.default_rng(0).integers(0, 4, (40, 40, 40)).astype(np.uint8)
+    write = write_seg_nrrd if name.endswith("nrrd") else write_labelmap_nifti
+    write(path, labelmap_kji=labelmap, geometry=Geometry((40, 40, 40), (1.0, 1.0, 1.0)))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(InputError, match=r"cannot be read: it is damaged, cut short"):
+        read_segmentation(path)
+
+
+def test_truncated_uncompressed_nifti_is_refused(tmp_path):
+    path = tmp_path / "a.nii"
+    write_labelmap_nifti(tmp_path / "a.nii.gz", labelmap_kji=make_labelmap(), geometry=GEOMETRIES["straight"])
+    path.write_bytes(gzip.decompress((tmp_path / "a.nii.gz").read_bytes())[:-100])
+    with pytest.raises(InputError, match="cut short"):
+        read_segmentation(path)
+
+
+def test_text_file_is_refused(tmp_path):
+    (tmp_path / "notes.seg.nrrd").write_text("no image at all")
+    with pytest.raises(InputError, match=r"notes\.seg\.nrrd.*not an image"):
+        read_segmentation(tmp_path / "notes.seg.nrrd")
+
+
+@pytest.mark.parametrize("value", [4, 255, -1000, 0.5])
+def test_foreign_label_values_are_named(tmp_path, value):
+    array = make_labelmap().astype(np.float32 if isinstance(value, float) else np.int16)
+    array[5, 5, 5] = value
+    sitk.WriteImage(GEOMETRIES["straight"].to_sitk(array), str(tmp_path / "ct.nii.gz"))
+    with pytest.raises(InputError, match=rf"label values other than 0, 1, 2, 3 \(among them {value:g}\)"):
+        read_segmentation(tmp_path / "ct.nii.gz")
+
+
+def test_colour_image_is_refused(tmp_path):
+    rgb = np.zeros((*SIZE_IJK[::-1], 3), dtype=np.uint8)
+    sitk.WriteImage(GEOMETRIES["straight"].to_sitk(rgb), str(tmp_path / "rgb.mha"))
+    with pytest.raises(InputError, match="3 values per voxel and no segments"):
+        read_segmentation(tmp_path / "rgb.mha")
+
+
+def test_four_dimensions_are_refused(tmp_path):
+    image = GEOMETRIES["straight"].to_sitk(make_labelmap())
+    sitk.WriteImage(sitk.JoinSeries([image, image]), str(tmp_path / "series.nii.gz"))
+    with pytest.raises(InputError, match="has 4 dimensions, not 3"):
+        read_segmentation(tmp_path / "series.nii.gz")
+
+
+def test_float_labelmap_of_whole_numbers_is_read(tmp_path):
+    image = GEOMETRIES["oblique"].to_sitk(make_labelmap().astype(np.float32))
+    sitk.WriteImage(image, str(tmp_path / "a.nrrd"))
+    np.testing.assert_array_equal(read_segmentation(tmp_path / "a.nrrd").to_labelmap(), make_labelmap())
+
+
+# --- placing on the CT's grid ----------------------------------------------------------------------
+
+
+def part_of(masks: SegmentMasks, start_ijk: tuple[int, int, int], size_ijk: tuple[int, int, int]) -> SegmentMasks:
+    """The masks on a part of their grid."""
+    whole = masks.geometry
+    origin = (whole.ijk_to_lps @ np.array([*start_ijk, 1.0]))[:3]
+    geometry = Geometry(size_ijk, whole.spacing_ijk_mm, tuple(float(v) for v in origin), whole.direction_lps)
+    box = tuple(slice(start, start + size) for start, size in zip(start_ijk[::-1], size_ijk[::-1], strict=True))
+    return SegmentMasks(masks.left_kji[box], masks.right_kji[box], masks.infection_kji[box], geometry)
+
+
+def masks_of(labelmap: np.ndarray, geometry: Geometry) -> SegmentMasks:
+    return SegmentMasks(labelmap == L, labelmap == R, labelmap == INF, geometry)
+
+
+@any_geometry
+def test_cropped_grid_is_placed_back_exactly(geometry):
+    labelmap = make_labelmap()
+    labelmap[8, 10, 13] = 0
+    whole = masks_of(labelmap, geometry)
+    placed = part_of(whole, (1, 2, 2), (12, 8, 6)).placed_on(geometry)
+    assert placed.geometry is geometry
+    assert_same_masks(placed, whole)
+
+
+@any_geometry
+def test_larger_grid_is_cut_if_only_background_is_lost(geometry):
+    labelmap = make_labelmap()
+    labelmap[8, 10, 13] = 0
+    whole = masks_of(labelmap, geometry)
+    smaller = part_of(whole, (1, 2, 2), (12, 8, 6))
+    assert_same_masks(whole.placed_on(smaller.geometry), smaller)
+
+
+def test_segment_beyond_the_ct_is_refused():
+    whole = masks_of(make_labelmap(), GEOMETRIES["oblique"])
+    smaller = part_of(whole, (1, 2, 2), (12, 8, 6))
+    with pytest.raises(InputError, match="extends beyond the CT"):
+        whole.placed_on(smaller.geometry)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Geometry(SIZE_IJK, SPACING_MM, (-11.5, 33.5, 401.75), turned((1, 1, 1))),
+        Geometry(SIZE_IJK, (0.71, 1.3, 2.9), ORIGIN_MM, turned((1, 1, 1))),
+        Geometry(SIZE_IJK, SPACING_MM, ORIGIN_MM, turned((1, -1, 1))),
+        Geometry(SIZE_IJK, SPACING_MM, ORIGIN_MM),
+    ],
+    ids=["shifted by half a voxel", "other spacing", "flipped", "not turned"],
+)
+def test_grid_that_is_not_aligned_is_refused(other):
+    with pytest.raises(InputError, match="does not lie on the CT's voxels"):
+        masks_of(make_labelmap(), GEOMETRIES["oblique"]).placed_on(other)
+
+
+def test_rounded_header_is_accepted():
+    rounded = Geometry(SIZE_IJK, (0.70001, 1.3, 2.9), (-11.1251, 33.5, 401.75), turned((1, 1, 1)))
+    assert masks_of(make_labelmap(), rounded).placed_on(GEOMETRIES["oblique"]).geometry == GEOMETRIES["oblique"]
