@@ -1,0 +1,134 @@
+"""The report of a case, and how it is written as JSON and CSV.
+
+Numbers are rounded here for reading; severity classes were made from the unrounded POI.
+Undefined is null in JSON and "n/a" in CSV. Nothing here names a patient.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .geometry import Geometry
+from .quantify import Quantities
+
+DISCLAIMER = "Research software, not a medical device; not for clinical use."
+NOT_AVAILABLE = "n/a"
+
+_DECIMALS = {"percent": 4, "ml": 3, "g": 2, "hu": 2, "seconds": 3, "mb": 1}
+"""Decimals kept, by the unit a key ends in; any other number is written in full."""
+
+_EXACT_SECTIONS = ("geometry", "input", "model", "options", "versions")
+_UNITS = {"percent": "%", "seconds": "s", "hu": "HU", "mb": "MB", "mm": "mm", "ml": "ml", "g": "g"}
+
+
+def build_report(
+    *,
+    case: str,
+    quantities: Quantities,
+    geometry: Geometry,
+    fingerprint: str,
+    model: Mapping[str, Any],
+    runtime: Mapping[str, Any],
+    warnings: Sequence[str] = (),
+    input_details: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the report of a case, ready for JSON.
+
+    Args:
+        case: Name of the case, from its file or folder.
+        quantities: Its numbers.
+        geometry: Grid of CT and labelmap.
+        fingerprint: Of the input's bytes, "sha256:...".
+        model: name, version, sha256 of the bundle.
+        runtime: device, mode, seconds, stages, peak_memory_mb, versions, and options if any.
+        warnings: What a reader of the numbers must know, a sentence each.
+        input_details: More on the input, e.g. which DICOM series; never a patient's identity.
+    """
+    report = {
+        "case": case,
+        **quantities.to_dict(),
+        "geometry": {
+            "size_ijk": geometry.size_ijk,
+            "spacing_ijk_mm": geometry.spacing_ijk_mm,
+            "origin_lps_mm": geometry.origin_lps_mm,
+            "direction_lps": geometry.direction_lps,
+        },
+        "input": {"fingerprint": fingerprint, **(input_details or {})},
+        "model": dict(model),
+        "runtime": dict(runtime),
+        "warnings": list(warnings),
+        "disclaimer": DISCLAIMER,
+    }
+    return {key: _plain(value, key) for key, value in report.items()}
+
+
+def write_report_json(path: str | Path, report: Mapping[str, Any]) -> None:
+    """Write the report as JSON: keys in the order given, UTF-8, same bytes on every system, newline at the end."""
+    text = json.dumps(_plain(report, exact=True), indent=2, ensure_ascii=False, allow_nan=False)
+    Path(path).write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def write_report_csv(path: str | Path, report: Mapping[str, Any]) -> None:
+    """Write the report as rows of key, value, unit; keys are those of the JSON, joined by dots."""
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("key", "value", "unit"))
+        for key, value in _flat(_plain(report, exact=True)):
+            writer.writerow((key, NOT_AVAILABLE if value is None else value, _UNITS.get(_unit_of(key), "")))
+
+
+def _plain(value: Any, key: str = "", *, exact: bool = False) -> Any:
+    """Return `value` with Python's own types, rounded by its key's unit; not finite becomes None.
+
+    Args:
+        value: Anything JSON can hold, numpy numbers, tuples and paths.
+        key: Name of `value`, whose last word is its unit.
+        exact: Rounds nothing, for what is compared rather than read.
+    """
+    if isinstance(value, Mapping):
+        exact = exact or key in _EXACT_SECTIONS
+        inherited = {"hu": "hu", "stages": "seconds"}.get(key)
+        return {str(name): _plain(item, inherited or str(name), exact=exact) for name, item in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_plain(item, exact=exact) for item in value]
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if isinstance(value, np.integer):
+        return int(value)
+    if isinstance(value, (float, np.floating)):
+        number = float(value)
+        decimals = None if exact else _DECIMALS.get(_unit_of(key))
+        if not math.isfinite(number):
+            return None
+        return number if decimals is None else round(number, decimals)
+    return str(value) if isinstance(value, Path) else value
+
+
+def _unit_of(key: str) -> str:
+    """Return the unit of the number under a dotted key: its last word, but for densities and times."""
+    *parents, name = key.split(".")
+    if "hu" in parents:
+        return "hu"
+    return "seconds" if "stages" in parents else name.rsplit("_", 1)[-1]
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves with their dotted keys; a list of numbers is one leaf, of texts several."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _flat(item, f"{key}.{name}" if key else name)
+    elif isinstance(value, list) and all(isinstance(item, (int, float)) for item in value):
+        if value:
+            yield key, " ".join(str(item) for item in value)
+    elif isinstance(value, list):
+        for number, item in enumerate(value, start=1):
+            yield from _flat(item, f"{key}.{number}")
+    else:
+        yield key, value
