@@ -1,0 +1,143 @@
+"""Case folders that appear whole or not at all, also after a kill, also on Windows.
+
+A case is written into a hidden sibling `.<case>.partial-<token>` and renamed when complete. A
+folder it replaces is first renamed to `.<case>.old-<token>` and deleted last. So at any moment a
+crash leaves one of three states, which `recover` settles at the next start:
+
+    partial only, or beside the case   -> the partial is deleted (undone)
+    old and partial, no case           -> the old folder is put back, the partial deleted (undone)
+    old beside the case                -> the old folder is deleted (finished)
+
+No folder is ever renamed onto an existing one (Windows refuses), and nothing relies on syncing
+directories (Windows cannot).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+_LEFTOVER = re.compile(r"^\.(?P<name>.+)\.(?P<kind>partial|old)-[0-9a-f]{12}$", re.DOTALL)
+# What file systems answer that know no sync; a full disk, found out only now, must be told.
+_CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EROFS)
+# Virus scanners and search indexers hold new files open for a moment; Windows then refuses to rename.
+_RENAME_TRIES = 6
+_RENAME_PAUSE_S = 0.2
+
+
+@contextlib.contextmanager
+def new_case_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder to write a case into; on leaving without an error it becomes `target`.
+
+    An existing `target` stays untouched until then, and for good if an error (or Ctrl-C) comes first.
+
+    Raises:
+        OSError: The folder cannot be written or renamed.
+    """
+    token = secrets.token_hex(6)
+    partial = target.with_name(f".{target.name}.partial-{token}")
+    partial.mkdir()
+    try:
+        yield partial
+        _flush_files(partial)
+        _put_in_place(partial, target=target, old=target.with_name(f".{target.name}.old-{token}"))
+    except BaseException:
+        delete_tree(partial)
+        raise
+
+
+@contextlib.contextmanager
+def new_file(target: Path) -> Iterator[Path]:
+    """Yield a path to write a file to; on leaving without an error it replaces `target` in one step."""
+    partial = target.with_name(f".{target.name}.partial-{secrets.token_hex(6)}")
+    try:
+        yield partial
+        os.replace(partial, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def recover(out_dir: Path) -> list[str]:
+    """Finish or undo what a killed run left in `out_dir`; return a line on each case put back.
+
+    Only call it while no other run writes there (see `run_lock`).
+    """
+    leftovers = sorted((match["name"], match["kind"], path) for match, path in _leftovers(out_dir))
+    restored = []
+    for name, kind, path in leftovers:  # of one case, "old" sorts before "partial"
+        target = out_dir / name
+        if kind == "old" and not os.path.lexists(target):
+            _rename(path, target)
+            restored.append(f"{name}: an interrupted replacement was undone")
+        else:
+            delete_tree(path)
+    return restored
+
+
+def delete_tree(path: Path) -> None:
+    """Delete a file or folder as far as possible; what resists is left for the next start's `recover`."""
+    if path.is_symlink() or path.is_file():
+        with contextlib.suppress(OSError):
+            path.unlink()
+        return
+    shutil.rmtree(path, ignore_errors=True)
+    if path.exists():  # read-only files stop Windows
+        for entry in [path, *path.rglob("*")]:
+            with contextlib.suppress(OSError):
+                entry.chmod(entry.stat().st_mode | stat.S_IWUSR)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _leftovers(out_dir: Path) -> Iterator[tuple[re.Match[str], Path]]:
+    for path in out_dir.iterdir():
+        match = _LEFTOVER.match(path.name)
+        if match:
+            yield match, path
+
+
+def _flush_files(folder: Path) -> None:
+    """Have the files on the disk before the rename that declares them complete, where that is possible."""
+    for path in folder.iterdir():
+        if path.is_file():
+            with path.open("rb+") as stream:
+                try:
+                    os.fsync(stream.fileno())
+                except OSError as error:
+                    if error.errno not in _CANNOT_SYNC:
+                        raise
+
+
+def _put_in_place(partial: Path, *, target: Path, old: Path) -> None:
+    if not os.path.lexists(target):
+        _rename(partial, target)
+        return
+    _rename(target, old)
+    try:
+        _rename(partial, target)
+    except BaseException:
+        if not os.path.lexists(target):
+            _rename(old, target)
+        raise
+    delete_tree(old)
+
+
+def _rename(source: Path, target: Path) -> None:
+    """Rename onto a name that is free; wait a little for programs that hold the source open."""
+    for attempt in range(_RENAME_TRIES):
+        try:
+            source.rename(target)
+            return
+        except PermissionError:
+            if attempt == _RENAME_TRIES - 1:
+                raise
+            time.sleep(_RENAME_PAUSE_S)

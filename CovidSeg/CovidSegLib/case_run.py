@@ -1,0 +1,189 @@
+"""Take one case from its file to its folder: fingerprint, skip or read, segment, write, rename."""
+
+from __future__ import annotations
+
+import dataclasses
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .case_folder import new_case_folder
+from .case_state import CaseKey, read_report, refuse_foreign_files, why_incomplete
+from .cases import Case
+from .errors import Cancelled, InputError
+from .failures import explain
+from .image_kinds import is_text
+from .progress import Reporter as ProgressReporter
+
+if TYPE_CHECKING:
+    from .bundle import Bundle
+    from .pipeline import SegmentationResult
+    from .progress import Progress
+    from .volume import CTVolume
+
+
+class Status(StrEnum):
+    """How a case ended, as in summary.csv."""
+
+    DONE = "done"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+    NOT_RUN = "not run"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one case ended.
+
+    Attributes:
+        case: The case's name.
+        status: How it ended.
+        message: For people: the reason of a failure, or the warnings of a result.
+        report: What report.json holds, for done and skipped cases.
+        details: The traceback of a failure.
+    """
+
+    case: str
+    status: Status
+    message: str = ""
+    report: dict[str, Any] | None = None
+    details: str = ""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of `covidseg segment`, with its defaults."""
+
+    out_dir: Path
+    mode: str = "accurate"
+    device: str = "auto"
+    bundle: Path | None = None
+    overwrite: bool = False
+    workers: int = 1
+    preview: bool = True
+
+    @property
+    def recorded(self) -> dict[str, str]:
+        """The options that a result depends on, as report.json records them."""
+        return {"mode": self.mode, "device": self.device}
+
+
+def _fingerprint(path: Path) -> str:
+    from .volume import fingerprint_of
+
+    return fingerprint_of(path)
+
+
+def _read(path: Path) -> CTVolume:
+    from .volume import read_ct
+
+    return read_ct(path)
+
+
+def _segment(ct: CTVolume, **options: Any) -> SegmentationResult:
+    from .pipeline import segment
+
+    return segment(ct, **options)
+
+
+def _load_bundle(path: Path | None) -> Bundle:
+    from .bundle import load_bundle
+
+    return load_bundle(path)
+
+
+def _resolve_device(device: str) -> str:
+    from .device import resolve_device
+
+    return resolve_device(device)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The parts of the engine that a run calls; tests put small ones in their place.
+
+    Every part must be a function of a module, so that worker processes can be given it.
+    """
+
+    fingerprint: Callable[[Path], str] = _fingerprint
+    read: Callable[[Path], CTVolume] = _read
+    segment: Callable[..., SegmentationResult] = _segment
+    load_bundle: Callable[[Path | None], Bundle] = _load_bundle
+    resolve_device: Callable[[str], str] = _resolve_device
+
+
+@dataclass(frozen=True)
+class CaseRunner:
+    """Runs single cases under the options of a run; travels to worker processes."""
+
+    options: RunOptions
+    engine: Engine
+
+    def run(
+        self,
+        case: Case,
+        *,
+        bundle: Bundle,
+        progress: Callable[[Progress], None] | None = None,
+        note: Callable[[str], None] | None = None,
+    ) -> Outcome:
+        """Return how the case ended; only Ctrl-C and Cancelled get out, every other error is a failed case."""
+        try:
+            return self._run(case, bundle=bundle, progress=progress, note=note or _ignore)
+        except Cancelled:
+            raise
+        except Exception as error:  # one bad case never stops the rest, whatever is wrong with it
+            message = explain(error)
+            if (self.options.out_dir / case.name).is_dir():
+                message += " (the case's folder still holds an earlier result)"
+            details = traceback.format_exc()
+            return Outcome(case=case.name, status=Status.FAILED, message=message, details=details)
+
+    def _run(
+        self,
+        case: Case,
+        *,
+        bundle: Bundle,
+        progress: Callable[[Progress], None] | None,
+        note: Callable[[str], None],
+    ) -> Outcome:
+        options, folder = self.options, self.options.out_dir / case.name
+        if not is_text(case.path):
+            raise InputError(f"the path {str(case.path)!a} has letters in no known encoding: rename it.")
+        key = CaseKey(
+            fingerprint=self.engine.fingerprint(case.path),
+            bundle_sha256=bundle.sha256,
+            options=options.recorded,
+        )
+        if folder.exists() and not options.overwrite:
+            reason = why_incomplete(folder, key=key, preview=options.preview)
+            if reason is None:
+                return _outcome(case, status=Status.SKIPPED, report=read_report(folder) or {})
+            note(f"computing again: {reason}")
+        refuse_foreign_files(folder, overwrite=options.overwrite)
+        reporter = ProgressReporter(progress)
+        reporter.tell("read", 0, 1)
+        ct = dataclasses.replace(self.engine.read(case.path), name=case.name)
+        result = self.engine.segment(
+            ct, mode=options.mode, device=options.device, bundle=bundle, progress=progress, cancelled=None
+        )
+        reporter.tell("write", 0, 1)
+        with new_case_folder(folder) as partial:
+            from .case_files import write_case_files
+
+            report = write_case_files(
+                partial, result=result, recorded_options=options.recorded, preview=options.preview
+            )
+        return _outcome(case, status=Status.DONE, report=report)
+
+
+def _outcome(case: Case, *, status: Status, report: dict[str, Any]) -> Outcome:
+    warnings = report.get("warnings") or []
+    return Outcome(case=case.name, status=status, message="; ".join(map(str, warnings)), report=report)
+
+
+def _ignore(_: str) -> None:
+    """Take a note nobody asked for."""

@@ -1,0 +1,101 @@
+"""What a case folder holds, and whether it is the complete result of the run that was asked for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .case_names import image_extension
+from .errors import InputError
+
+SEGMENTATION_FILE = "segmentation.seg.nrrd"
+LABELMAP_FILE = "labelmap.nii.gz"
+REPORT_JSON_FILE = "report.json"
+REPORT_CSV_FILE = "report.csv"
+PREVIEW_FILE = "preview.png"
+CASE_FILES = (SEGMENTATION_FILE, LABELMAP_FILE, REPORT_JSON_FILE, REPORT_CSV_FILE, PREVIEW_FILE)
+
+_CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")
+
+
+@dataclass(frozen=True)
+class CaseKey:
+    """What a case's result depends on; recorded in its report and compared on resuming.
+
+    Attributes:
+        fingerprint: Of the input's bytes.
+        bundle_sha256: Of the model bundle.
+        options: The user's options that change voxels: mode and device, as asked for.
+    """
+
+    fingerprint: str
+    bundle_sha256: str
+    options: dict[str, str]
+
+
+def files_of_case(*, preview: bool) -> tuple[str, ...]:
+    """Return the names of the files that a complete case folder has."""
+    return CASE_FILES if preview else tuple(name for name in CASE_FILES if name != PREVIEW_FILE)
+
+
+def read_report(folder: Path) -> dict[str, Any] | None:
+    """Return the folder's report.json, or None where there is none that can be read."""
+    try:
+        report = json.loads((folder / REPORT_JSON_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return report if isinstance(report, dict) else None
+
+
+def why_incomplete(folder: Path, *, key: CaseKey, preview: bool) -> str | None:
+    """Return why the folder is not the complete result for `key`, or None if it is."""
+    missing = [name for name in files_of_case(preview=preview) if not (folder / name).is_file()]
+    if missing:
+        return f"{missing[0]} is missing"
+    report = read_report(folder)
+    if report is None:
+        return f"{REPORT_JSON_FILE} cannot be read"
+    if _get(report, "input", "fingerprint") != key.fingerprint:
+        return "the input has changed"
+    if _get(report, "model", "sha256") != key.bundle_sha256:
+        return "the model has changed"
+    recorded = _get(report, "runtime", "options")
+    if not isinstance(recorded, dict):
+        return f"{REPORT_JSON_FILE} does not say with which options it was made"
+    for option, value in key.options.items():
+        if recorded.get(option) != value:
+            return f"--{option} has changed from {recorded.get(option)} to {value}"
+    return None
+
+
+def refuse_foreign_files(folder: Path, *, overwrite: bool) -> None:
+    """Make sure that replacing the folder deletes nothing that is not CovidSeg's to delete.
+
+    Without `overwrite` only CovidSeg's own files may be in it. With `overwrite` the folder must
+    be a result (have a report.json) and hold no images or folders besides: those may be CTs or
+    corrections by hand.
+
+    Raises:
+        InputError: Something of the user's is in the folder.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InputError(f"'{folder}' is a file where the case's folder should be: move it, or choose another -o OUT.")
+    foreign = [entry for entry in sorted(folder.iterdir()) if entry.name not in CASE_FILES + _CLUTTER]
+    if overwrite and (folder / REPORT_JSON_FILE).is_file():
+        foreign = [
+            entry for entry in foreign if entry.is_dir() or image_extension(entry.name) or entry.suffix == ".dcm"
+        ]
+    if foreign:
+        raise InputError(
+            f"folder '{folder}' is in the way and holds other files ('{foreign[0].name}'), which CovidSeg does not "
+            "delete: move them, or choose another -o OUT."
+        )
+
+
+def _get(report: dict[str, Any], section: str, key: str) -> Any:
+    value = report.get(section)
+    return value.get(key) if isinstance(value, dict) else None

@@ -1,0 +1,202 @@
+"""Find the cases among the INPUTs of the command line: which CT, under which name.
+
+An INPUT is an image file, a DICOM folder or zip, a folder with `imaging.*` (one case), or a
+folder of cases. Nothing is decoded here but a slice or two, to tell labelmaps from images.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .case_names import IMAGING_STEM, NameBook, case_name_of, image_extension, stem_of
+from .errors import InputError
+from .image_kinds import is_dicom_file, is_dicom_zip, is_labelmap, study_of
+from .inputs import SUPPORTED, image_suffix
+
+_SKIPPED_FOLDERS = ("__MACOSX",)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One CT to segment: its name in the output, and the file or DICOM folder to read."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What was found: the cases in order, and notes on what was left out, for the user."""
+
+    cases: tuple[Case, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class _Notes:
+    labelmaps: list[Path] = field(default_factory=list)
+    under_out: list[Path] = field(default_factory=list)
+
+    def lines(self) -> tuple[str, ...]:
+        lines = []
+        if self.labelmaps:
+            lines.append(f"ignored {len(self.labelmaps)} labelmap(s), the first: {self.labelmaps[0]}")
+        if self.under_out:
+            lines.append(f"ignored what lies under the output folder: {self.under_out[0]}")
+        return tuple(lines)
+
+
+def discover_cases(inputs: Sequence[str | Path], *, out_dir: str | Path) -> Discovery:
+    """Return the cases of all INPUTs, each once, with unique names.
+
+    Args:
+        inputs: Files and folders as given on the command line.
+        out_dir: The output folder; images under it are not taken from a folder of cases.
+
+    Raises:
+        InputError: An INPUT does not exist, or nothing usable is in it.
+    """
+    out_real = _real(Path(out_dir))
+    names, notes = NameBook(), _Notes()
+    seen: set[str] = set()
+    cases: list[Case] = []
+    for given in inputs:
+        for path in _paths_of(Path(given), out_real=out_real, notes=notes):
+            real = _real(path)
+            if real not in seen:
+                seen.add(real)
+                cases.append(Case(name=names.claim(case_name_of(path)), path=path))
+    return Discovery(cases=tuple(cases), notes=notes.lines())
+
+
+def _paths_of(given: Path, *, out_real: str, notes: _Notes) -> list[Path]:
+    """Return the CTs of one INPUT; at least one."""
+    if not str(given) or not given.exists():
+        dangling = " (a link to nothing)" if given.is_symlink() else ""
+        raise InputError(f"INPUT '{given}' does not exist{dangling}: check the path.")
+    if not given.is_dir():
+        if image_extension(given.name) is None and not is_dicom_file(given):
+            raise InputError(f"INPUT '{given}' is not an image that CovidSeg reads: give {SUPPORTED}.")
+        return [given]
+    real = _real(given)
+    # Results are looked out for only where they would be met: in the output folder or on the way to it.
+    skipped = None if _is_under(real, out_real) and real != out_real else out_real
+    found = list(_walk(given, out_real=skipped, notes=notes, visited=set()))
+    if not found:
+        raise InputError(_nothing_in(given, out_real=out_real, notes=notes))
+    return found
+
+
+def _nothing_in(folder: Path, *, out_real: str, notes: _Notes) -> str:
+    if _real(folder) == out_real:
+        return f"INPUT '{folder}' is the output folder as well, which is left out: choose another -o OUT."
+    labelmaps = " but labelmaps" if any(_is_under(_real(path), _real(folder)) for path in notes.labelmaps) else ""
+    return f"nothing usable in INPUT '{folder}'{labelmaps}: give a folder that holds CTs, as {SUPPORTED}."
+
+
+def _walk(folder: Path, *, out_real: str | None, notes: _Notes, visited: set[str]) -> Iterator[Path]:
+    """Yield the CTs in and below a folder, in name order; each real folder once, so links cannot loop."""
+    real = _real(folder)
+    if real in visited:
+        return
+    visited.add(real)
+    if _is_under(real, out_real):
+        notes.under_out.append(folder)
+        return
+    imaging = _imaging_of(folder)
+    if imaging is not None:
+        yield imaging
+        return
+    if _is_one_study(folder):
+        yield folder
+        return
+    if _first_dicom_file(folder):
+        # Beside other images or studies: take each, though some may come twice, rather than lose one.
+        yield folder
+    yield from _image_files(folder, out_real=out_real, notes=notes)
+    for entry in _entries(folder):
+        if entry.is_dir() and entry.name not in _SKIPPED_FOLDERS:
+            yield from _walk(entry, out_real=out_real, notes=notes, visited=visited)
+
+
+def _imaging_of(folder: Path) -> Path | None:
+    """Return the folder's `imaging.*`; the folder itself, which reading then refuses, if there are several."""
+    found = [
+        entry
+        for entry in _entries(folder)
+        if stem_of(entry.name).lower() == IMAGING_STEM and image_suffix(entry) and entry.is_file()
+    ]
+    if len(found) > 1:
+        return folder
+    return found[0] if found else None
+
+
+def _is_one_study(folder: Path) -> bool:
+    """Tell whether all that lies in and below the folder is DICOM, and of one study: then it is one case.
+
+    Exports put every series into a folder of its own; the reader chooses the chest series among them.
+    """
+    if any(entry.name.upper() == "DICOMDIR" and entry.is_file() for entry in _entries(folder)):
+        return True
+    studies: set[str] = set()
+    folders, visited = [folder], set()
+    while folders:
+        current = folders.pop()
+        if _real(current) in visited or current.name in _SKIPPED_FOLDERS:
+            continue
+        visited.add(_real(current))
+        entries = _entries(current)
+        if any(image_extension(entry.name) and entry.is_file() for entry in entries):
+            return False
+        dicom = _first_dicom_file(current)
+        if dicom is not None:
+            studies.add(study_of(dicom))
+        if len(studies) > 1:
+            return False
+        folders += [entry for entry in entries if entry.is_dir()]
+    return len(studies) == 1
+
+
+def _first_dicom_file(folder: Path) -> Path | None:
+    """Return the first DICOM file directly in the folder, or None."""
+    for entry in _entries(folder):
+        if image_extension(entry.name) is None and entry.is_file() and is_dicom_file(entry):
+            return entry
+    return None
+
+
+def _image_files(folder: Path, *, out_real: str | None, notes: _Notes) -> Iterator[Path]:
+    """Yield the images directly in the folder that are not labelmaps; a damaged image is still a case."""
+    for entry in _entries(folder):
+        extension = image_extension(entry.name)
+        if extension is None or not entry.is_file() or _is_under(_real(entry), out_real):
+            continue
+        if extension == ".zip":
+            if is_dicom_zip(entry):
+                yield entry
+        elif is_labelmap(entry):
+            notes.labelmaps.append(entry)
+        else:
+            yield entry
+
+
+def _entries(folder: Path) -> list[Path]:
+    """Return what is in the folder and not hidden, in an order that no file system changes."""
+    try:
+        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    except OSError as error:
+        raise InputError(f"folder '{folder}' cannot be read ({error.strerror}): check its permissions.") from error
+    return sorted(entries, key=lambda entry: (entry.name.casefold(), entry.name))
+
+
+def _real(path: Path) -> str:
+    return os.path.normcase(os.path.realpath(path))
+
+
+def _is_under(real: str, out_real: str | None) -> bool:
+    if out_real is None:
+        return False
+    return real == out_real or real.startswith(out_real.rstrip(os.sep) + os.sep)

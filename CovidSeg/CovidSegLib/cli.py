@@ -1,0 +1,200 @@
+"""The command `covidseg`: reads the arguments, calls the command, returns the exit code.
+
+0 all done; 1 some case failed; 2 usage error; 130 stopped with Ctrl-C. Nothing heavy is imported
+before the arguments are understood, so that --help and usage errors are instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from . import __version__
+from .console import DISCLAIMER, print_error
+from .exit_codes import FAILED, STOPPED, USAGE
+from .failures import explain
+
+_RESERVED_COMMANDS = ("summary", "watch")
+_RESERVED_OPTIONS = ("--dicom", "--cluster", "--with-identity")
+_EXAMPLES = """examples:
+  covidseg segment ct.nii.gz -o out
+  covidseg segment dicom_folder study.zip folder_of_cases -o out --mode fast
+  covidseg quantify ct.nii.gz corrected.seg.nrrd
+"""
+
+
+class _UsageError(Exception):
+    """The arguments are wrong; the text says how."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, and which leaves ending the process to main."""
+
+    def error(self, message: str) -> NoReturn:
+        raise _UsageError(f"{message}: see '{self.prog} --help'")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        argv: The arguments without the program's name; those of the process if None.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        _refuse_reserved(arguments)
+        options = build_parser().parse_args(arguments)
+        command: Callable[[argparse.Namespace], int] = options.command
+        return command(options)
+    except _UsageError as error:
+        print_error(str(error))
+        return USAGE
+    except SystemExit as stop:  # argparse after --help and --version
+        return int(stop.code or 0)
+    except KeyboardInterrupt as error:
+        print_error(explain(error))
+        return STOPPED
+    except BrokenPipeError:  # the reader of our output has gone, as in `covidseg info | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # lest Python complain on flushing stdout at exit
+        return FAILED
+    except Exception as error:  # a fault of ours outside the cases, which are guarded one by one
+        print_error(explain(error))
+        if "--verbose" in arguments:
+            traceback.print_exc()
+        return FAILED
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = _Parser(
+        prog="covidseg",
+        description=f"Lungs, COVID-19 infection and its percentage (POI) from chest CT. {DISCLAIMER}",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"covidseg {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_segment(commands)
+    _add_quantify(commands)
+    _add_demo(commands)
+    _add_info(commands)
+    return parser
+
+
+def _add_command(
+    commands: argparse._SubParsersAction[_Parser],
+    name: str,
+    *,
+    summary: str,
+    run: Callable[[argparse.Namespace], int],
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=summary, description=f"{summary}. {DISCLAIMER}", allow_abbrev=False)
+    parser.add_argument("--verbose", action="store_true", help="print stages, and a traceback after an error")
+    parser.set_defaults(command=run)
+    return parser
+
+
+def _add_segment(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = _add_command(
+        commands, "segment", summary="segment CTs into lungs and infection, one folder per case", run=_segment
+    )
+    parser.add_argument(
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        help="NIfTI, NRRD or MHA file; DICOM folder or zip; folder with imaging.*; or a folder of cases",
+    )
+    parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="folder for the results")
+    _add_engine_options(parser)
+    parser.add_argument("--overwrite", action="store_true", help="compute complete cases again, too")
+    parser.add_argument("--workers", metavar="N", type=_count, default=1, help="cases in parallel (default 1)")
+    parser.add_argument("--no-preview", dest="preview", action="store_false", help="write no preview.png")
+
+
+def _add_quantify(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = _add_command(
+        commands, "quantify", summary="compute the figures of a CT and its (corrected) segmentation", run=_quantify
+    )
+    parser.add_argument("ct", metavar="CT", help="the CT: file, DICOM folder or zip")
+    parser.add_argument("segmentation", metavar="SEGMENTATION", type=Path, help=".seg.nrrd or labelmap .nii.gz")
+    parser.add_argument("-o", "--output", metavar="OUT", type=Path, help="folder for report.json and report.csv")
+
+
+def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = _add_command(
+        commands, "demo", summary="segment a synthetic CT and compare with its known truth", run=_demo
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", type=Path, default=Path("demo-out"), help="folder (default demo-out)"
+    )
+    _add_engine_options(parser)
+
+
+def _add_info(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = _add_command(commands, "info", summary="print versions, devices and the model's card", run=_info)
+    parser.add_argument("--bundle", metavar="DIR", type=Path, help="model bundle (default: the one shipped)")
+
+
+def _add_engine_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--mode", choices=("accurate", "fast"), default="accurate", help="default: accurate")
+    parser.add_argument(
+        "--device", type=_device, default="auto", help="auto, cpu, cuda, cuda:N or mps (default auto: cuda, mps, cpu)"
+    )
+    parser.add_argument("--bundle", metavar="DIR", type=Path, help="model bundle (default: the one shipped)")
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 on")
+    return int(text)
+
+
+def _device(text: str) -> str:
+    kind, colon, number = text.partition(":")
+    if text in ("auto", "cpu", "cuda", "mps") or (kind == "cuda" and colon and number.isascii() and number.isdigit()):
+        return text
+    raise argparse.ArgumentTypeError(f"'{text}' is not auto, cpu, cuda, cuda:N or mps")
+
+
+def _refuse_reserved(arguments: Sequence[str]) -> None:
+    if arguments and arguments[0] in _RESERVED_COMMANDS:
+        raise _UsageError(f"'covidseg {arguments[0]}' is reserved for a later version: see 'covidseg --help'")
+    for argument in arguments:
+        if argument == "--":
+            return
+        if argument.partition("=")[0] in _RESERVED_OPTIONS:
+            raise _UsageError(f"option {argument.partition('=')[0]} is reserved for a later version: leave it out")
+
+
+def _segment(options: argparse.Namespace) -> int:
+    from .cli_segment import run_segment
+
+    return run_segment(options)
+
+
+def _quantify(options: argparse.Namespace) -> int:
+    from .cli_quantify import run_quantify
+
+    return run_quantify(options)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from .cli_demo import run_demo
+
+    return run_demo(options)
+
+
+def _info(options: argparse.Namespace) -> int:
+    from .cli_info import run_info
+
+    return run_info(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

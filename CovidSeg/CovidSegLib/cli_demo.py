@@ -1,0 +1,86 @@
+"""`covidseg demo`: a synthetic CT with known truth through the whole job, and the two compared."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .batch import run_batch
+from .case_run import Engine, Outcome, RunOptions
+from .case_state import files_of_case
+from .cases import Case
+from .console import DISCLAIMER, ConsoleReporter, percent, print_error, print_line
+from .errors import CovidSegError
+from .exit_codes import FAILED, OK, STOPPED, USAGE
+from .failures import explain
+from .summary import RUN_FILE, SUMMARY_FILE
+
+if TYPE_CHECKING:
+    from .phantom import PhantomTruth
+
+DEMO_SEED = 20200423
+"""Of the demo's patient; training leaves it out."""
+
+DEMO_INFECTION_PERCENT = 20.0
+
+POI_TOLERANCE = 3.0
+"""Points of POI by which the demo may miss the truth."""
+
+_CASE = "phantom"
+_CT_FILE = "phantom-ct.nii.gz"
+
+
+def run_demo(arguments: argparse.Namespace, *, engine: Engine | None = None) -> int:
+    """Run `covidseg demo` and return its exit code: 0 if the POI found is within 3 points of the true one."""
+    options = RunOptions(
+        out_dir=arguments.output,
+        mode=arguments.mode,
+        device=arguments.device,
+        bundle=arguments.bundle,
+        overwrite=True,
+    )
+    reporter = ConsoleReporter(out_dir=options.out_dir, details=arguments.verbose)
+    try:
+        ct_path, truth = _write_phantom(options.out_dir)
+        case = Case(name=_CASE, path=ct_path)
+        result = run_batch([case], options=options, reporter=reporter, engine=engine)
+    except (CovidSegError, OSError) as error:
+        print_error(explain(error))
+        return USAGE if isinstance(error, CovidSegError) else FAILED
+    finally:
+        reporter.close()
+    if result.stopped:
+        return STOPPED
+    return _compare(result.outcomes[0], truth=truth, ct_path=ct_path, out_dir=options.out_dir)
+
+
+def _write_phantom(out_dir: Path) -> tuple[Path, PhantomTruth]:
+    import SimpleITK as sitk
+
+    from .phantom import make_phantom
+
+    print_line("making a synthetic chest CT")
+    phantom = make_phantom(seed=DEMO_SEED, infection=DEMO_INFECTION_PERCENT)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    path = out_dir / _CT_FILE
+    sitk.WriteImage(phantom.ct.geometry.to_sitk(phantom.ct.hu_kji), str(path), useCompression=True)
+    return path, phantom.truth
+
+
+def _compare(outcome: Outcome, *, truth: PhantomTruth, ct_path: Path, out_dir: Path) -> int:
+    if outcome.report is None:
+        return FAILED
+    found = outcome.report["poi_percent"]
+    print_line(f"true POI {percent(truth.poi_percent)}, found POI {percent(found)}")
+    print_line("written:")
+    case_files = [out_dir / _CASE / name for name in files_of_case(preview=True)]
+    for path in (ct_path, *case_files, out_dir / SUMMARY_FILE, out_dir / RUN_FILE):
+        print_line(f"  {path}")
+    print_line(DISCLAIMER)
+    if found is None or truth.poi_percent is None or abs(found - truth.poi_percent) > POI_TOLERANCE:
+        print_error(
+            f"the POI found is more than {POI_TOLERANCE:g} points off: try --mode accurate, or install CovidSeg again"
+        )
+        return FAILED
+    return OK

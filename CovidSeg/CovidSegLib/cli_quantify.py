@@ -1,0 +1,130 @@
+"""`covidseg quantify`: the figures of a CT and its segmentation, also after a correction by hand."""
+
+from __future__ import annotations
+
+import argparse
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .case_folder import new_file
+from .case_state import REPORT_CSV_FILE, REPORT_JSON_FILE, read_report
+from .console import DISCLAIMER, percent, print_error, print_line
+from .errors import CovidSegError, InputError
+from .exit_codes import FAILED, OK, USAGE
+from .failures import explain
+
+if TYPE_CHECKING:
+    from .quantify import Quantities
+    from .volume import CTVolume
+
+_CORRECTED = "Figures of a segmentation given to `covidseg quantify`; the other files here may show an earlier state."
+
+
+def run_quantify(arguments: argparse.Namespace) -> int:
+    """Run `covidseg quantify` and return its exit code."""
+    ct_path, segmentation_path = Path(arguments.ct), arguments.segmentation
+    for name, path in (("CT", ct_path), ("SEGMENTATION", segmentation_path)):
+        if not path.exists():
+            print_error(f"{name} '{path}' does not exist: check the path.")
+            return USAGE
+    try:
+        started_s = time.perf_counter()
+        ct, quantities = _measure(ct_path, segmentation_path)
+        for line in _table(quantities):
+            print_line(line)
+        for warning in (*ct.warnings, *quantities.warnings()):
+            print_line(f"warning: {warning}")
+        if arguments.output is not None:
+            _write(arguments.output, ct=ct, quantities=quantities, seconds=time.perf_counter() - started_s)
+    except (CovidSegError, OSError, MemoryError) as error:
+        print_error(explain(error))
+        if arguments.verbose:
+            traceback.print_exception(error)
+        return FAILED
+    print_line(DISCLAIMER)
+    return OK
+
+
+def _measure(ct_path: Path, segmentation_path: Path) -> tuple[CTVolume, Quantities]:
+    """Return the CT in HU and the figures.
+
+    Raises:
+        InputError: A file cannot be read, or the two lie on different grids.
+    """
+    from .chest import lungs_found
+    from .intensity import to_hounsfield
+    from .quantify import quantify
+    from .segmentation_file import read_segmentation
+    from .volume import read_ct
+
+    ct = read_ct(ct_path)
+    masks = read_segmentation(segmentation_path).placed_on(ct.geometry)
+    ct = to_hounsfield(ct, lungs_found=lungs_found)
+    quantities = quantify(
+        ct.hu_kji,
+        geometry=ct.geometry,
+        left_kji=masks.left_kji,
+        right_kji=masks.right_kji,
+        infection_kji=masks.infection_kji,
+    )
+    return ct, quantities
+
+
+def _table(quantities: Quantities) -> Iterator[str]:
+    yield f"{'region':<12}{'volume ml':>12}{'infection ml':>14}{'POI':>10}"
+    for name, region in (
+        ("lungs", quantities.lungs),
+        ("left lung", quantities.left_lung),
+        ("right lung", quantities.right_lung),
+    ):
+        yield f"{name:<12}{region.volume_ml:>12.1f}{region.infection_ml:>14.1f}{percent(region.poi_percent):>10}"
+    composition, severity = quantities.composition, quantities.to_dict()["severity"]
+    yield f"ground glass {composition.ground_glass_ml:.1f} ml, consolidation {composition.consolidation_ml:.1f} ml"
+    worse = severity["worse_lung_class"] or "n/a"
+    yield f"severity {severity['class'] or 'n/a'} (percentage class; the worse lung: {worse})"
+
+
+def _write(folder: Path, *, ct: CTVolume, quantities: Quantities, seconds: float) -> None:
+    """Write report.json and report.csv; in a case's own folder the new figures replace the old.
+
+    Raises:
+        InputError: The folder holds the report of another CT.
+    """
+    from .report import build_report, write_report_csv, write_report_json
+    from .summary import versions
+
+    earlier = read_report(folder) or {}
+    recorded = (earlier.get("input") or {}).get("fingerprint")
+    if recorded not in (None, ct.fingerprint):
+        raise InputError(f"'{folder / REPORT_JSON_FILE}' is the report of another CT: choose another -o OUT.")
+    # Model, options and input stay as recorded, so that `covidseg segment` still takes the case as complete.
+    model: dict[str, Any] = earlier.get("model") or {"name": None, "version": None, "sha256": None}
+    runtime: dict[str, Any] = earlier.get("runtime") or _runtime(seconds, versions=versions())
+    report = build_report(
+        case=str(earlier.get("case") or ct.name),
+        quantities=quantities,
+        geometry=ct.geometry,
+        fingerprint=ct.fingerprint,
+        model=model,
+        runtime=runtime,
+        warnings=(*ct.warnings, *quantities.warnings(), _CORRECTED),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, write in ((REPORT_CSV_FILE, write_report_csv), (REPORT_JSON_FILE, write_report_json)):
+        with new_file(folder / name) as partial:
+            write(partial, report)
+        print_line(f"wrote {folder / name}")
+
+
+def _runtime(seconds: float, *, versions: dict[str, str | None]) -> dict[str, Any]:
+    return {
+        "device": None,
+        "mode": None,
+        "seconds": seconds,
+        "stages": {"quantify": seconds},
+        "peak_memory_mb": None,
+        "versions": versions,
+    }

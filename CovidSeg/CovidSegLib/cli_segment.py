@@ -1,0 +1,59 @@
+"""`covidseg segment`: find the cases, run them, print where the results are."""
+
+from __future__ import annotations
+
+import argparse
+import traceback
+
+from .batch import BatchResult, run_batch
+from .case_run import Engine, RunOptions, Status
+from .cases import discover_cases
+from .console import DISCLAIMER, ConsoleReporter, print_error, print_line
+from .errors import CovidSegError
+from .exit_codes import FAILED, OK, STOPPED, USAGE
+from .failures import explain
+from .summary import RUN_FILE, SUMMARY_FILE
+
+
+def run_segment(arguments: argparse.Namespace, *, engine: Engine | None = None) -> int:
+    """Run `covidseg segment` and return its exit code."""
+    options = RunOptions(
+        out_dir=arguments.output,
+        mode=arguments.mode,
+        device=arguments.device,
+        bundle=arguments.bundle,
+        overwrite=arguments.overwrite,
+        workers=arguments.workers,
+        preview=arguments.preview,
+    )
+    reporter = ConsoleReporter(out_dir=options.out_dir, details=arguments.verbose)
+    try:
+        found = discover_cases(arguments.inputs, out_dir=options.out_dir)
+        for note in found.notes:
+            reporter.note(note)
+        result = run_batch(found.cases, options=options, reporter=reporter, engine=engine)
+    except CovidSegError as error:
+        return _refuse(error, details=arguments.verbose, code=USAGE)
+    except OSError as error:  # summary.csv or run.json, such as a full disk or a table open in a spreadsheet
+        return _refuse(error, details=arguments.verbose, code=FAILED)
+    finally:
+        reporter.close()
+    return _conclude(result, options=options)
+
+
+def _refuse(error: Exception, *, details: bool, code: int) -> int:
+    print_error(explain(error))
+    if details:
+        traceback.print_exception(error)
+    return code
+
+
+def _conclude(result: BatchResult, *, options: RunOptions) -> int:
+    counts = {status: sum(outcome.status is status for outcome in result.outcomes) for status in Status}
+    print_line(", ".join(f"{count} {status.value}" for status, count in counts.items() if count))
+    print_line(f"summary: {options.out_dir / SUMMARY_FILE}, run: {options.out_dir / RUN_FILE}")
+    print_line(DISCLAIMER)
+    if result.stopped:
+        print_error(explain(KeyboardInterrupt()))
+        return STOPPED
+    return FAILED if result.failed else OK

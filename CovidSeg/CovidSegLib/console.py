@@ -1,0 +1,133 @@
+"""What the command line prints: results on stdout, errors on stderr, a progress bar on a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from .case_run import Outcome, Status
+from .cases import Case
+from .failures import one_line
+
+if TYPE_CHECKING:
+    from .progress import Progress
+
+DISCLAIMER = "Research software, not a medical device; not for clinical use."
+_PLAIN_PROGRESS_EVERY_S = 15.0
+
+
+def print_line(text: str, *, stream: TextIO | None = None) -> None:
+    """Print one line, whatever letters its file names have and whatever the terminal can show."""
+    stream = stream or sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    print(text.encode(encoding, errors="backslashreplace").decode(encoding), file=stream, flush=True)
+
+
+def print_error(text: str) -> None:
+    """Print one error as one line on stderr."""
+    print_line(f"covidseg: error: {one_line(text)}", stream=sys.stderr)
+
+
+class ConsoleReporter:
+    """Tells how a run goes: a bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self, *, out_dir: Path, details: bool) -> None:
+        """Print to stdout and stderr; with `details` also tracebacks and stages."""
+        self._out_dir = out_dir
+        self._details = details
+        self._total = 0
+        self._finished = 0
+        self._stage = ""
+        self._message = ""
+        self._printed_at_s = 0.0
+        self._bar = _open_bar()
+
+    def run_started(self, *, total: int, device: str, model: str) -> None:
+        """Say what is going to be done."""
+        self._total = total
+        self._line(f"{total} case{'s' * (total != 1)}, model {model}, device {device}, output {self._out_dir}")
+
+    def case_started(self, case: Case) -> None:
+        """Name the case and its file."""
+        self._stage = self._message = ""
+        self._printed_at_s = time.monotonic()
+        self._line(f"[{self._finished + 1}/{self._total}] {case.name}: {case.path}")
+
+    def case_progress(self, case: Case, progress: Progress) -> None:
+        """Move the bar, or print a line now and then; a message always."""
+        if progress.message and progress.message != self._message:
+            self._message = progress.message
+            self.note(f"{case.name}: {progress.message}")
+        if self._bar is not None:
+            self._bar.total, self._bar.n = progress.total, progress.done
+            self._bar.set_description_str(f"[{self._finished + 1}/{self._total}] {case.name}: {progress.stage}")
+        else:
+            now_s = time.monotonic()
+            new_stage = self._details and progress.stage != self._stage
+            if new_stage or now_s - self._printed_at_s > _PLAIN_PROGRESS_EVERY_S:
+                self._printed_at_s = now_s
+                self._line(f"  {case.name}: {progress}")
+        self._stage = progress.stage
+
+    def note(self, text: str) -> None:
+        """Print a remark."""
+        self._line(f"  {text}")
+
+    def case_finished(self, case: Case, outcome: Outcome) -> None:
+        """Print the result, or the error."""
+        self._finished += 1
+        if outcome.status is Status.FAILED:
+            place = "" if str(case.path) in outcome.message else f" ({case.path})"
+            self._error(f"case '{case.name}'{place}: {outcome.message}")
+            if self._details and outcome.details:
+                self._line(outcome.details.rstrip(), stream=sys.stderr)
+            return
+        skipped = "already complete, " if outcome.status is Status.SKIPPED else ""
+        place = f"[{self._finished}/{self._total}] {case.name}"
+        self._line(f"{place}: {skipped}{describe_report(outcome.report or {})} -> {self._out_dir / case.name}")
+        if outcome.message:
+            self._line(f"  {case.name}: warning: {outcome.message}")
+
+    def close(self) -> None:
+        """Take the bar off the screen."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _error(self, text: str) -> None:
+        self._line(f"covidseg: error: {one_line(text)}", stream=sys.stderr)
+
+    def _line(self, text: str, *, stream: TextIO | None = None) -> None:
+        if self._bar is not None:
+            self._bar.clear()
+        print_line(text, stream=stream)
+        if self._bar is not None:
+            self._bar.refresh()
+
+
+def describe_report(report: dict[str, Any]) -> str:
+    """Return a result in a few words: POI, severity class, seconds."""
+    severity = report.get("severity") or {}
+    seconds = (report.get("runtime") or {}).get("seconds")
+    words = [f"POI {percent(report.get('poi_percent'))}", str(severity.get("class") or "severity n/a")]
+    if isinstance(seconds, (int, float)):
+        words.append(f"{seconds:.1f} s")
+    return ", ".join(words)
+
+
+def percent(value: float | None) -> str:
+    """Return a percentage for people; undefined is n/a."""
+    return "n/a" if value is None else f"{value:.1f} %"
+
+
+def _open_bar() -> Any:
+    """Return a tqdm bar on stderr if that is a terminal (and tqdm is there), else None."""
+    if not getattr(sys.stderr, "isatty", lambda: False)():
+        return None
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return None
+    return tqdm(total=1, leave=False, bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {elapsed}")

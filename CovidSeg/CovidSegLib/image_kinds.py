@@ -1,0 +1,114 @@
+"""Tell kinds of files apart by content: DICOM, a zip of DICOM, a labelmap among images."""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .inputs import looks_like_dicom
+from .sitk_quiet import quiet_itk
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_DICOM_MAGIC_AT = 128
+_DICOM_MAGIC = b"DICM"
+_ZIP_MEMBERS_TRIED = 50
+# A CT slice has hundreds of grey values; labelmaps of all lung lobes or of a whole body's organs stay below.
+_MAX_LABELS = 32
+# The first slice is the cheapest to reach in a compressed file, and settles it for nearly every CT.
+_SLICES_TRIED = (0.0, 0.25, 0.5, 0.75)
+
+
+def is_dicom_file(path: Path) -> bool:
+    """Tell whether the file starts as DICOM does, or is named `.dcm`: a damaged one is still a case."""
+    return path.suffix.lower() == ".dcm" or looks_like_dicom(path)
+
+
+def is_text(path: Path) -> bool:
+    """Tell whether the path is valid text: SimpleITK ends the whole process over one that is not."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def study_of(path: Path) -> str:
+    """Return which study a DICOM file belongs to, for telling studies apart; "" if it does not say."""
+    import pydicom
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["StudyInstanceUID"], force=True)
+        return str(header.get("StudyInstanceUID", ""))
+    except Exception:  # whatever is wrong with the file, reading the case will tell
+        return ""
+
+
+def is_dicom_zip(path: Path) -> bool:
+    """Tell whether a zip seems to hold DICOM; a damaged zip counts, so that its case fails visibly."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [info for info in archive.infolist() if not info.is_dir()][:_ZIP_MEMBERS_TRIED]
+            return any(_is_dicom_member(archive, info) for info in members)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError):
+        return True
+
+
+def _is_dicom_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
+    if info.filename.lower().endswith(".dcm"):
+        return True
+    with archive.open(info) as stream:
+        return stream.read(_DICOM_MAGIC_AT + 4)[_DICOM_MAGIC_AT:] == _DICOM_MAGIC
+
+
+def is_labelmap(path: Path) -> bool:
+    """Tell whether a volume file holds labels: few whole, non-negative values in a few slices.
+
+    One slice decides for nearly every CT, so that a folder of a thousand is looked through
+    quickly. What cannot be read is not a labelmap: its case then fails with the reason.
+    """
+    if ".seg." in path.name.lower():
+        return True
+    if not is_text(path):
+        return False
+    with quiet_itk():
+        try:
+            return _holds_labels(path)
+        except RuntimeError:
+            return False
+
+
+def _holds_labels(path: Path) -> bool:
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1:
+        return False
+    size_ijk = reader.GetSize()
+    values: set[float] = set()
+    for share in _SLICES_TRIED:
+        reader.SetExtractIndex([0, 0, round(share * (size_ijk[2] - 1))])
+        reader.SetExtractSize([size_ijk[0], size_ijk[1], 1])
+        values |= _some_values(sitk.GetArrayFromImage(reader.Execute()))
+        if not _are_labels(values):
+            return False
+    # Empty masks are common as bytes; any other constant volume is a broken CT that should be named.
+    return len(values) > 1 or reader.GetPixelID() in (sitk.sitkUInt8, sitk.sitkInt8)
+
+
+def _some_values(array: np.ndarray) -> set[float]:
+    """Return the distinct values, or at least more of them than labels have."""
+    import numpy as np
+
+    return {float(value) for value in np.unique(array)[: _MAX_LABELS + 1]}
+
+
+def _are_labels(values: set[float]) -> bool:
+    return len(values) <= _MAX_LABELS and all(value >= 0 and value.is_integer() for value in values)

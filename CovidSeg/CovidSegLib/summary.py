@@ -1,0 +1,85 @@
+"""summary.csv and run.json: what a whole run did."""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .case_folder import new_file
+from .case_run import Outcome
+
+SUMMARY_FILE = "summary.csv"
+RUN_FILE = "run.json"
+COLUMNS = (
+    "case",
+    "status",
+    "poi_percent",
+    "poi_left_percent",
+    "poi_right_percent",
+    "severity",
+    "lung_ml",
+    "infection_ml",
+    "seconds",
+    "device",
+    "message",
+)
+_PACKAGES = ("numpy", "SimpleITK", "torch", "monai", "safetensors")
+_FROM_REPORT = {
+    "poi_percent": ("poi_percent",),
+    "poi_left_percent": ("regions", "left_lung", "poi_percent"),
+    "poi_right_percent": ("regions", "right_lung", "poi_percent"),
+    "severity": ("severity", "class"),
+    "lung_ml": ("regions", "lungs", "volume_ml"),
+    "infection_ml": ("regions", "lungs", "infection_ml"),
+    "seconds": ("runtime", "seconds"),
+    "device": ("runtime", "device"),
+}
+
+
+def write_summary(out_dir: Path, *, outcomes: Iterable[Outcome]) -> Path:
+    """Write a row per case in order; undefined figures are empty cells. Return the file's path."""
+    path = out_dir / SUMMARY_FILE
+    with new_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(_row(outcome) for outcome in outcomes)
+    return path
+
+
+def write_run_record(
+    out_dir: Path, *, model: dict[str, Any], device: str, options: dict[str, Any], times: dict[str, Any]
+) -> Path:
+    """Write with what the run was done: versions, model, device, options, start and duration."""
+    path = out_dir / RUN_FILE
+    record = {"versions": versions(), "model": model, "device": device, "options": options, **times}
+    with new_file(path) as partial:
+        text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+        partial.write_text(text, encoding="utf-8", newline="\n")
+    return path
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions of CovidSeg, Python and the packages it computes with, without importing them."""
+    found: dict[str, str | None] = {"covidseg": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def _row(outcome: Outcome) -> dict[str, Any]:
+    row: dict[str, Any] = {"case": outcome.case, "status": outcome.status.value, "message": outcome.message}
+    for column, keys in _FROM_REPORT.items():
+        value: Any = outcome.report
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        row[column] = value
+    return row

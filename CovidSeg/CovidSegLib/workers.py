@@ -1,0 +1,150 @@
+"""Run cases in several processes: a process that dies fails its own case, and only that.
+
+Own processes instead of `concurrent.futures`, whose pool breaks as a whole when one worker is
+killed (out of memory, a crash in a decoder) and does not say which case did it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from .case_run import CaseRunner, Outcome, Status
+from .cases import Case
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
+
+
+@dataclass(frozen=True)
+class WorkerNote:
+    """A remark on a case that is under way."""
+
+    case: str
+    text: str
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    connection: Connection
+    case: Case | None = None
+
+
+def run_in_workers(
+    cases: Sequence[Case], *, runner: CaseRunner, workers: int
+) -> Generator[Outcome | WorkerNote, None, None]:
+    """Yield notes and outcomes as they come, one outcome per case, in the order of finishing.
+
+    On leaving early (an error, Ctrl-C) all processes are ended; what they were writing is cleared
+    by `case_folder.recover`.
+    """
+    waiting = list(reversed(cases))
+    crew: list[_Worker] = []
+    try:
+        while waiting or any(worker.case for worker in crew):
+            while waiting and len(crew) < workers:
+                crew.append(_start_worker(runner, workers=workers))
+            for worker in crew:
+                if worker.case is None and waiting:
+                    _give(worker, waiting.pop())
+            yield from _collect(crew)
+    finally:
+        _end(crew)
+
+
+def _give(worker: _Worker, case: Case) -> None:
+    worker.case = case
+    with contextlib.suppress(OSError):  # already dead: found out, and the case failed, in _collect
+        worker.connection.send(case)
+
+
+def _collect(crew: list[_Worker]) -> Iterator[Outcome | WorkerNote]:
+    """Yield what has arrived; take the dead out of the crew."""
+    ready = wait([worker.connection for worker in crew])
+    for worker in [member for member in crew if member.connection in ready]:
+        try:
+            message: Any = worker.connection.recv()
+        except (EOFError, OSError):
+            crew.remove(worker)
+            yield from _bury(worker)
+            continue
+        if isinstance(message, Outcome):
+            worker.case = None
+        yield message
+
+
+def _bury(worker: _Worker) -> Iterator[Outcome]:
+    worker.process.join()
+    worker.connection.close()
+    if worker.case is not None:
+        yield Outcome(
+            case=worker.case.name,
+            status=Status.FAILED,
+            message=(
+                f"the process working on it ended (code {worker.process.exitcode}), often for lack of memory: "
+                "use fewer --workers, or --mode fast"
+            ),
+        )
+
+
+def _start_worker(runner: CaseRunner, *, workers: int) -> _Worker:
+    context = multiprocessing.get_context("spawn")  # the same on every system, and safe with threads
+    ours, theirs = context.Pipe()
+    process = context.Process(
+        target=_work, kwargs={"connection": theirs, "runner": runner, "threads": _threads_each(workers)}, daemon=True
+    )
+    process.start()
+    theirs.close()
+    return _Worker(process=process, connection=ours)
+
+
+def _end(crew: list[_Worker]) -> None:
+    for worker in crew:
+        if worker.case is None:
+            with contextlib.suppress(OSError):
+                worker.connection.send(None)
+        else:
+            worker.process.terminate()
+    for worker in crew:
+        worker.process.join(timeout=10)
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
+        worker.connection.close()
+
+
+def _threads_each(workers: int) -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, cores // workers)
+
+
+def _work(*, connection: Connection, runner: CaseRunner, threads: int) -> None:
+    """Run cases until None comes or the parent is gone (the body of a worker process)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    for variable in _THREAD_VARIABLES:  # read when torch and ITK are first imported, which is later
+        os.environ.setdefault(variable, str(threads))
+    bundle = runner.engine.load_bundle(runner.options.bundle)
+    while (case := connection.recv()) is not None:
+
+        def note(text: str, *, name: str = case.name) -> None:
+            connection.send(WorkerNote(case=name, text=text))
+
+        connection.send(runner.run(case, bundle=bundle, note=note))
+
+
+def _exit_with_parent() -> None:
+    """End this process when the parent dies, lest it write beside the run that is started next."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

@@ -1,0 +1,38 @@
+"""`covidseg` with the tiny test engine, as a program: to be killed, interrupted and started again.
+
+With FAKE_WRITE_PAUSE_S in the environment it rests after every file, so that a test can meet it there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from CovidSegLib import batch, case_files, cli
+from fake_engine import FAKE_ENGINE
+
+_WRITERS = ("write_labelmap_nifti", "write_seg_nrrd", "write_preview_png", "write_report_csv", "write_report_json")
+
+
+def _fake_engine() -> object:
+    return FAKE_ENGINE
+
+
+def _rest_after(write: Callable[..., None], pause_s: float) -> Callable[..., None]:
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        write(*args, **kwargs)
+        time.sleep(pause_s)
+
+    return wrapper
+
+
+if "FAKE_WRITE_PAUSE_S" in os.environ:  # at file level, for worker processes too
+    for _name in _WRITERS:
+        setattr(case_files, _name, _rest_after(getattr(case_files, _name), float(os.environ["FAKE_WRITE_PAUSE_S"])))
+
+if __name__ == "__main__":
+    batch.Engine = _fake_engine  # type: ignore[assignment,misc]
+    sys.exit(cli.main())

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from CovidSegLib.case_names import NameBook, case_name_of, safe_name
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("x/ct.nii.gz", "ct"),
+        ("x/patient.01.NII.GZ", "patient.01"),
+        ("x/ct.mha", "ct"),
+        ("x/study 7.zip", "study 7"),
+        ("x/case4/imaging.nii.gz", "case4"),
+        ("x/case4/Imaging.nrrd", "case4"),
+        ("x/-dash.nii", "-dash"),
+        ("x/Lunge_größer.nrrd", "Lunge_größer"),
+        ("x/CON.nii.gz", "CON_"),
+        ("x/lpt1.ct.nrrd", "lpt1_.ct"),
+        ("x/trailing. .nii", "trailing"),
+        ("x/.hidden.nii", "_hidden"),
+        ("x/...nii", "case"),
+    ],
+)
+def test_case_is_named_after_file_or_parent_of_imaging(path: str, name: str) -> None:
+    assert case_name_of(Path(path)) == name
+
+
+def test_folder_keeps_dots_in_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "1.2.840.nii"
+    folder.mkdir()
+    assert case_name_of(folder) == "1.2.840.nii"
+
+
+def test_names_differ_where_the_file_system_ignores_case_or_accent_encoding() -> None:
+    book = NameBook()
+    claimed = [book.claim(name) for name in ("ct", "CT", "ct", "caf\u00e9", "cafe\u0301", "summary.csv", "ct-2")]
+    assert claimed == ["ct", "CT-2", "ct-3", "caf\u00e9", "cafe\u0301-2", "summary.csv-2", "ct-2-2"]
+
+
+@given(st.text(st.characters(codec=None), max_size=300))
+def test_any_text_becomes_a_name_that_every_file_system_takes(raw: str) -> None:
+    name = safe_name(raw)
+    assert name
+    assert not set(name) & set('<>:"/\\|?*\0\n')
+    assert not name.startswith((".", " "))
+    assert not name.endswith((".", " "))
+    assert len(name.encode("utf-8")) <= 180
+    assert safe_name(name) == name

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from CovidSegLib.cases import discover_cases
+from CovidSegLib.errors import InputError
+from fake_engine import GEOMETRY, write_ct, write_labels
+
+
+def _found(*inputs: Path, out: Path) -> dict[str, Path]:
+    return {case.name: case.path for case in discover_cases(inputs, out_dir=out).cases}
+
+
+def _dicom(path: Path, *, study: str) -> Path:
+    """Write the head of a DICOM file; finding cases needs no more."""
+    pydicom = pytest.importorskip("pydicom")
+    dataset = pydicom.Dataset()
+    dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+    dataset.SOPInstanceUID = f"{study}.{abs(hash(path.name))}"
+    dataset.StudyInstanceUID = study
+    dataset.PatientName = "Doe^Jane"
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def test_folder_with_imaging_is_one_case_whatever_lies_beside(tmp_path: Path) -> None:
+    imaging = write_ct(tmp_path / "case7" / "imaging.nii.gz")
+    write_ct(tmp_path / "case7" / "other.nrrd")
+    write_labels(tmp_path / "case7" / "segmentation.nii.gz")
+    assert _found(tmp_path / "case7", out=tmp_path / "out") == {"case7": imaging}
+    assert _found(imaging, out=tmp_path / "out") == {"case7": imaging}
+
+
+def test_folder_of_cases_gives_imaging_of_each_else_every_image_that_is_no_labelmap(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    expected = {
+        "a": write_ct(data / "a" / "imaging.nrrd"),
+        "b": write_ct(data / "sub" / "b.mha"),
+        "c": write_ct(data / "c.nii"),
+    }
+    write_ct(data / "a" / "followup.nii.gz")
+    write_labels(data / "lungs.nii.gz")
+    write_labels(data / "c.seg.nrrd")
+    (data / "notes.txt").write_text("notes")
+    assert _found(data, out=tmp_path / "out") == expected
+    notes = discover_cases([data], out_dir=tmp_path / "out").notes
+    assert notes == (f"ignored 2 labelmap(s), the first: {data / 'c.seg.nrrd'}",)
+
+
+def test_results_under_out_are_not_taken_as_input(tmp_path: Path) -> None:
+    ct = write_ct(tmp_path / "ct.nii.gz")
+    write_ct(tmp_path / "out" / "old" / "something.nrrd")
+    assert _found(tmp_path, out=tmp_path / "out") == {"ct": ct}
+
+
+def test_out_folder_as_input_is_refused_and_a_folder_inside_out_is_taken(tmp_path: Path) -> None:
+    ct = write_ct(tmp_path / "data" / "ct.nii.gz")
+    with pytest.raises(InputError, match=r"is the output folder as well.*choose another -o"):
+        discover_cases([tmp_path], out_dir=tmp_path)
+    assert _found(tmp_path / "data", out=tmp_path) == {"ct": ct}
+
+
+def test_damaged_image_is_a_case_so_that_its_failure_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "bad.nii.gz").write_bytes(b"not an image")
+    (tmp_path / "bad.zip").write_bytes(b"not a zip")
+    assert set(_found(tmp_path, out=tmp_path / "out")) == {"bad", "bad-2"}
+
+
+def test_empty_mask_is_ignored_and_an_empty_ct_is_not(tmp_path: Path) -> None:
+    import SimpleITK
+
+    for name, dtype in (("mask", np.uint8), ("ct", np.int16)):
+        image = GEOMETRY.to_sitk(np.zeros(GEOMETRY.shape_kji, dtype=dtype))
+        SimpleITK.WriteImage(image, str(tmp_path / f"{name}.nii.gz"))
+    values = np.full(GEOMETRY.shape_kji, np.nan, dtype=np.float32)
+    SimpleITK.WriteImage(GEOMETRY.to_sitk(values), str(tmp_path / "nan.nii.gz"))
+    assert set(_found(tmp_path, out=tmp_path / "out")) == {"ct", "nan"}
+
+
+@pytest.mark.parametrize("content", ["", "empty folder", "text", "labelmaps"])
+def test_input_with_nothing_usable_is_refused(tmp_path: Path, content: str) -> None:
+    given = tmp_path / "given"
+    if content == "text":
+        given.write_text("hello")
+    elif content:
+        given.mkdir()
+    if content == "labelmaps":
+        write_labels(given / "lungs.nii.gz")
+    with pytest.raises(InputError, match=r"INPUT '.*given'"):
+        discover_cases([write_ct(tmp_path / "good.nii.gz"), given], out_dir=tmp_path / "out")
+
+
+def test_same_name_gets_numbers_and_same_file_comes_once(tmp_path: Path) -> None:
+    first, second = write_ct(tmp_path / "x" / "ct.nii.gz"), write_ct(tmp_path / "y" / "ct.nrrd")
+    found = _found(first, second, first, tmp_path / "x", out=tmp_path / "out")
+    assert found == {"ct": first, "ct-2": second}
+
+
+def test_odd_file_names_are_found(tmp_path: Path) -> None:
+    names = ["with space", "größe", "-leading", "semi;colon", "quote'\"", "new\nline", "日本"]
+    for number, name in enumerate(names):
+        write_ct(tmp_path / "in" / f"{name}.nii.gz", seed=number)
+    found = _found(tmp_path / "in", out=tmp_path / "out")
+    assert set(found) == {"with space", "größe", "-leading", "semi;colon", "quote'_", "new_line", "日本"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_name_that_is_no_text_is_found(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    write_ct(tmp_path / "plain.nii.gz").rename(os.fsdecode(os.fsencode(tmp_path / "in") + b"/caf\xe9.nii.gz"))
+    assert set(_found(tmp_path / "in", out=tmp_path / "out")) == {"caf_"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_links_are_followed_once_and_loops_end(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    ct = write_ct(data / "ct.nii.gz")
+    (data / "loop").symlink_to(data, target_is_directory=True)
+    (data / "dangling.nii.gz").symlink_to(tmp_path / "nowhere")
+    write_ct(tmp_path / "elsewhere" / "far.nii.gz", seed=1)
+    (data / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (data / "renamed.nii.gz").symlink_to(ct)
+    assert set(_found(data, out=tmp_path / "out")) == {"ct", "far"}
+    with pytest.raises(InputError, match="a link to nothing"):
+        discover_cases([data / "dangling.nii.gz"], out_dir=tmp_path / "out")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_out_reached_through_a_link_is_still_left_out(tmp_path: Path) -> None:
+    ct = write_ct(tmp_path / "data" / "ct.nii.gz")
+    write_ct(tmp_path / "data" / "results" / "old.nii.gz")
+    (tmp_path / "link").symlink_to(tmp_path / "data" / "results", target_is_directory=True)
+    assert _found(tmp_path / "data", out=tmp_path / "link") == {"ct": ct}
+
+
+def test_dicom_study_with_a_folder_per_series_is_one_case(tmp_path: Path) -> None:
+    for series in ("scout", "thin", "thick"):
+        _dicom(tmp_path / "patient" / series / "IM1", study="1.2.3")
+    assert _found(tmp_path / "patient", out=tmp_path / "out") == {"patient": tmp_path / "patient"}
+
+
+def test_folder_of_dicom_studies_is_a_case_per_study_named_after_its_folder(tmp_path: Path) -> None:
+    for patient, study in (("p1", "1.2.1"), ("p2", "1.2.2")):
+        _dicom(tmp_path / "all" / patient / "series" / "IM1", study=study)
+    ct = write_ct(tmp_path / "all" / "p3" / "imaging.nii.gz")
+    found = _found(tmp_path / "all", out=tmp_path / "out")
+    assert found == {"p1": tmp_path / "all" / "p1", "p2": tmp_path / "all" / "p2", "p3": ct}
+
+
+def test_zip_is_taken_from_a_folder_only_if_it_holds_dicom(tmp_path: Path) -> None:
+    dicom = _dicom(tmp_path / "IM1", study="1.2.3")
+    data = tmp_path / "data"
+    data.mkdir()
+    with zipfile.ZipFile(data / "study.zip", "w") as archive:
+        archive.write(dicom, "series/IM1")
+    with zipfile.ZipFile(data / "code.zip", "w") as archive:
+        archive.writestr("main.py", "print()")
+    assert _found(data, out=tmp_path / "out") == {"study": data / "study.zip"}
+
+
+def test_several_imaging_files_in_a_folder_are_left_to_reading_to_refuse(tmp_path: Path) -> None:
+    write_ct(tmp_path / "case" / "imaging.nii.gz")
+    write_ct(tmp_path / "case" / "imaging.nrrd")
+    assert _found(tmp_path / "case", out=tmp_path / "out") == {"case": tmp_path / "case"}
+
+
+@pytest.mark.realdata
+def test_real_folders_give_their_cts_and_no_labelmaps(data_dir: Path, tmp_path: Path) -> None:
+    whole = _found(data_dir / "ct", out=tmp_path / "out")
+    assert {"covid_p001_dicom", "ricord_covid", "normal001", "tumour_5mm_soft"} <= set(whole)
+    labelled = _found(data_dir / "muller20", data_dir / "lungs", out=tmp_path / "out")
+    assert {path.name for path in labelled.values()} == {"imaging.nii.gz"}
+    assert {"coronacases_001", "imlab_001", "elastix"} <= set(labelled)

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from CovidSegLib.cli import main
+from fake_engine import GEOMETRY, write_ct
+from helpers_cli import segment, summary
+
+pytestmark = pytest.mark.usefixtures("fake_engine")
+
+
+def _quantify(*arguments: str | Path) -> int:
+    return main(["quantify", *map(str, arguments)])
+
+
+def _corrected(path: Path, *, infected_slices: int) -> Path:
+    """Write a labelmap of the tiny CT's lungs with another number of infected slices."""
+    from CovidSegLib.segmentation_file import write_labelmap_nifti
+
+    labels = np.zeros(GEOMETRY.shape_kji, dtype=np.uint8)
+    labels[1:11, 4:16, 3:10] = 2
+    labels[1:11, 4:16, 14:21] = 1
+    labels[1 : 1 + infected_slices][labels[1 : 1 + infected_slices] > 0] = 3
+    write_labelmap_nifti(path, labelmap_kji=labels, geometry=GEOMETRY)
+    return path
+
+
+@pytest.mark.parametrize("name", ["segmentation.seg.nrrd", "labelmap.nii.gz"])
+def test_figures_of_a_result_are_found_again_from_either_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    ct = write_ct(tmp_path / "a.nii.gz", infected_slices=4)
+    assert segment(ct, "-o", tmp_path / "out") == 0
+    capsys.readouterr()
+    assert _quantify(ct, tmp_path / "out" / "a" / name, "-o", tmp_path / "figures") == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[1].split() == ["lungs", "33.6", "13.4", "40.0", "%"]
+    assert printed[2].split() == ["left", "lung", "16.8", "6.7", "40.0", "%"]
+    assert "severity CT-2" in "\n".join(printed)
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"report.json", "report.csv"}
+    figures = json.loads((tmp_path / "figures" / "report.json").read_text())
+    found = json.loads((tmp_path / "out" / "a" / "report.json").read_text())
+    for key in ("poi_percent", "regions", "composition", "severity", "geometry", "input"):
+        assert figures[key] == found[key]
+    assert figures["model"]["sha256"] is None
+
+
+def test_nothing_is_written_without_an_output(tmp_path: Path) -> None:
+    ct, labels = write_ct(tmp_path / "a.nii.gz"), _corrected(tmp_path / "l.nii.gz", infected_slices=1)
+    assert _quantify(ct, labels) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"a.nii.gz", "l.nii.gz"}
+
+
+def test_figures_of_a_correction_in_the_case_folder_reach_the_next_summary(tmp_path: Path) -> None:
+    ct, out = write_ct(tmp_path / "a.nii.gz", infected_slices=4), tmp_path / "out"
+    assert segment(ct, "-o", out) == 0
+    corrected = _corrected(out / "a" / "labelmap.nii.gz", infected_slices=6)
+    assert _quantify(ct, corrected, "-o", out / "a") == 0
+    assert segment(ct, "-o", out) == 0
+    (row,) = summary(out)
+    assert row["status"] == "skipped"
+    assert float(row["poi_percent"]) == pytest.approx(60.0)
+    assert "covidseg quantify" in row["message"]
+
+
+def test_other_grid_is_refused_with_both_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import SimpleITK
+
+    ct, labels = write_ct(tmp_path / "a.nii.gz"), _corrected(tmp_path / "l.nii.gz", infected_slices=1)
+    image = SimpleITK.ReadImage(str(labels))
+    image.SetOrigin((0.0, 0.0, 0.0))
+    SimpleITK.WriteImage(image, str(labels))
+    assert _quantify(ct, labels, "-o", tmp_path / "figures") == 1
+    assert "does not lie on the CT's voxels: it has size 24 x 20 x 12" in capsys.readouterr().err
+    assert not (tmp_path / "figures").exists()
+
+
+def test_segmentation_saved_on_a_part_of_the_grid_gives_the_same_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import SimpleITK
+
+    ct, labels = write_ct(tmp_path / "a.nii.gz"), _corrected(tmp_path / "l.nii.gz", infected_slices=2)
+    assert _quantify(ct, labels) == 0
+    whole = capsys.readouterr().out
+    SimpleITK.WriteImage(SimpleITK.ReadImage(str(labels))[2:22, 3:17, 1:11], str(tmp_path / "part.nrrd"))
+    assert _quantify(ct, tmp_path / "part.nrrd") == 0
+    assert capsys.readouterr().out == whole
+
+
+def test_report_of_another_ct_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = write_ct(tmp_path / "a.nii.gz", seed=1), write_ct(tmp_path / "b.nii.gz", seed=2)
+    labels = _corrected(tmp_path / "l.nii.gz", infected_slices=1)
+    assert segment(first, "-o", tmp_path / "out") == 0
+    before = (tmp_path / "out" / "a" / "report.json").read_bytes()
+    assert _quantify(second, labels, "-o", tmp_path / "out" / "a") == 1
+    assert "is the report of another CT" in capsys.readouterr().err
+    assert (tmp_path / "out" / "a" / "report.json").read_bytes() == before
+
+
+def test_unreadable_segmentation_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ct = write_ct(tmp_path / "a.nii.gz")
+    (tmp_path / "broken.nii.gz").write_bytes(b"no")
+    assert _quantify(ct, tmp_path / "broken.nii.gz") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "broken.nii.gz" in line
