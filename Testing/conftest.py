@@ -1,0 +1,40 @@
+"""What all tests share: where the real CTs are, and a visible skip where they are not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+def _data_dir() -> Path:
+    return Path(os.environ.get("COVIDSEG_DATA") or _ROOT.parent / "shared" / "data")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests whose needs this machine does not meet, with the reason."""
+    if not (_data_dir() / "ct").is_dir():
+        _skip(items, "realdata", f"no real CTs at {_data_dir()} (set COVIDSEG_DATA)")
+    if any(item.get_closest_marker("gpu") for item in items) and not _has_cuda():
+        _skip(items, "gpu", "no CUDA device")
+
+
+def _skip(items: list[pytest.Item], marker: str, reason: str) -> None:
+    for item in items:
+        if item.get_closest_marker(marker):
+            item.add_marker(pytest.mark.skip(reason=f"{marker}: {reason}"))
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of real CTs; for tests marked `realdata`."""
+    return _data_dir()
