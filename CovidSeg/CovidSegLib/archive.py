@@ -1,0 +1,132 @@
+"""Unpacking a zip that nobody vouches for: into a folder that is always removed, within limits, nowhere else."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from .errors import InputError
+
+_CHUNK = 1 << 20
+_MIB = 1 << 20
+_SKIPPED_SUFFIXES = (".txt", ".md", ".pdf", ".html", ".xml", ".json", ".csv", ".tsv", ".jpg", ".jpeg", ".png", ".exe")
+_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class ZipLimits:
+    """What a zip may hold. CT in DICOM or NIfTI shrinks two- to fivefold, mostly empty volumes some fiftyfold.
+
+    Attributes:
+        max_files: Entries in the zip.
+        max_bytes: Bytes unpacked, counted while unpacking; the headers' claims are not believed.
+        max_ratio: Unpacked to packed size, judged once more than `ratio_from_bytes` are unpacked.
+        ratio_from_bytes: Below this much output, a high ratio is harmless.
+    """
+
+    max_files: int = 50_000
+    max_bytes: int = 8 << 30
+    max_ratio: float = 200.0
+    ratio_from_bytes: int = 64 << 20
+
+
+@contextmanager
+def extracted(path: Path, *, limits: ZipLimits | None = None) -> Iterator[list[Path]]:
+    """Unpack a zip into a temporary folder, give its files in the zip's order, and remove the folder afterwards.
+
+    Entries are written side by side under their cleaned base names (a numbered folder where two are alike), so no
+    name in the zip can decide where something is written; names that try to are refused all the same.
+
+    Raises:
+        InputError: Not a zip, damaged, encrypted, with escaping paths or links, or expanding beyond the limits.
+    """
+    limits = limits or ZipLimits()
+    with tempfile.TemporaryDirectory(prefix="covidseg-zip-", ignore_cleanup_errors=True) as folder:
+        yield _extract_all(path, Path(folder), limits=limits)
+
+
+def _extract_all(path: Path, folder: Path, *, limits: ZipLimits) -> list[Path]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            if len(entries) > limits.max_files:
+                raise InputError(
+                    f"{path}: the zip holds {len(entries)} files, more than {limits.max_files}. Give one CT."
+                )
+            for entry in entries:
+                _check_entry(entry, path=path)
+            wanted = [entry for entry in entries if _is_wanted(entry.filename) and not entry.is_dir()]
+            room = min(limits.max_bytes, shutil.disk_usage(folder).free - 64 * _MIB)
+            if sum(entry.file_size for entry in wanted) > room:
+                raise InputError(
+                    f"{path}: unpacked, the zip would take more than {room / _MIB:.0f} MiB, the limit or the free "
+                    "space of the temporary folder. Unpack the CT yourself and give the folder."
+                )
+            return _extract_entries(archive, wanted, folder=folder, path=path, room=room, limits=limits)
+    except InputError:
+        raise
+    except _BROKEN as error:
+        raise InputError(
+            f"{path}: the zip is damaged or incomplete ({type(error).__name__}: {error}). Copy or download it again."
+        ) from error
+
+
+def _check_entry(entry: zipfile.ZipInfo, *, path: Path) -> None:
+    name = entry.filename.replace("\\", "/")
+    if name.startswith("/") or re.match(r"[A-Za-z]:", name) or ".." in PurePosixPath(name).parts or "\0" in name:
+        raise InputError(f"{path}: an entry leads out of the zip ({entry.filename!r}). Do not trust this file.")
+    mode = entry.external_attr >> 16
+    if stat.S_ISLNK(mode):
+        raise InputError(f"{path}: the zip holds a link ({entry.filename!r}). Zip the files themselves.")
+    if entry.flag_bits & 0x1:
+        raise InputError(f"{path}: the zip is encrypted. Unpack it with its password and give the folder.")
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise InputError(f"{path}: unusual compression in {entry.filename!r}. Zip the folder again the ordinary way.")
+
+
+def _is_wanted(name: str) -> bool:
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if not parts or parts[0] == "__MACOSX" or any(part.startswith(".") for part in parts):
+        return False
+    return not parts[-1].lower().endswith(_SKIPPED_SUFFIXES)
+
+
+def _extract_entries(
+    archive: zipfile.ZipFile,
+    entries: list[zipfile.ZipInfo],
+    *,
+    folder: Path,
+    path: Path,
+    room: int,
+    limits: ZipLimits,
+) -> list[Path]:
+    packed = max(path.stat().st_size, 1)
+    written = 0
+    files: list[Path] = []
+    taken: set[str] = set()
+    for number, entry in enumerate(entries):
+        base = re.sub(r"[^A-Za-z0-9._-]", "_", PurePosixPath(entry.filename.replace("\\", "/")).name)[-80:].lstrip(".")
+        target = folder / (base or "file")
+        if target.name.lower() in taken:  # folders cost time, so only where they are needed
+            target = folder / f"{number:06d}.d" / target.name
+            target.parent.mkdir()
+        taken.add(target.name.lower())
+        with archive.open(entry) as source, target.open("wb") as sink:
+            while chunk := source.read(_CHUNK):
+                written += len(chunk)
+                if written > room or (written > limits.ratio_from_bytes and written > limits.max_ratio * packed):
+                    raise InputError(
+                        f"{path}: the zip expands absurdly (over {written / _MIB:.0f} MiB from "
+                        f"{packed / _MIB:.1f} MiB at {entry.filename!r}). If it is a CT, unpack it and give the folder."
+                    )
+                sink.write(chunk)
+        files.append(target)
+    return files

@@ -1,0 +1,214 @@
+"""Whether an image can be a chest CT: size, spacing, straight axes, values; and its values as compact HU.
+
+Limits are wide on purpose: they catch wrong units, wrong files and broken headers, not unusual scanners.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import InputError
+from .geometry import Geometry
+
+MIN_SLICES = 8
+#: Share of the slice spacing by which slices may be off: shear, tilt, uneven spacing (ARCHITECTURE, Data flow).
+GRID_TOLERANCE = 0.01
+IN_PLANE_SPACING_MM = (0.1, 10.0)
+SLICE_SPACING_MM = (0.1, 20.0)
+MAX_EXTENT_MM = 2500.0
+THICK_SLICES_MM = 5.0
+#: Beyond this a number is no Hounsfield unit, whatever the padding or the metal.
+MAX_ABS_HU = 1e6
+_MAX_LABELS = 16
+_INT16 = np.iinfo(np.int16)
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """An image as a reader returns it: (k, j, i) int16 or float32, its grid, and what the user should know."""
+
+    values_kji: np.ndarray
+    geometry: Geometry
+    warnings: tuple[str, ...] = ()
+    series: str | None = None
+
+
+def check_size(size: tuple[int, ...], *, label: str) -> tuple[int, int, int]:
+    """Return the size of a 3D volume, trailing axes of length 1 dropped.
+
+    Raises:
+        InputError: Not 3D, or fewer than 8 slices along an axis.
+    """
+    if any(int(n) < 1 for n in size):
+        raise InputError(f"{label}: the header states a size of {_times(size)}; the file is corrupt. Export it again.")
+    while len(size) > 3 and size[-1] == 1:
+        size = size[:-1]
+    if len(size) > 3:
+        raise InputError(
+            f"{label}: the image is {len(size)}D ({_times(size)}), a CT is 3D. Save one time point or channel of it."
+        )
+    if len(size) < 3 or min(size) == 1:
+        raise InputError(f"{label}: a 2D image ({_times(size)}). Give the whole CT, at least {MIN_SLICES} slices.")
+    if min(size) < MIN_SLICES:
+        raise InputError(
+            f"{label}: only {min(size)} slices ({_times(size)}); at least {MIN_SLICES} are needed. Give the whole CT."
+        )
+    return (int(size[0]), int(size[1]), int(size[2]))
+
+
+def check_geometry(geometry: Geometry, *, label: str) -> None:
+    """Check spacing, extent and axes of a grid.
+
+    Raises:
+        InputError: Spacing or extent zero, not finite or absurd, or axes sheared beyond 1 % of the slice spacing.
+    """
+    numbers = (*geometry.spacing_ijk_mm, *geometry.origin_lps_mm, *geometry.direction_lps)
+    if not np.all(np.isfinite(numbers)):
+        raise InputError(f"{label}: position or spacing in the header is zero or not a number. Export the CT again.")
+    slice_axis = _slice_axis(geometry)
+    for axis, spacing in enumerate(geometry.spacing_ijk_mm):
+        low, high = SLICE_SPACING_MM if axis == slice_axis else IN_PLANE_SPACING_MM
+        if not low <= spacing <= high:
+            kind = "slice spacing" if axis == slice_axis else "pixel spacing"
+            raise InputError(
+                f"{label}: a {kind} of {spacing:g} mm (axis {'ijk'[axis]}) is not plausible for a chest CT "
+                f"({low:g} to {high:g} mm). Correct the header, or export the CT again."
+            )
+        extent_mm = spacing * geometry.size_ijk[axis]
+        if extent_mm > MAX_EXTENT_MM:
+            raise InputError(
+                f"{label}: the image is {extent_mm:.0f} mm long along axis {'ijk'[axis]}, longer than a patient. "
+                "Correct the spacing in the header, or export the CT again."
+            )
+    check_straight_axes(geometry.direction_matrix, label=label)
+
+
+def check_straight_axes(columns: np.ndarray, *, label: str) -> None:
+    """Check that axes (the columns of a 3x3 matrix, any length) are perpendicular to 1 %.
+
+    Raises:
+        InputError: Two axes are sheared against each other, or do not span space.
+    """
+    lengths = np.linalg.norm(columns, axis=0)
+    if not np.all(np.isfinite(columns)) or np.any(lengths == 0):
+        raise InputError(f"{label}: the axes in the header are zero or not numbers. Export the CT again.")
+    unit = columns / lengths
+    for a, b in ((0, 2), (1, 2), (0, 1)):
+        cosine = float(abs(unit[:, a] @ unit[:, b]))
+        # tangent: sideways step per step along the perpendicular, the share of the slice spacing
+        shear = cosine / max(float(np.sqrt(max(1.0 - cosine**2, 0.0))), 1e-9)
+        if shear > GRID_TOLERANCE:
+            raise InputError(
+                f"{label}: axes {'ijk'[a]} and {'ijk'[b]} are sheared (gantry tilt?): from slice 2 on, each slice lies "
+                f"{min(100 * shear, 1e4):.1f} % of the spacing aside of the one before, {100 * GRID_TOLERANCE:.0f} % "
+                "is allowed. Resample the CT to a straight grid first (in Slicer: Acquisition geometry regularization)."
+            )
+
+
+def check_values(values_kji: np.ndarray, *, label: str) -> None:
+    """Check that finite values can be a CT's.
+
+    Args:
+        values_kji: (k, j, i), int16 or float32, finite.
+        label: The file or folder, for the message.
+
+    Raises:
+        InputError: Constant, absurdly large, or a labelmap.
+    """
+    low, high = float(values_kji.min()), float(values_kji.max())
+    if low == high:
+        raise InputError(f"{label}: every voxel is {low:g}; the image is empty. Export the CT again.")
+    if max(-low, high) > MAX_ABS_HU:
+        raise InputError(f"{label}: values from {low:g} to {high:g} are no Hounsfield units. Give a CT in HU.")
+    if low >= 0 and high <= 255 and _is_labelmap(values_kji):
+        raise InputError(
+            f"{label}: this looks like a labelmap (whole numbers from {low:g} to {high:g}, in patches), not a CT. "
+            "Give the CT it belongs to."
+        )
+
+
+def spacing_warnings(geometry: Geometry) -> tuple[str, ...]:
+    """Return a warning if slices are thick: few slices see small lesions badly and blur volumes."""
+    axis = _slice_axis(geometry)
+    spacing_mm, slices = geometry.spacing_ijk_mm[axis], geometry.size_ijk[axis]
+    if spacing_mm < THICK_SLICES_MM:
+        return ()
+    return (
+        f"Thick slices: {slices} slices, {spacing_mm:.1f} mm apart ({slices * spacing_mm:.0f} mm in all). "
+        "Small lesions can be missed, and volumes are approximate.",
+    )
+
+
+class HuBuilder:
+    """Collects slices into one volume: int16 while all values are whole and fit, else float32; never float64.
+
+    Slices may be set from several threads.
+    """
+
+    def __init__(self, shape_kji: tuple[int, int, int], *, label: str) -> None:
+        self._values_kji: np.ndarray = np.zeros(shape_kji, dtype=np.int16)
+        self._label = label
+        self._lock = threading.Lock()
+
+    def set_slice(self, k: int, values_ji: np.ndarray) -> None:
+        """Put a (j, i) slice of any real type at index k.
+
+        Raises:
+            InputError: A value is NaN or infinite.
+        """
+        compact = self._compact(values_ji, k=k)
+        with self._lock:
+            if compact.dtype != np.int16 and self._values_kji.dtype == np.int16:
+                self._values_kji = self._values_kji.astype(np.float32)
+            self._values_kji[k] = compact
+
+    def result(self) -> np.ndarray:
+        """Return the (k, j, i) volume."""
+        return self._values_kji
+
+    def _compact(self, values_ji: np.ndarray, *, k: int) -> np.ndarray:
+        if values_ji.dtype == np.int16:
+            return values_ji
+        low, high = values_ji.min(), values_ji.max()
+        if not (np.isfinite(low) and np.isfinite(high)):
+            count = int(np.count_nonzero(~np.isfinite(values_ji)))
+            raise InputError(
+                f"{self._label}: {count} voxel(s) of slice {k + 1} are NaN or infinite. "
+                "Replace them (air is -1000 HU), or export the CT again."
+            )
+        if max(-float(low), float(high)) > MAX_ABS_HU:
+            raise InputError(
+                f"{self._label}: values from {low:g} to {high:g} are no Hounsfield units. Give a CT in HU."
+            )
+        if low >= _INT16.min and high <= _INT16.max:
+            rounded = values_ji.astype(np.int16) if values_ji.dtype.kind in "iub" else np.rint(values_ji)
+            if np.array_equal(rounded, values_ji):
+                return rounded.astype(np.int16)
+        return values_ji.astype(np.float32)
+
+
+def _slice_axis(geometry: Geometry) -> int:
+    """Return the axis (0 i, 1 j, 2 k) nearest to the patient's head-foot axis."""
+    return int(np.argmax(np.abs(geometry.direction_matrix[2])))
+
+
+def _times(size: tuple[int, ...]) -> str:
+    return " x ".join(str(n) for n in size)
+
+
+def _is_labelmap(values_kji: np.ndarray) -> bool:
+    """Tell whether whole numbers in 0..255 are labels: a handful of them, or large patches of one value.
+
+    Grey images have noise: neighbours in the body differ. Zero is left out, grey images have it as air.
+    """
+    if values_kji.dtype.kind == "f" and not np.array_equal(np.rint(values_kji), values_kji):
+        return False
+    counts = np.bincount(values_kji.astype(np.uint8).ravel(), minlength=256)
+    if np.count_nonzero(counts) <= _MAX_LABELS:
+        return True
+    inside = values_kji[..., 1:] != 0
+    same = (values_kji[..., 1:] == values_kji[..., :-1]) & inside
+    return bool(int(np.count_nonzero(same)) > 0.9 * max(int(np.count_nonzero(inside)), 1))

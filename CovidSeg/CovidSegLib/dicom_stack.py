@@ -1,0 +1,165 @@
+"""From the slices of one DICOM series to a volume: order, straightness and evenness of slices, pixels in HU."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from .checks import GRID_TOLERANCE, HuBuilder, ImageData, check_geometry, check_size
+from .dicom import SliceHeader, Stack
+from .errors import InputError
+from .geometry import Geometry
+from .memory import require_memory
+from .sitk_quiet import itk_reason, quiet_itk
+
+#: Reconstructions narrower than this cut the chest of most adults.
+NARROW_FIELD_MM = 250.0
+_DUPLICATE_MM = 1e-3
+_MAX_THREADS = 8
+
+
+def read_stack(stack: Stack, *, label: str) -> ImageData:
+    """Return the volume of a series, slices sorted along their normal (feet to head for axial ones).
+
+    Raises:
+        InputError: Slices missing, duplicated, uneven, tilted, of different size or orientation, or undecodable.
+    """
+    slices, geometry = stack_geometry(stack.slices, label=label)
+    check_geometry(geometry, label=label)
+    require_memory(geometry.size_ijk, label=label)
+    builder = HuBuilder(geometry.shape_kji, label=label)
+
+    def decode(item: tuple[int, SliceHeader]) -> None:
+        builder.set_slice(item[0], _decode(item[1], label=label))
+
+    with quiet_itk(), ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS)) as pool:
+        for _ in pool.map(decode, enumerate(slices)):
+            pass
+    return ImageData(
+        values_kji=builder.result(),
+        geometry=geometry,
+        warnings=_warnings(slices),
+        series=f"{'-' if stack.info.number is None else stack.info.number}: {stack.info.description}".strip(),
+    )
+
+
+def stack_geometry(slices: tuple[SliceHeader, ...], *, label: str) -> tuple[list[SliceHeader], Geometry]:
+    """Return the slices in order and the grid they form.
+
+    The third axis is the slices' normal, so the grid is right-handed; its spacing is the mean distance.
+
+    Raises:
+        InputError: The slices form no straight, even grid (beyond 1 % of the slice spacing); names the slice.
+    """
+    check_size((slices[0].columns, slices[0].rows, len(slices)), label=label)
+    row, column, spacing_ji = _common_frame(slices, label=label)
+    normal = np.cross(row, column)
+    normal /= np.linalg.norm(normal)
+    ordered = sorted(slices, key=lambda s: (float(normal @ np.asarray(s.position_lps_mm)), s.path.name))
+    positions = np.array([s.position_lps_mm for s in ordered], dtype=np.float64)
+    spacing_k = _check_steps(ordered, positions, normal=normal, label=label)
+    geometry = Geometry(
+        size_ijk=(slices[0].columns, slices[0].rows, len(slices)),
+        spacing_ijk_mm=(spacing_ji[1], spacing_ji[0], spacing_k),
+        origin_lps_mm=(float(positions[0, 0]), float(positions[0, 1]), float(positions[0, 2])),
+        direction_lps=tuple(float(v) for v in np.stack([row, column, normal], axis=1).ravel()),
+    )
+    return ordered, geometry
+
+
+def _common_frame(slices: tuple[SliceHeader, ...], *, label: str) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
+    """Return unit row and column vectors and the pixel spacing, which all slices share."""
+    for s in slices:
+        if s.position_lps_mm is None or s.orientation_lps is None or s.pixel_spacing_mm is None:
+            raise InputError(f"{label}: slice {s.name} lacks position or pixel spacing. Export the series again.")
+    orientations = np.array([s.orientation_lps for s in slices], dtype=np.float64)
+    spacings = np.array([s.pixel_spacing_mm for s in slices], dtype=np.float64)
+    usual, spacing = np.median(orientations, axis=0), np.median(spacings, axis=0)
+    turned = np.abs(orientations - usual).max(axis=1)
+    if turned.max() > GRID_TOLERANCE:
+        name = slices[int(np.argmax(turned))].name
+        raise InputError(f"{label}: slice {name} is turned against the others. Export one acquisition only.")
+    rescaled = np.abs(spacings - spacing).max(axis=1)
+    if rescaled.max() > 1e-4 * max(float(spacing.max()), 1e-4):
+        name = slices[int(np.argmax(rescaled))].name
+        raise InputError(f"{label}: slice {name} has another pixel spacing than the others. Export one series only.")
+    lengths = np.linalg.norm(usual.reshape(2, 3), axis=1)
+    if np.any(np.abs(lengths - 1.0) > GRID_TOLERANCE):
+        raise InputError(f"{label}: the slice orientation in the header is no direction. Export the series again.")
+    row, column = usual[:3] / lengths[0], usual[3:] / lengths[1]
+    if abs(row @ column) > GRID_TOLERANCE:
+        raise InputError(f"{label}: rows and columns of the slices are not perpendicular. Export the series again.")
+    return row, column, (float(spacing[0]), float(spacing[1]))
+
+
+def _check_steps(slices: list[SliceHeader], positions: np.ndarray, *, normal: np.ndarray, label: str) -> float:
+    """Return the mean slice distance after checking every step for duplicates, gaps, unevenness and tilt."""
+    steps = np.diff(positions, axis=0)
+    gaps = steps @ normal
+    k = int(np.argmin(gaps))
+    if gaps[k] <= _DUPLICATE_MM:
+        raise InputError(
+            f"{label}: two slices at one position: {slices[k].name} and {slices[k + 1].name}. "
+            "Keep one acquisition (one phase, one kernel) of the series."
+        )
+    usual = float(np.median(gaps))
+    uneven = np.abs(gaps - usual) > GRID_TOLERANCE * usual + 1e-6
+    if uneven.any():
+        raise InputError(f"{label}: {_uneven_text(slices, gaps, k=int(np.argmax(uneven)), usual=usual)}")
+    sideways = np.linalg.norm(steps - np.outer(gaps, normal), axis=1)
+    tilted = sideways > GRID_TOLERANCE * usual + 1e-6
+    if tilted.any():
+        k = int(np.argmax(tilted))
+        raise InputError(
+            f"{label}: the slices are sheared (gantry tilt?): slice {slices[k + 1].name} lies {sideways[k]:.3g} mm "
+            f"aside of the one before, {GRID_TOLERANCE * usual:.3g} mm is allowed. Resample the CT to a straight grid "
+            "first (in Slicer: DICOM module, Acquisition geometry regularization)."
+        )
+    return float(gaps.mean())
+
+
+def _uneven_text(slices: list[SliceHeader], gaps: np.ndarray, *, k: int, usual: float) -> str:
+    before, after = slices[k].name, slices[k + 1].name
+    count = round(float(gaps[k]) / usual) - 1
+    if count >= 1 and abs(gaps[k] - (count + 1) * usual) <= 0.1 * usual:
+        return (
+            f"{count} slice(s) missing between {before} and {after}: {gaps[k]:.3g} mm instead of {usual:.3g} mm apart. "
+            "Copy or export the whole series again."
+        )
+    return (
+        f"the slices are unevenly spaced: {after} lies {gaps[k]:.4g} mm from {before}, the others {usual:.4g} mm "
+        "apart. Export one acquisition only, or resample the CT to even slices."
+    )
+
+
+def _decode(header: SliceHeader, *, label: str) -> np.ndarray:
+    """Return (j, i) values after the slice's own rescale slope and intercept (they may differ between slices)."""
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(header.path))
+    reader.SetImageIO("GDCMImageIO")
+    try:
+        values = sitk.GetArrayFromImage(reader.Execute())
+    except RuntimeError as error:
+        raise InputError(
+            f"{label}: slice {header.name} cannot be decoded ({itk_reason(error)}). Copy or export the series again."
+        ) from error
+    if values.size != header.rows * header.columns:
+        raise InputError(f"{label}: slice {header.name} is not one grey image. Copy or export the series again.")
+    return np.asarray(values.reshape(header.rows, header.columns))
+
+
+def _warnings(slices: list[SliceHeader]) -> tuple[str, ...]:
+    found: list[str] = []
+    agents = {s.contrast for s in slices if s.contrast and s.contrast.upper() not in ("NO", "NONE", "N", "0")}
+    if agents:
+        found.append("Contrast agent was given: vessels are bright, and small infections beside them are less certain.")
+    diameter = slices[0].reconstruction_diameter_mm
+    if diameter is not None and 0 < diameter < NARROW_FIELD_MM:
+        found.append(f"Narrow field of view ({diameter:.0f} mm): parts of the lungs may be cut off.")
+    if any(s.lossy for s in slices):
+        found.append("The images were compressed with loss: HU are approximate.")
+    return tuple(found)

@@ -1,0 +1,168 @@
+"""What a path given by a user is: its case name, the image files in a folder, the fingerprint of its bytes.
+
+Nothing here decodes an image. Reading is in `volume`, unpacking in `archive`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from .errors import InputError
+
+#: Longest first, so that `.nii.gz` counts as one extension.
+IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+NAMED_SUFFIXES = (*IMAGE_SUFFIXES, ".zip", ".dcm", ".ima")
+SUPPORTED = "NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), a DICOM folder or a zip of one"
+
+_CHUNK = 1 << 20
+
+
+def image_suffix(path: Path) -> str | None:
+    """Return the image extension of `path` in lower case (`.nii.gz` as one), or None if it has none of ours."""
+    name = path.name.lower()
+    return next((suffix for suffix in IMAGE_SUFFIXES if name.endswith(suffix)), None)
+
+
+def case_name(path: str | Path) -> str:
+    """Return the case's name: file name without extension, folder name, the parent's name for `imaging.*`.
+
+    Never taken from DICOM identity.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return path.resolve().name or "case"
+    lower = path.name.lower()
+    suffix = next((s for s in NAMED_SUFFIXES if lower.endswith(s)), "")
+    stem = path.name[: len(path.name) - len(suffix)]
+    if stem.lower() == "imaging" and suffix in IMAGE_SUFFIXES:
+        return path.resolve().parent.name or stem
+    return stem or "case"
+
+
+def imaging_file_in(folder: Path) -> Path | None:
+    """Return the one `imaging.*` in a folder, which then stands for the folder; None if there is none.
+
+    Raises:
+        InputError: Several files are called `imaging.*`.
+    """
+    found = sorted(
+        entry
+        for entry in folder.iterdir()
+        if (suffix := image_suffix(entry)) and entry.name.lower() == f"imaging{suffix}" and entry.is_file()
+    )
+    if len(found) > 1:
+        names = ", ".join(entry.name for entry in found)
+        raise InputError(f"{folder}: several images claim to be the CT ({names}). Keep one, or give the file itself.")
+    return found[0] if found else None
+
+
+def files_under(folder: Path) -> list[Path]:
+    """Return the regular files in a folder and its subfolders in a stable order, hidden ones left out."""
+    found: list[Path] = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [path for name in sorted(names) if not name.startswith(".") and (path := Path(root, name)).is_file()]
+    return found
+
+
+def looks_like_dicom(path: Path) -> bool:
+    """Tell from the first 132 bytes whether a file is DICOM: the magic word, or an old file starting in group 8."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(132)
+    except OSError:
+        return False
+    return head[128:132] == b"DICM" or (head[:2] == b"\x08\x00" and head[3:4] == b"\x00" and len(head) == 132)
+
+
+def detached_data_files(header: Path) -> list[Path]:
+    """Return the data files that an `.mhd` or `.nhdr` header names, in its folder; empty for other files.
+
+    Raises:
+        InputError: A named data file is not there, or lies outside the header's folder.
+    """
+    if image_suffix(header) not in (".mhd", ".nhdr"):
+        return []
+    text = header.read_bytes()[: 1 << 16].decode("latin-1")
+    match = re.search(r"^(?:ElementDataFile\s*=|data ?file:)[ \t]*(.+?)[ \t]*$(.*)", text, re.MULTILINE | re.DOTALL)
+    if match is None:
+        raise InputError(f"{header}: the header names no data file. Convert the CT to .nrrd or .nii.gz again.")
+    first, rest = match.group(1).splitlines()[0].strip(), match.group(2)
+    if first.upper() == "LOCAL":
+        return []
+    if first.upper().startswith("LIST"):
+        names = [line.strip() for line in rest.splitlines() if line.strip()]
+    elif "%" in first:
+        names = [entry.name for entry in sorted(header.parent.iterdir()) if _fits_pattern(entry.name, pattern=first)]
+    else:
+        names = [first]
+    return [_data_file(header, name=name) for name in names]
+
+
+def _fits_pattern(name: str, *, pattern: str) -> bool:
+    parts = re.split(r"%0?\d*d", pattern.split()[0])
+    return re.fullmatch(r"\d+".join(re.escape(part) for part in parts), name) is not None
+
+
+def _data_file(header: Path, *, name: str) -> Path:
+    folder = header.parent.resolve()
+    data = (folder / name).resolve()
+    if not data.is_relative_to(folder) or not data.is_file():
+        raise InputError(
+            f"{header}: its data file {name!r} is not beside it. Copy both files into one folder, "
+            "or save the CT as one .nrrd or .nii.gz."
+        )
+    return data
+
+
+def fingerprint_of(path: str | Path) -> str:
+    """Return `sha256:...` of an input's bytes, without decoding pixels.
+
+    A file or zip: its bytes (with those of the data files, for a detached header). A folder: of its `imaging.*`
+    if there is one, else of its DICOM files (of all files if none is DICOM), each hashed, the hashes sorted: it
+    depends neither on names nor on where the folder lies, and results written below the folder do not change it.
+
+    Raises:
+        InputError: The path is missing, cannot be read, or is an empty folder.
+    """
+    path = Path(path)
+    try:
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder. Check the path.")
+        if not path.is_dir():
+            return _joint_fingerprint([path, *detached_data_files(path)])
+        imaging = imaging_file_in(path)
+        if imaging is not None:
+            return _joint_fingerprint([imaging, *detached_data_files(imaging)])
+        files = files_under(path)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror or error}). Check the file's permissions."
+        ) from error
+    if not files:
+        raise InputError(f"{path}: the folder is empty. Give {SUPPORTED}.")
+    return _joint_fingerprint([file for file in files if looks_like_dicom(file)] or files, many=True)
+
+
+def _joint_fingerprint(files: Iterable[Path], *, many: bool = False) -> str:
+    digests = [_digest(file) for file in files]
+    if len(digests) == 1 and not many:
+        return f"sha256:{digests[0]}"
+    return "sha256:" + hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror or error}). Check the file's permissions."
+        ) from error
+    return digest.hexdigest()

@@ -1,0 +1,91 @@
+"""CTs that are not in HU: 8-bit grey, and HU stored with an offset of 1024, mapped back, never silently.
+
+A mapping is a guess, so it is accepted only if air-filled lungs inside a body are found after it.
+Source: METHOD section 2 (the paper's grey cases show -1250 to 250 HU).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from .errors import InputError
+from .geometry import Geometry
+from .volume import CTVolume
+
+GREY_LOW_HU = -1250.0
+GREY_SPAN_HU = 1500.0
+OFFSET_HU = 1024
+#: An offset CT starts at 0; noise and interpolation may undershoot a little.
+_UNDERSHOOT = -60
+_UNDERSHOOT_SHARE = 1e-3
+_MAX_PADDING_VALUES = 2
+
+
+def to_hounsfield(ct: CTVolume, *, lungs_found: Callable[[np.ndarray, Geometry], bool]) -> CTVolume:
+    """Return the CT in HU: itself if it is, else mapped, with a warning.
+
+    Args:
+        ct: As read. Grey means whole numbers in 0..255; an offset means nothing below 0 but padding.
+        lungs_found: Tells whether (k, j, i) HU on a grid show air-filled lungs inside a body.
+
+    Raises:
+        InputError: Neither HU, nor does a mapping show lungs.
+    """
+    if is_grey(ct.hu_kji):
+        mapped, warning = (
+            grey_to_hu(ct.hu_kji),
+            ("8-bit grey values instead of HU: mapped to -1250..250 HU; values beyond are lost, HU are approximate."),
+        )
+    elif is_offset(ct.hu_kji):
+        mapped, warning = (
+            offset_to_hu(ct.hu_kji),
+            (f"Values start at 0 as if HU were stored with an offset: {OFFSET_HU} was subtracted."),
+        )
+    else:
+        return ct
+    if not lungs_found(mapped, ct.geometry):
+        raise InputError(
+            f"{ct.name}: no lungs found: is this a chest CT in HU? Its values ({ct.hu_kji.min():g} to "
+            f"{ct.hu_kji.max():g}) are not, and read as 8-bit grey or as HU + {OFFSET_HU} they show no lungs either. "
+            "Export the CT again from DICOM."
+        )
+    return replace(ct, hu_kji=mapped, warnings=(*ct.warnings, warning))
+
+
+def is_grey(values_kji: np.ndarray) -> bool:
+    """Tell whether all values are whole numbers in 0..255."""
+    if values_kji.min() < 0 or values_kji.max() > 255:
+        return False
+    return values_kji.dtype.kind in "iu" or bool(np.array_equal(np.rint(values_kji), values_kji))
+
+
+def is_offset(values_kji: np.ndarray) -> bool:
+    """Tell whether values start at 0, leaving out padding (one or two constant values far below)."""
+    below = values_kji[values_kji < _UNDERSHOOT]
+    if below.size <= _UNDERSHOOT_SHARE * values_kji.size:
+        return True
+    return bool(_distinct_at_most(below, count=_MAX_PADDING_VALUES))
+
+
+def grey_to_hu(values_kji: np.ndarray) -> np.ndarray:
+    """Return int16 HU of grey values: -1250 + grey * 1500 / 255, rounded."""
+    table = np.rint(GREY_LOW_HU + np.arange(256) * GREY_SPAN_HU / 255.0).astype(np.int16)
+    return np.asarray(table[values_kji.astype(np.uint8)])
+
+
+def offset_to_hu(values_kji: np.ndarray) -> np.ndarray:
+    """Return HU of values stored as HU + 1024; padding becomes -1024, which is what scanners mean by it."""
+    mapped = np.maximum(values_kji, 0) - values_kji.dtype.type(OFFSET_HU)
+    return np.asarray(mapped.astype(values_kji.dtype, copy=False))
+
+
+def _distinct_at_most(values: np.ndarray, *, count: int) -> bool:
+    rest = values
+    for _ in range(count):
+        if rest.size == 0:
+            return True
+        rest = rest[rest != rest[0]]
+    return rest.size == 0

@@ -1,0 +1,87 @@
+"""Whether a CT fits into memory, estimated from its size before anything large is read."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from .errors import InputError
+
+#: int16 CT (2), resampled float and half-precision copies, probabilities worked in slabs, labelmap: about 8 more.
+BYTES_PER_VOXEL = 10
+_GIB = float(1 << 30)
+
+
+def require_memory(size_ijk: tuple[int, ...], *, label: str, available_bytes: int | None = None) -> None:
+    """Check that a volume of this size can be processed.
+
+    Args:
+        size_ijk: Voxels along each axis, from the header.
+        label: The file or folder, for the message.
+        available_bytes: Memory to compare with; None asks the system (and checks nothing where it will not tell).
+
+    Raises:
+        InputError: The whole pipeline would need more memory than there is.
+    """
+    needed = BYTES_PER_VOXEL
+    for size in size_ijk:
+        needed *= int(size)
+    available = available_memory_bytes() if available_bytes is None else available_bytes
+    if available is None or needed <= available:
+        return
+    shape = " x ".join(str(size) for size in size_ijk)
+    raise InputError(
+        f"{label}: the volume ({shape} voxels) needs about {needed / _GIB:.1f} GiB of memory, "
+        f"{available / _GIB:.1f} GiB are free. Close other programs, or crop or resample the CT."
+    )
+
+
+def available_memory_bytes() -> int | None:
+    """Return the memory that can still be used, in bytes (a container's limit counts), or None if unknown."""
+    known = [value for value in (_system_available(), _container_available()) if value is not None]
+    return min(known) if known else None
+
+
+def _system_available() -> int | None:
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    if sys.platform == "win32":
+        return _windows_available()
+    try:
+        # macOS tells no cheap "available"; it compresses and swaps, so the whole memory is the honest bound.
+        return int(os.sysconf("SC_PHYS_PAGES")) * int(os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _container_available() -> int | None:
+    """Return what a Linux control group (v2) still allows; file cache can be given back, so it counts as free."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit = int((folder / "memory.max").read_text(encoding="ascii"))
+        used = int((folder / "memory.current").read_text(encoding="ascii"))
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
+        return max(limit - used + int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0)), 0)
+    except (OSError, ValueError):
+        return None
+
+
+def _windows_available() -> int | None:
+    import ctypes
+
+    class MemoryStatus(ctypes.Structure):
+        _fields_ = [("length", ctypes.c_ulong), ("load", ctypes.c_ulong)] + [
+            (name, ctypes.c_ulonglong)
+            for name in ("total", "available", "total_page", "page", "total_virtual", "virtual", "extended")
+        ]
+
+    status = MemoryStatus(length=ctypes.sizeof(MemoryStatus))
+    kernel = getattr(ctypes, "windll", None)
+    if kernel is None or not kernel.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):
+        return None
+    return int(status.available)

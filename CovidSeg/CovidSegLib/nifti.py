@@ -1,0 +1,190 @@
+"""NIfTI-1 files (.nii, .nii.gz): pixels decoded here, the grid taken from ITK so that Slicer sees the same.
+
+Why not ITK for the pixels: it fills what is missing in a truncated file with leftovers and says nothing, and where
+the sform is sheared it quietly uses the qform. Both must be refused.
+
+Source: NIfTI-1 header layout, https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .checks import (
+    GRID_TOLERANCE,
+    ImageData,
+    check_geometry,
+    check_size,
+    check_straight_axes,
+)
+from .errors import InputError
+from .geometry import Geometry
+from .memory import require_memory
+from .pixels import DAMAGED, VoxelFormat, open_maybe_gzip, read_voxels
+from .sitk_quiet import itk_reason, quiet_itk
+
+_HEADER_BYTES = 348
+_DTYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
+_NOT_GREY = {32: "complex", 1792: "complex", 2048: "complex", 128: "colour (RGB)", 2304: "colour (RGBA)"}
+_MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}
+
+
+@dataclass(frozen=True)
+class NiftiHeader:
+    """The header fields that reading needs; `sform_ras` is 3x4 in file units, None where its code is 0."""
+
+    size_ijk: tuple[int, int, int]
+    dtype: np.dtype
+    pixdim: np.ndarray
+    data_offset: int
+    slope: float
+    intercept: float
+    qform_code: int
+    sform_ras: np.ndarray | None
+    mm_per_unit: float
+
+
+def read_nifti(path: Path, *, label: str) -> ImageData:
+    """Return the volume in a NIfTI-1 file.
+
+    Raises:
+        InputError: Damaged, truncated, not 3D, not grey, sheared, implausible, or too large for memory.
+    """
+    try:
+        with open_maybe_gzip(path) as stream:
+            header = parse_header(stream.read(_HEADER_BYTES), label=label)
+            require_memory(header.size_ijk, label=label)
+            geometry, warnings = _read_geometry(path, header, label=label)
+            check_geometry(geometry, label=label)
+            stream.seek(header.data_offset)
+            voxels = VoxelFormat(header.size_ijk, header.dtype, slope=header.slope, intercept=header.intercept)
+            values_kji = read_voxels(stream, voxels, label=label)
+    except DAMAGED as error:
+        raise InputError(f"{label}: the file is truncated or corrupt ({error}). Copy or export it again.") from error
+    return ImageData(values_kji=values_kji, geometry=geometry, warnings=warnings)
+
+
+def parse_header(raw: bytes, *, label: str) -> NiftiHeader:
+    """Return the fields of a 348-byte NIfTI-1 header.
+
+    Raises:
+        InputError: Not a single-file NIfTI-1 header, damaged, or of an image that is not 3D grey.
+    """
+    order = next((o for o in "<>" if raw[:4] == np.array(_HEADER_BYTES, f"{o}i4").tobytes()), None)
+    if len(raw) < _HEADER_BYTES or order is None or raw[344:348] != b"n+1\0":
+        raise InputError(
+            f"{label}: not a NIfTI-1 file, or its header is corrupt. Export the CT again as NIfTI-1 (.nii.gz) or NRRD."
+        )
+
+    def field(kind: str, offset: int, count: int) -> np.ndarray:
+        return np.frombuffer(raw, dtype=f"{order}{kind}", count=count, offset=offset)
+
+    def floats(offset: int, count: int) -> np.ndarray:
+        with np.errstate(invalid="ignore"):  # a damaged header may hold signalling NaN; refused below
+            return field("f4", offset, count).astype(np.float64)
+
+    dim = field("i2", 40, 8)
+    if not 1 <= dim[0] <= 7:
+        raise InputError(f"{label}: the header states {dim[0]} dimensions; the file is corrupt. Export the CT again.")
+    code = int(field("i2", 70, 1)[0])
+    if code not in _DTYPES:
+        what = _NOT_GREY.get(code, f"of unknown data type {code}")
+        raise InputError(f"{label}: the voxels are {what}; a CT is grey, one number per voxel. Give the CT itself.")
+    offset, slope, intercept = (float(value) for value in floats(108, 3))
+    if not _HEADER_BYTES <= offset < 2**31:
+        raise InputError(
+            f"{label}: the header places the voxels at byte {offset:g}; the file is corrupt. Export it again."
+        )
+    if slope == 0 or not np.isfinite(slope):  # the standard's "no scaling"; some writers leave NaN
+        slope, intercept = 1.0, 0.0
+    if not np.isfinite(intercept):
+        raise InputError(f"{label}: the intercept in the header is not a number. Export the CT again.")
+    qform_code, sform_code = (int(value) for value in field("i2", 252, 2))
+    if not np.all(np.isfinite(floats(256, 18 if sform_code > 0 else 6))):
+        raise InputError(f"{label}: the position in the header is not a number. Export the CT again.")
+    return NiftiHeader(
+        size_ijk=check_size(tuple(int(n) for n in dim[1 : 1 + dim[0]]), label=label),
+        dtype=np.dtype(f"{order}{_DTYPES[code]}"),
+        pixdim=floats(80, 3),
+        data_offset=int(offset),
+        slope=slope,
+        intercept=intercept,
+        qform_code=qform_code,
+        sform_ras=floats(280, 12).reshape(3, 4) if sform_code > 0 else None,
+        mm_per_unit=_MM_PER_UNIT.get(raw[123] & 7, 1.0),
+    )
+
+
+def _read_geometry(path: Path, header: NiftiHeader, *, label: str) -> tuple[Geometry, tuple[str, ...]]:
+    """Return the grid as ITK and Slicer see it, after the checks that ITK leaves out."""
+    if not np.all(np.isfinite(header.pixdim)) or np.any(header.pixdim == 0):
+        raise InputError(f"{label}: the voxel spacing in the header is zero or not a number. Export the CT again.")
+    if header.sform_ras is not None:
+        _check_sform(header.sform_ras, header.pixdim, label=label)
+    geometry = _itk_geometry(path, header, label=label)
+    if header.sform_ras is None and header.qform_code <= 0:
+        return geometry, ("The file states no orientation: left and right are a guess. Check the sides.",)
+    if header.sform_ras is not None and not _same_axes(geometry, header.sform_ras):
+        return geometry, (
+            "The file states two different orientations (qform and sform); the qform is used, as in Slicer. "
+            "Check left and right.",
+        )
+    return geometry, ()
+
+
+def _check_sform(sform_ras: np.ndarray, pixdim: np.ndarray, *, label: str) -> None:
+    check_straight_axes(sform_ras[:, :3], label=label)
+    lengths = np.linalg.norm(sform_ras[:, :3], axis=0)
+    wrong = np.abs(lengths / np.abs(pixdim) - 1.0) > GRID_TOLERANCE
+    if np.any(wrong):
+        axis = int(np.argmax(wrong))
+        raise InputError(
+            f"{label}: the header contradicts itself: spacing {abs(pixdim[axis]):g} by pixdim, {lengths[axis]:g} by "
+            f"sform along axis {'ijk'[axis]}. Correct the header, or convert the CT from DICOM again."
+        )
+
+
+def _itk_geometry(path: Path, header: NiftiHeader, *, label: str) -> Geometry:
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.SetImageIO("NiftiImageIO")
+    try:
+        with quiet_itk():
+            reader.ReadImageInformation()
+    except RuntimeError as error:
+        if header.sform_ras is None or "orthonormal" not in str(error):
+            raise InputError(
+                f"{label}: the file is truncated or corrupt ({itk_reason(error)}). Copy or export it again."
+            ) from error
+        return _straightened(header.sform_ras * header.mm_per_unit, size_ijk=header.size_ijk)
+    n = reader.GetDimension()
+    direction = np.asarray(reader.GetDirection()).reshape(n, n)[:3, :3]
+    if n < 3 or tuple(reader.GetSize()[:3]) != header.size_ijk:
+        raise InputError(f"{label}: the header is ambiguous about the image's size. Export the CT again.")
+    spacing, origin = reader.GetSpacing(), reader.GetOrigin()
+    return Geometry(
+        size_ijk=header.size_ijk,
+        spacing_ijk_mm=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
+        origin_lps_mm=(float(origin[0]), float(origin[1]), float(origin[2])),
+        direction_lps=tuple(float(value) for value in direction.ravel()),
+    )
+
+
+def _straightened(sform_ras: np.ndarray, *, size_ijk: tuple[int, int, int]) -> Geometry:
+    """Return the grid of an sform with a shear too small to matter, which ITK refuses: the nearest straight axes."""
+    lengths = np.linalg.norm(sform_ras[:, :3], axis=0)
+    u, _, vt = np.linalg.svd(sform_ras[:, :3] / lengths)
+    matrix = np.eye(4)
+    matrix[:3, :3] = (u @ vt) * lengths
+    matrix[:3, 3] = sform_ras[:, 3]
+    return Geometry.from_ijk_to_ras(matrix, size_ijk=size_ijk)
+
+
+def _same_axes(geometry: Geometry, sform_ras: np.ndarray) -> bool:
+    unit = sform_ras[:, :3] / np.linalg.norm(sform_ras[:, :3], axis=0)
+    return bool(np.allclose(geometry.ijk_to_ras[:3, :3] / geometry.spacing_ijk_mm, unit, atol=2 * GRID_TOLERANCE))

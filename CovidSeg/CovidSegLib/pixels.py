@@ -1,0 +1,96 @@
+"""Streaming voxels into a volume slice by slice, so that truncation and damage are noticed and memory stays small."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .checks import HuBuilder
+from .errors import InputError
+
+DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
+_CHUNK = 1 << 18
+
+
+@dataclass(frozen=True)
+class VoxelFormat:
+    """How voxels are stored: size, type with byte order, and value = stored * slope + intercept."""
+
+    size_ijk: tuple[int, int, int]
+    dtype: np.dtype
+    slope: float = 1.0
+    intercept: float = 0.0
+
+
+class InflatingStream(io.RawIOBase):
+    """Reads zlib or gzip data that starts at the stream's position; its checksum is verified at its end."""
+
+    def __init__(self, stream: io.BufferedIOBase) -> None:
+        self._stream = stream
+        self._inflater = zlib.decompressobj(wbits=47)  # 32 + 15: zlib or gzip, told from the data
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        """Fill the buffer as far as the next bytes go; 0 at the end.
+
+        Raises:
+            zlib.error: The data is damaged.
+            EOFError: The data ends before its checksum.
+        """
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
+        while not self._inflater.eof:
+            packed = self._inflater.unconsumed_tail or self._stream.read(_CHUNK)
+            data = self._inflater.decompress(packed, len(view))
+            if data:
+                view[: len(data)] = data
+                return len(data)
+            if not packed:
+                raise EOFError("compressed data ends early")
+        return 0
+
+
+def open_maybe_gzip(path: Path) -> io.BufferedIOBase:
+    """Open a file for reading, unpacking gzip; decided by content, so a wrong extension does not matter."""
+    with path.open("rb") as stream:
+        packed = stream.read(2) == b"\x1f\x8b"
+    return gzip.open(path, "rb") if packed else path.open("rb")
+
+
+def read_voxels(stream: io.BufferedIOBase | io.RawIOBase, voxels: VoxelFormat, *, label: str) -> np.ndarray:
+    """Return (k, j, i) values, scaled, as int16 or float32; the stream stands at the first voxel.
+
+    Raises:
+        InputError: The stream ends early, or a value is not finite.
+        EOFError, zlib.error, gzip.BadGzipFile: Compressed data is damaged.
+    """
+    i, j, k = voxels.size_ijk
+    builder = HuBuilder((k, j, i), label=label)
+    buffer = np.empty((j, i), dtype=voxels.dtype)
+    view = memoryview(buffer.data).cast("B")
+    native = voxels.dtype.newbyteorder("=")
+    for index in range(k):
+        _fill(stream, view, label=f"{label}: slice {index + 1} of {k}")
+        values_ji = buffer.astype(native, copy=False)
+        if (voxels.slope, voxels.intercept) != (1.0, 0.0):
+            values_ji = values_ji * voxels.slope + voxels.intercept
+        builder.set_slice(index, values_ji)
+    if not isinstance(stream, io.BufferedReader):
+        stream.read(1 << 16)  # compressed: reaching the end verifies the checksum
+    return builder.result()
+
+
+def _fill(stream: io.BufferedIOBase | io.RawIOBase, view: memoryview, *, label: str) -> None:
+    done = 0
+    while done < len(view):
+        count = stream.readinto(view[done:])
+        if not count:
+            raise InputError(f"{label} is missing: the file is truncated. Copy or export it again.")
+        done += count

@@ -1,0 +1,181 @@
+"""Reading a chest CT from whatever a user has: `read_ct` in, `CTVolume` or an `InputError` that explains out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .archive import extracted
+from .checks import ImageData, check_values, spacing_warnings
+from .dicom import SeriesInfo, Stack, choose_stack, find_stacks
+from .dicom_stack import read_stack
+from .errors import InputError
+from .geometry import Geometry
+from .inputs import (
+    SUPPORTED,
+    case_name,
+    files_under,
+    fingerprint_of,
+    image_suffix,
+    imaging_file_in,
+    looks_like_dicom,
+)
+from .metaimage import read_metaimage
+from .nifti import read_nifti
+from .nrrd import read_nrrd
+
+__all__ = ["CTVolume", "SeriesInfo", "case_name", "fingerprint_of", "list_series", "read_ct"]
+
+
+@dataclass(frozen=True)
+class CTVolume:
+    """A CT: values, grid, where it came from, and what the user should know about it.
+
+    Attributes:
+        hu_kji: (k, j, i) int16 (float32 where values are not whole or do not fit), HU after rescale.
+        geometry: The grid, as in the file.
+        name: Case name: file or folder name without extension, the parent's name for `imaging.*`.
+        fingerprint: `sha256:...` of the input's bytes.
+        warnings: Sentences for the report.
+        series: For DICOM, the number and description of the series taken.
+    """
+
+    hu_kji: np.ndarray
+    geometry: Geometry
+    name: str
+    fingerprint: str
+    warnings: tuple[str, ...] = ()
+    series: str | None = None
+
+
+def read_ct(path: str | Path, *, series: str | None = None) -> CTVolume:
+    """Return the CT at a path; nothing is written, a zip is unpacked aside and removed again.
+
+    Args:
+        path: NIfTI, NRRD or MetaImage file; DICOM folder or zip (of several series the axial chest series with most
+            slices is taken, and a warning says so); a folder with one `imaging.*`.
+        series: DICOM only: the series to take, by number, UID, or part of its description (see `list_series`).
+
+    Raises:
+        InputError: The input cannot be used; the message names file, cause and remedy.
+    """
+    path = Path(path)
+    fingerprint = fingerprint_of(path)
+    try:
+        with _files_at(path) as files:
+            image = _read_files(path, files, series=series)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror or error}). Check the file's permissions."
+        ) from error
+    except MemoryError as error:
+        raise InputError(f"{path}: too large for this computer's memory. Crop or resample the CT.") from error
+    check_values(image.values_kji, label=str(path))
+    return CTVolume(
+        hu_kji=image.values_kji,
+        geometry=image.geometry,
+        name=case_name(path),
+        fingerprint=fingerprint,
+        warnings=image.warnings + spacing_warnings(image.geometry),
+        series=image.series,
+    )
+
+
+def list_series(path: str | Path) -> list[SeriesInfo]:
+    """Return the DICOM image series in a folder or zip, the one `read_ct` takes first; empty if there are none.
+
+    Raises:
+        InputError: The path is missing, damaged, or a slice of it is.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder. Check the path.")
+    with _files_at(path) as files:
+        return [stack.info for stack in find_stacks(files, label=str(path))]
+
+
+@contextmanager
+def _files_at(path: Path) -> Iterator[list[Path]]:
+    """Give the files a path stands for: itself, those of the folder, or those unpacked from the zip."""
+    if path.is_dir():
+        imaging = imaging_file_in(path)
+        yield [imaging] if imaging else files_under(path)
+    elif image_suffix(path) is None and _is_zip(path):
+        with extracted(path) as files:
+            yield files
+    else:
+        yield [path]
+
+
+def _is_zip(path: Path) -> bool:
+    if path.suffix.lower() == ".zip":
+        return True
+    with path.open("rb") as stream:
+        return stream.read(4) == b"PK\x03\x04"
+
+
+def _read_files(path: Path, files: list[Path], *, series: str | None) -> ImageData:
+    single = _single_image(path, files)
+    if single is None:
+        return _read_dicom(path, files, series=series)
+    if series is not None:
+        raise InputError(f"{path}: a series can be chosen in DICOM only; this is one image. Leave the series out.")
+    label = str(path) if path.name == single.name else f"{path} ({single.name})"
+    read = {".nii": read_nifti, ".nrrd": read_nrrd, ".nhdr": read_nrrd}.get(_family(single), read_metaimage)
+    return read(single, label=label)
+
+
+def _family(path: Path) -> str:
+    return (image_suffix(path) or "").removesuffix(".gz")
+
+
+def _single_image(path: Path, files: list[Path]) -> Path | None:
+    """Return the one non-DICOM image among files, or None if they are DICOM.
+
+    Raises:
+        InputError: Neither DICOM nor one image.
+    """
+    if any(looks_like_dicom(file) for file in files if image_suffix(file) is None):
+        return None
+    images = [file for file in files if image_suffix(file)]
+    images = [file for file in images if file.name.lower().startswith("imaging.")] or images
+    if len(images) == 1:
+        return images[0]
+    if images:
+        names = ", ".join(sorted(file.name for file in images)[:5])
+        raise InputError(f"{path}: {len(images)} images ({names}). Give the one that is the CT.")
+    if path.is_dir():
+        raise InputError(f"{path}: no CT in this folder. Give {SUPPORTED}.")
+    raise InputError(f"{path}: not a CT in a known format, or damaged. Give {SUPPORTED}.")
+
+
+def _read_dicom(path: Path, files: list[Path], *, series: str | None) -> ImageData:
+    label = str(path)
+    if files == [path]:
+        raise InputError(f"{label}: one DICOM file is one slice, or a format not read here. Give the series' folder.")
+    stacks = find_stacks(files, label=label)
+    if not stacks:
+        raise InputError(f"{label}: DICOM files, but no images among them. Give the folder of a CT series.")
+    stack = choose_stack(stacks, series=series, label=label)
+    image = read_stack(stack, label=label)
+    notes = _choice_notes(stacks, stack, chosen_by_user=series is not None)
+    return ImageData(image.values_kji, image.geometry, warnings=(*notes, *image.warnings), series=image.series)
+
+
+def _choice_notes(stacks: list[Stack], taken: Stack, *, chosen_by_user: bool) -> list[str]:
+    notes: list[str] = []
+    others = [stack for stack in stacks if stack is not taken]
+    left_out = sum(len(stack.slices) for stack in others if stack.info.uid == taken.info.uid)
+    if left_out:
+        notes.append(f"{left_out} image(s) of the series have another size or orientation and were left out.")
+    foreign = {stack.info.uid for stack in others} - {taken.info.uid}
+    if foreign and not chosen_by_user:
+        notes.append(
+            f"{len(foreign) + 1} series found; series {taken.info} was taken. "
+            "Another can be chosen by its number, UID or description."
+        )
+    return notes

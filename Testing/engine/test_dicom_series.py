@@ -1,0 +1,154 @@
+"""DICOM series: which one is taken, how a user chooses another, what is warned of."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from CovidSegLib.errors import InputError
+from CovidSegLib.volume import list_series, read_ct
+from helpers_ct_files import tiny_hu, write_series
+
+pydicom = pytest.importorskip("pydicom")
+
+# --- several series ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """Give a study: scout, thin lung and thick soft-tissue axial series, a coronal reformat, and a PET."""
+    folder = tmp_path / "study"
+    small = {"shape_kji": (12, 12, 14)}
+    write_series(
+        folder / "1", tiny_hu(), number=1, uid="1.1", SeriesDescription="Scout", ImageType=["A", "B", "LOCALIZER"]
+    )
+    write_series(folder / "2", tiny_hu(**small, seed=2), number=2, uid="1.2", SeriesDescription="Lung 2.0 B70f")
+    write_series(folder / "3", tiny_hu(seed=3), number=3, uid="1.3", SeriesDescription="Soft 2.0 B30f")
+    write_series(
+        folder / "4",
+        tiny_hu(shape_kji=(30, 12, 14)),
+        row_lps=(1.0, 0.0, 0.0),
+        column_lps=(0.0, 0.0, -1.0),
+        number=4,
+        uid="1.4",
+        SeriesDescription="Cor",
+    )
+    write_series(folder / "5", tiny_hu(shape_kji=(40, 12, 14)), number=5, uid="1.5", Modality="PT")
+    write_series(
+        folder / "6",
+        tiny_hu(shape_kji=(41, 12, 14)),
+        number=6,
+        uid="1.6",
+        BodyPartExamined="HEAD",
+        SeriesDescription="Head",
+    )
+    return folder
+
+
+def test_axial_chest_series_with_most_slices_is_taken_and_named(study: Path) -> None:
+    ct = read_ct(study)
+    assert ct.series == "2: Lung 2.0 B70f"
+    assert len(ct.hu_kji) == 12
+    (warning,) = ct.warnings
+    assert warning.startswith("6 series found; series 2: Lung 2.0 B70f (12 axial slices) was taken.")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "series"),
+    [
+        ("3", "3: Soft 2.0 B30f"),
+        ("1.3", "3: Soft 2.0 B30f"),
+        ("b30F", "3: Soft 2.0 B30f"),
+        ("Cor", "4: Cor"),
+        ("head", "6: Head"),
+    ],
+)
+def test_user_chooses_by_number_uid_or_description(study: Path, wanted: str, series: str) -> None:
+    ct = read_ct(study, series=wanted)
+    assert ct.series == series
+    assert ct.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ("99", "no series '99'. Choose among: 2: Lung"),
+        ("2.0", "fits several"),
+        ("5", "PT, not CT"),
+        ("", "no series ''"),
+    ],
+)
+def test_unusable_choice_is_refused_with_the_list(study: Path, wanted: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_ct(study, series=wanted)
+
+
+def test_list_of_series_says_why_some_are_not_taken_and_holds_no_identity(study: Path) -> None:
+    infos = list_series(study)
+    assert [info.number for info in infos][:2] == [2, 3]
+    assert {info.number: info.reason for info in infos} == {
+        2: "", 3: "", 6: "", 1: "localizer", 4: "not axial", 5: "PT, not CT",
+    }  # fmt: skip
+    assert "ecret" not in repr(infos).lower()
+    assert "secret" not in repr(read_ct(study)).lower()
+
+
+def test_localizer_under_the_same_uid_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    write_series(tmp_path, tiny_hu(), uid="1.9")
+    scout = tiny_hu(shape_kji=(1, 20, 20))
+    write_series(tmp_path, scout, uid="1.9", prefix="SC", row_lps=(1.0, 0, 0), column_lps=(0, 0, -1.0))
+    ct = read_ct(tmp_path)
+    np.testing.assert_array_equal(ct.hu_kji, tiny_hu())
+    assert ct.warnings == ("1 image(s) of the series have another size or orientation and were left out.",)
+
+
+def test_projections_are_taken_last(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", tiny_hu(shape_kji=(20, 12, 14)), number=1, SeriesDescription="Chest MIP 10mm")
+    write_series(tmp_path / "b", tiny_hu(), number=2)
+    assert read_ct(tmp_path).series == "2: Chest 2.0 soft"
+
+
+# --- warnings ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tags", "warning"),
+    [
+        ({"ContrastBolusAgent": "Ultravist 300"}, "Contrast agent"),
+        ({"ReconstructionDiameter": 180}, r"Narrow field of view \(180 mm\)"),
+        ({"LossyImageCompression": "01"}, "compressed with loss"),
+    ],
+)
+def test_contrast_small_field_and_lossy_images_give_a_warning(
+    tmp_path: Path, tags: dict[str, Any], warning: str
+) -> None:
+    write_series(tmp_path, tiny_hu(), **tags)
+    (found,) = read_ct(tmp_path).warnings
+    assert re.search(warning, found)
+
+
+def test_empty_contrast_tag_and_large_field_give_none(tmp_path: Path) -> None:
+    write_series(tmp_path, tiny_hu(), ContrastBolusAgent="", ReconstructionDiameter=380)
+    assert read_ct(tmp_path).warnings == ()
+
+
+def test_thick_slices_give_a_warning(tmp_path: Path) -> None:
+    write_series(tmp_path, tiny_hu(), spacing_ijk_mm=(0.75, 0.5, 8.0))
+    (found,) = read_ct(tmp_path).warnings
+    assert "10 slices, 8.0 mm apart" in found
+
+
+def test_description_in_latin_1_is_readable(tmp_path: Path) -> None:
+    write_series(tmp_path, tiny_hu(), SpecificCharacterSet="ISO_IR 100", SeriesDescription="Lungenöffnung")
+    assert read_ct(tmp_path).series == "3: Lungenöffnung"
+
+
+def test_rle_compressed_series_is_read(tmp_path: Path) -> None:
+    for file in write_series(tmp_path, tiny_hu()):
+        ds = pydicom.dcmread(file)
+        ds.compress(pydicom.uid.RLELossless)
+        ds.save_as(file)
+    np.testing.assert_array_equal(read_ct(tmp_path).hu_kji, tiny_hu())

@@ -1,0 +1,191 @@
+"""NRRD and MetaImage: values and grids as ITK has them; damage is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from CovidSegLib.errors import InputError
+from CovidSegLib.geometry import Geometry
+from CovidSegLib.volume import fingerprint_of, read_ct
+from helpers_ct_files import OBLIQUE, tiny_geometry, tiny_hu, write_image
+
+NAMES = ["ct.nrrd", "ct.nhdr", "ct.mha", "ct.mhd"]
+
+
+@pytest.mark.parametrize("compress", ["", "yes"])
+@pytest.mark.parametrize("name", NAMES)
+def test_values_and_oblique_grid_are_itks(tmp_path: Path, name: str, compress: str) -> None:
+    geometry = tiny_geometry(direction_lps=OBLIQUE)
+    path = write_image(tmp_path / name, tiny_hu(), geometry=geometry, compress=compress)
+    ct = read_ct(path)
+    np.testing.assert_array_equal(ct.hu_kji, tiny_hu())
+    assert ct.hu_kji.dtype == np.int16
+    assert ct.geometry == Geometry.from_sitk(sitk.ReadImage(str(path)))
+    np.testing.assert_allclose(ct.geometry.direction_lps, OBLIQUE, atol=1e-6)
+    assert (ct.name, ct.warnings) == ("ct", ())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_swapped_and_flipped_axes_are_kept(tmp_path: Path, name: str) -> None:
+    swapped = (0.0, 0.0, -1.0, 1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
+    path = write_image(tmp_path / name, tiny_hu(), geometry=tiny_geometry(direction_lps=swapped))
+    np.testing.assert_allclose(read_ct(path).geometry.direction_lps, swapped, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.uint16, np.int32, np.uint32, np.float32, np.float64])
+@pytest.mark.parametrize("name", ["ct.nrrd", "ct.mha"])
+def test_every_number_type_is_read(tmp_path: Path, name: str, kind: type) -> None:
+    values = (np.abs(tiny_hu()) % 120).astype(kind)
+    ct = read_ct(write_image(tmp_path / name, values))
+    assert ct.hu_kji.dtype == np.int16
+    np.testing.assert_array_equal(ct.hu_kji, values)
+
+
+@pytest.mark.parametrize("name", ["ct.nrrd", "ct.mha"])
+def test_fractions_stay_as_float32(tmp_path: Path, name: str) -> None:
+    values = tiny_hu().astype(np.float64) + 0.25
+    ct = read_ct(write_image(tmp_path / name, values))
+    assert ct.hu_kji.dtype == np.float32
+    np.testing.assert_array_equal(ct.hu_kji, values)
+
+
+def test_big_endian_metaimage_is_read(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "ct.mha", tiny_hu())
+    header = path.read_bytes()[: -tiny_hu().nbytes].replace(b"MSB = False", b"MSB = True")
+    path.write_bytes(header + tiny_hu().astype(">i2").tobytes())
+    np.testing.assert_array_equal(read_ct(path).hu_kji, tiny_hu())
+
+
+def test_metaimage_header_size_minus_one_takes_the_end_of_the_file(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "ct.mhd", tiny_hu())
+    path.write_bytes(path.read_bytes().replace(b"ElementDataFile", b"HeaderSize = -1\nElementDataFile"))
+    (tmp_path / "ct.raw").write_bytes(b"preamble!" + tiny_hu().tobytes())
+    np.testing.assert_array_equal(read_ct(path).hu_kji, tiny_hu())
+
+
+@pytest.mark.parametrize("keep", [0.02, 0.5, 0.95, 0.995])
+@pytest.mark.parametrize("compress", ["", "yes"])
+@pytest.mark.parametrize("name", ["ct.nrrd", "ct.mha"])
+def test_truncated_file_is_refused(tmp_path: Path, name: str, compress: str, keep: float) -> None:
+    path = write_image(tmp_path / name, tiny_hu(), compress=compress)
+    raw = path.read_bytes()
+    path.write_bytes(raw[: int(len(raw) * keep)])
+    with pytest.raises(InputError, match=r"ct\.(nrrd|mha).*(truncated|corrupt)"):
+        read_ct(path)
+
+
+@pytest.mark.parametrize("name", ["ct.nrrd", "ct.mha"])
+def test_damaged_compressed_voxels_are_refused(tmp_path: Path, name: str) -> None:
+    path = write_image(tmp_path / name, tiny_hu(), compress="yes")
+    raw = bytearray(path.read_bytes())
+    raw[-700] ^= 0xFF
+    path.write_bytes(raw)
+    with pytest.raises(InputError, match="truncated or corrupt"):
+        read_ct(path)
+
+
+@pytest.mark.parametrize("name", ["ct.nhdr", "ct.mhd"])
+def test_missing_data_file_is_named(tmp_path: Path, name: str) -> None:
+    path = write_image(tmp_path / name, tiny_hu())
+    (tmp_path / "ct.raw").unlink()
+    with pytest.raises(InputError, match=r"data file 'ct\.raw' is not beside it"):
+        read_ct(path)
+
+
+@pytest.mark.parametrize("name", ["ct.nhdr", "ct.mhd"])
+def test_data_file_outside_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "in").mkdir()
+    path = write_image(tmp_path / "in" / name, tiny_hu())
+    (tmp_path / "in" / "ct.raw").rename(tmp_path / "ct.raw")
+    path.write_bytes(path.read_bytes().replace(b"ct.raw", b"../ct.raw"))
+    with pytest.raises(InputError, match="not beside it"):
+        read_ct(path)
+
+
+@pytest.mark.parametrize("name", ["ct.nhdr", "ct.mhd"])
+def test_fingerprint_of_a_detached_header_covers_the_voxels(tmp_path: Path, name: str) -> None:
+    path = write_image(tmp_path / name, tiny_hu())
+    before = fingerprint_of(path)
+    raw = bytearray((tmp_path / "ct.raw").read_bytes())
+    raw[5] ^= 1
+    (tmp_path / "ct.raw").write_bytes(raw)
+    assert fingerprint_of(path) != before
+
+
+@pytest.mark.parametrize("name", ["ct.nrrd", "ct.mha"])
+def test_colour_and_complex_are_refused(tmp_path: Path, name: str) -> None:
+    colour = np.random.default_rng(0).integers(0, 255, (10, 12, 14, 3)).astype(np.uint8)
+    with pytest.raises(InputError, match="a CT is grey"):
+        read_ct(write_image(tmp_path / name, colour, geometry=tiny_geometry()))
+
+
+@pytest.mark.parametrize("name", ["ct.nrrd", "ct.mha"])
+@pytest.mark.parametrize(("shape", "message"), [((12, 14), "2D"), ((7, 12, 14), "only 7"), ((3, 10, 12, 14), "4D")])
+def test_wrong_number_of_axes_or_slices_is_refused(
+    tmp_path: Path, name: str, shape: tuple[int, ...], message: str
+) -> None:
+    values = np.random.default_rng(0).integers(-900, 900, shape).astype(np.int16)
+    sitk.WriteImage(sitk.GetImageFromArray(values, isVector=False), str(tmp_path / name))
+    with pytest.raises(InputError, match=message):
+        read_ct(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["ct.nrrd", "ct.mha"])
+@pytest.mark.parametrize("share", [0.02, 0.3])
+def test_sheared_direction_is_refused(tmp_path: Path, name: str, share: float) -> None:
+    sheared = (1.0, 0.0, 0.0, 0.0, 1.0, share, 0.0, 0.0, 1.0)
+    path = write_image(tmp_path / name, tiny_hu(), geometry=tiny_geometry(direction_lps=sheared))
+    with pytest.raises(InputError, match=r"axes j and k are sheared.*slice 2"):
+        read_ct(path)
+
+
+def nrrd_with(path: Path, *, fields: str) -> Path:
+    """Write an NRRD with hand-made orientation fields."""
+    head = f"NRRD0004\ntype: short\ndimension: 3\n{fields}sizes: 14 12 10\nendian: little\nencoding: raw\n\n"
+    path.write_bytes(head.encode() + tiny_hu().tobytes())
+    return path
+
+
+def test_nrrd_in_ras_is_turned_into_lps(tmp_path: Path) -> None:
+    fields = "space: right-anterior-superior\nspace directions: (1,0,0) (0,1,0) (0,0,2)\nspace origin: (5,6,7)\n"
+    geometry = read_ct(nrrd_with(tmp_path / "ct.nrrd", fields=fields)).geometry
+    np.testing.assert_allclose(geometry.direction_lps, (-1, 0, 0, 0, -1, 0, 0, 0, 1))
+    np.testing.assert_allclose(geometry.origin_lps_mm, (-5, -6, 7))
+
+
+def test_nrrd_without_orientation_gives_a_warning(tmp_path: Path) -> None:
+    ct = read_ct(nrrd_with(tmp_path / "ct.nrrd", fields="spacings: 1 1 2\n"))
+    assert any("states no orientation" in warning for warning in ct.warnings)
+
+
+@pytest.mark.parametrize("direction", ["(0,0,0)", "(0,0,0.001)", "(0,0,50)", "(1,0,0)", "none"])
+def test_nrrd_with_zero_absurd_or_flat_axes_is_refused(tmp_path: Path, direction: str) -> None:
+    fields = f"space: left-posterior-superior\nspace directions: (1,0,0) (0,1,0) {direction}\n"
+    with pytest.raises(InputError, match=r"ct\.nrrd"):
+        read_ct(nrrd_with(tmp_path / "ct.nrrd", fields=fields))
+
+
+@pytest.mark.parametrize("spacing", ["0.7 0.5 0", "0.7 0.5 nan", "0.7 -0.5 2", "0.7 0.5", "0.7 0.5 1e9"])
+def test_metaimage_with_zero_or_absurd_spacing_is_refused(tmp_path: Path, spacing: str) -> None:
+    path = write_image(tmp_path / "ct.mha", tiny_hu())
+    path.write_bytes(path.read_bytes().replace(b"Spacing = 0.75 0.5 2", f"Spacing = {spacing}".encode()))
+    with pytest.raises(InputError, match=r"ct\.mha"):
+        read_ct(path)
+
+
+@pytest.mark.parametrize("name", ["ct.nrrd", "ct.mha"])
+def test_nan_is_refused_with_its_slice(tmp_path: Path, name: str) -> None:
+    values = tiny_hu().astype(np.float32)
+    values[2] = np.nan
+    with pytest.raises(InputError, match=r"168 voxel.* of slice 3 are NaN"):
+        read_ct(write_image(tmp_path / name, values))
+
+
+@pytest.mark.parametrize("name", ["ct.nrrd", "ct.mha"])
+def test_huge_volume_is_refused_before_it_is_read(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("CovidSegLib.memory.available_memory_bytes", lambda: 1000)
+    with pytest.raises(InputError, match="GiB are free"):
+        read_ct(write_image(tmp_path / name, tiny_hu()))

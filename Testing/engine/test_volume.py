@@ -1,0 +1,175 @@
+"""What a path may be: names, folders, fingerprints, and paths that hold no CT."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from CovidSegLib.errors import InputError
+from CovidSegLib.inputs import case_name
+from CovidSegLib.volume import fingerprint_of, list_series, read_ct
+from helpers_ct_files import tiny_hu, write_image, write_series, zip_series
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("a/ct.nii.gz", "ct"),
+        ("a/ct.NII.GZ", "ct"),
+        ("a/ct.v1.nii.gz", "ct.v1"),
+        ("a/p 1.nrrd", "p 1"),
+        ("a/export.zip", "export"),
+        ("case7/imaging.nii.gz", "case7"),
+        ("case7/imaging.nrrd", "case7"),
+        ("case7/imaging2.nii.gz", "imaging2"),
+        ("a/.nii.gz", "case"),
+        ("a/Lungenöffnung.mha", "Lungenöffnung"),
+    ],
+)
+def test_case_is_named_after_its_file(tmp_path: Path, path: str, name: str) -> None:
+    assert case_name(tmp_path / path) == name
+
+
+def test_case_is_named_after_its_folder_in_full(tmp_path: Path) -> None:
+    (tmp_path / "patient.1").mkdir()
+    assert case_name(tmp_path / "patient.1") == "patient.1"
+
+
+def test_relative_paths_give_the_real_folder_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "case9"
+    folder.mkdir()
+    write_image(folder / "imaging.nii.gz", tiny_hu())
+    monkeypatch.chdir(folder)
+    assert read_ct("imaging.nii.gz").name == "case9"
+    assert read_ct(".").name == "case9"
+
+
+def test_folder_with_imaging_is_that_one_file(tmp_path: Path) -> None:
+    folder = tmp_path / "case3"
+    folder.mkdir()
+    image = write_image(folder / "imaging.nii.gz", tiny_hu())
+    write_image(folder / "segmentation.nii.gz", (tiny_hu() > 0).astype(np.uint8))
+    ct = read_ct(folder)
+    np.testing.assert_array_equal(ct.hu_kji, tiny_hu())
+    assert ct.name == "case3"
+    assert ct.fingerprint == read_ct(image).fingerprint == fingerprint_of(folder)
+
+
+def test_folder_with_two_imaging_files_is_refused(tmp_path: Path) -> None:
+    write_image(tmp_path / "imaging.nii.gz", tiny_hu())
+    write_image(tmp_path / "imaging.nrrd", tiny_hu())
+    with pytest.raises(InputError, match=r"imaging\.nii\.gz, imaging\.nrrd"):
+        read_ct(tmp_path)
+
+
+def test_missing_path_empty_folder_and_unknown_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file or folder"):
+        read_ct(tmp_path / "nothing.nii.gz")
+    with pytest.raises(InputError, match="no such file or folder"):
+        list_series(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="the folder is empty"):
+        read_ct(tmp_path / "empty")
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "notes.txt").write_text("no CT")
+    with pytest.raises(InputError, match="no CT in this folder"):
+        read_ct(tmp_path / "text")
+    with pytest.raises(InputError, match=r"notes\.txt: not a CT in a known format"):
+        read_ct(tmp_path / "text" / "notes.txt")
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.nrrd", "a.nhdr", "a.mha", "a.mhd", "a.zip", "a.dcm"])
+@pytest.mark.parametrize("content", [b"", b"x", b"\x1f\x8b", bytes(400), b"PK\x03\x04", b"NRRD0004\n", b"\xff" * 1000])
+def test_rubbish_under_any_name_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=name):
+        read_ct(tmp_path / name)
+
+
+def test_labelmap_given_instead_of_a_ct_is_refused(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "segmentation.nii.gz", (tiny_hu() > 0).astype(np.uint8) * 3)
+    with pytest.raises(InputError, match=r"segmentation\.nii\.gz: this looks like a labelmap"):
+        read_ct(path)
+
+
+def test_series_can_be_chosen_in_dicom_only(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "ct.nii.gz", tiny_hu())
+    with pytest.raises(InputError, match="DICOM only"):
+        read_ct(path, series="2")
+    assert list_series(path) == []
+
+
+def test_folder_with_one_image_is_that_image_and_with_two_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "case"
+    folder.mkdir()
+    write_image(folder / "scan.nrrd", tiny_hu())
+    assert read_ct(folder).name == "case"
+    write_image(folder / "other.nii", tiny_hu())
+    with pytest.raises(InputError, match="2 images"):
+        read_ct(folder)
+
+
+def test_reading_writes_nothing(tmp_path: Path) -> None:
+    zip_series(tmp_path / "ct.zip", write_series(tmp_path / "dcm", tiny_hu()))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    read_ct(tmp_path / "ct.zip")
+    read_ct(tmp_path / "dcm")
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_fingerprint_follows_content_not_names_or_places(tmp_path: Path) -> None:
+    files = write_series(tmp_path / "a", tiny_hu())
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    for file in (tmp_path / "b").iterdir():
+        file.rename(file.with_name("renamed_" + file.name))
+    first = fingerprint_of(tmp_path / "a")
+    assert first.startswith("sha256:") and len(first) == 7 + 64
+    assert fingerprint_of(tmp_path / "b") == first == read_ct(tmp_path / "a").fingerprint
+    raw = bytearray(files[0].read_bytes())
+    raw[-1] ^= 1
+    files[0].write_bytes(raw)
+    assert fingerprint_of(tmp_path / "a") != first
+
+
+def test_results_written_below_a_dicom_folder_do_not_change_its_fingerprint(tmp_path: Path) -> None:
+    write_series(tmp_path, tiny_hu())
+    first = fingerprint_of(tmp_path)
+    (tmp_path / "out").mkdir()
+    write_image(tmp_path / "out" / "labelmap.nii.gz", (tiny_hu() > 0).astype(np.uint8))
+    assert fingerprint_of(tmp_path) == first
+    np.testing.assert_array_equal(read_ct(tmp_path).hu_kji, tiny_hu())
+
+
+def test_two_files_with_one_content_have_one_fingerprint(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.nii.gz", tiny_hu())
+    shutil.copy(path, tmp_path / "b.nii.gz")
+    assert (
+        fingerprint_of(path)
+        == fingerprint_of(tmp_path / "b.nii.gz")
+        != fingerprint_of(write_image(tmp_path / "c.nii.gz", tiny_hu(seed=1)))
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="permissions do not bind this user")
+def test_unreadable_file_is_refused(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "ct.nii.gz", tiny_hu())
+    path.chmod(0)
+    with pytest.raises(InputError, match="permissions"):
+        read_ct(path)
+
+
+@pytest.mark.realdata
+def test_every_real_ct_is_accepted_and_every_real_labelmap_refused(data_dir: Path) -> None:
+    cts = [*sorted(data_dir.glob("ct/*.nii.gz")), *sorted(data_dir.glob("*/*/imaging.nii.gz"))]
+    assert cts
+    for path in cts:
+        ct = read_ct(path)
+        assert ct.hu_kji.dtype == np.int16
+        assert not [w for w in ct.warnings if not w.startswith("Thick slices")], path.name
+    for path in sorted(data_dir.glob("*/*/*.nii.gz")):
+        if path.name != "imaging.nii.gz":
+            with pytest.raises(InputError, match="labelmap"):
+                read_ct(path)
