@@ -115,6 +115,7 @@ def _options_as_json(options: RunOptions) -> dict[str, Any]:
         "overwrite": options.overwrite,
         "workers": options.workers,
         "preview": options.preview,
+        "series": options.series,
     }
 
 

@@ -64,11 +64,13 @@ class RunOptions:
     overwrite: bool = False
     workers: int = 1
     preview: bool = True
+    series: str | None = None
 
     @property
     def recorded(self) -> dict[str, str]:
         """The options that a result depends on, as report.json records them."""
-        return {"mode": self.mode, "device": self.device}
+        chosen = {} if self.series is None else {"series": self.series}
+        return {"mode": self.mode, "device": self.device, **chosen}
 
 
 def _fingerprint(path: Path) -> str:
@@ -77,10 +79,10 @@ def _fingerprint(path: Path) -> str:
     return fingerprint_of(path)
 
 
-def _read(path: Path) -> CTVolume:
+def _read(path: Path, **options: Any) -> CTVolume:
     from .volume import read_ct
 
-    return read_ct(path)
+    return read_ct(path, **options)
 
 
 def _segment(ct: CTVolume, **options: Any) -> SegmentationResult:
@@ -109,7 +111,7 @@ class Engine:
     """
 
     fingerprint: Callable[[Path], str] = _fingerprint
-    read: Callable[[Path], CTVolume] = _read
+    read: Callable[..., CTVolume] = _read
     segment: Callable[..., SegmentationResult] = _segment
     load_bundle: Callable[[Path | None], Bundle] = _load_bundle
     resolve_device: Callable[[str], str] = _resolve_device
@@ -166,7 +168,8 @@ class CaseRunner:
         refuse_foreign_files(folder, overwrite=options.overwrite)
         reporter = ProgressReporter(progress)
         reporter.tell("read", 0, 1)
-        ct = dataclasses.replace(self.engine.read(case.path), name=case.name)
+        chosen = {} if options.series is None else {"series": options.series}
+        ct = dataclasses.replace(self.engine.read(case.path, **chosen), name=case.name)
         result = self.engine.segment(
             ct, mode=options.mode, device=options.device, bundle=bundle, progress=progress, cancelled=None
         )

@@ -64,9 +64,9 @@ def why_incomplete(folder: Path, *, key: CaseKey, preview: bool) -> str | None:
     recorded = _get(report, "runtime", "options")
     if not isinstance(recorded, dict):
         return f"{REPORT_JSON_FILE} does not say with which options it was made"
-    for option, value in key.options.items():
-        if recorded.get(option) != value:
-            return f"--{option} has changed from {recorded.get(option)} to {value}"
+    for option in sorted({*key.options, *recorded}):
+        if recorded.get(option) != key.options.get(option):
+            return f"--{option} has changed from {recorded.get(option)} to {key.options.get(option)}"
     return None
 
 

@@ -25,6 +25,7 @@ def run_segment(arguments: argparse.Namespace, *, engine: Engine | None = None) 
         overwrite=arguments.overwrite,
         workers=arguments.workers,
         preview=arguments.preview,
+        series=arguments.series,
     )
     reporter = ConsoleReporter(out_dir=options.out_dir, details=arguments.verbose)
     try:
