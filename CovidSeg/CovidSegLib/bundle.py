@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ModelError
+from .labels import Label
 from .network import NetworkConfig, build_network
 from .postprocess import PostprocessingRecipe
 from .preprocess import PreprocessingRecipe
@@ -87,24 +88,39 @@ def load_bundle(path: Path | str | None = None) -> Bundle:
     metadata_path = folder / "configs" / "metadata.json"
     try:
         metadata = json.loads(metadata_path.read_text(encoding="utf-8"))
+        if "version" not in metadata:
+            raise KeyError("version")
         own = metadata["covidseg"]
-        if not isinstance(own["weights"]["file"], str) or Path(own["weights"]["file"]).name != own["weights"]["file"]:
-            raise ModelError(f"{metadata_path}: the weights' file must be a name in the bundle's models folder")
+        _check_weights_entry(own["weights"], metadata_path=metadata_path)
+        network_config = NetworkConfig.from_dict(own["network"])
+        if network_config.classes != len(Label):
+            raise ModelError(f"{metadata_path}: {network_config.classes} classes; CovidSeg works with {len(Label)}")
         return Bundle(
             path=folder.resolve(),
             metadata=metadata,
-            network_config=NetworkConfig.from_dict(own["network"]),
+            network_config=network_config,
             preprocessing=PreprocessingRecipe.from_dict(own["preprocessing"]),
             postprocessing=PostprocessingRecipe.from_dict(own.get("postprocessing", {})),
         )
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelError(
             f"{folder} is no model bundle: {metadata_path.name} is missing in its configs folder"
         ) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{metadata_path} is damaged: {error}. Install the bundle again.") from error
+    except OSError as error:
+        raise ModelError(f"{metadata_path} cannot be read: {error.strerror}. Check its permissions.") from error
     except (KeyError, TypeError) as error:
         raise ModelError(f"{metadata_path} lacks or misspells a key that CovidSeg needs: {error}") from error
+
+
+def _check_weights_entry(entry: dict[str, Any], *, metadata_path: Path) -> None:
+    """Raise a ModelError unless the metadata name a file in the models folder and its SHA-256; KeyError without."""
+    file, sha256 = entry["file"], entry["sha256"]
+    if not isinstance(file, str) or not file.endswith(".safetensors") or set("/\\:") & set(file):
+        raise ModelError(f"{metadata_path}: the weights must be a .safetensors file in the bundle's models folder")
+    if not isinstance(sha256, str) or len(sha256) != 64:
+        raise ModelError(f"{metadata_path}: the SHA-256 of the weights must be 64 hexadecimal digits, not {sha256!r}")
 
 
 def load_network(weights_path: Path, *, config: NetworkConfig, sha256: str) -> torch.nn.Module:

@@ -1,9 +1,9 @@
 """Find body and lungs cheaply, on a 4 mm grid: what is inside the patient, and where the chest lies.
 
 The result only steers where the network looks and what it is shown as "outside"; it never
-labels a voxel. It must therefore not lose a lung that holds no air: the box is made from the
-air-filled lung on either side, mirrored about the middle of the body, and where too little
-air is found it is the whole body.
+labels a voxel. It must therefore not lose lung that holds no air: around the air-filled lung
+the box has room for consolidation where it gathers (bases, back), and reaches to the end of the
+body on a side that shows no lung, and all around where little air is found.
 """
 
 from __future__ import annotations
@@ -25,7 +25,15 @@ OUTSIDE_AIR_BELOW_HU = -860.0
 LITTLE_LUNG_ML = 1200.0
 #: Less air than this inside the body is no chest at all.
 NO_LUNG_ML = 60.0
-BOX_MARGIN_MM = 20.0
+#: Less tissue than this share of the lungs around them, and there is no body.
+LITTLE_BODY_SHARE = 0.1
+#: Room around the air-filled lung along k, j, i, towards feet, front, right and head, back, left: lung without
+#: air lies mostly at the bases and, in patients on their back, behind the rest. Never beyond the body.
+BOX_MARGINS_MM = ((80.0, 40.0), (30.0, 200.0), (30.0, 30.0))
+#: The smaller of both sides' air-filled lung, as a share of the larger, below which one lung may be without air.
+ONE_SIDED_SHARE = 0.5
+#: Air-filled lung narrower than this share of the body: the same, where an arm shifts the middle of the body.
+NARROW_SHARE = 0.55
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ def find_chest(volume_spl: np.ndarray, *, spacing_mm: tuple[float, float, float]
     padding = np.zeros(coarse.shape, dtype=bool)
     if padding_hu is not None:
         share = resample_kji(volume_spl, source=source, target=axes, convert=lambda plane: plane == padding_hu)  # type: ignore[arg-type]
-        padding = _touching_sides(share > 0.5)
+        padding = _touching_sides(share > 0.2)
     inside, lungs = _body_and_lungs(coarse, padding=padding, voxel_ml=voxel_ml)
     aerated_ml = float(lungs.sum()) * voxel_ml
     if aerated_ml < NO_LUNG_ML:
@@ -120,14 +128,27 @@ def _body_and_lungs(coarse: np.ndarray, *, padding: np.ndarray, voxel_ml: float)
 
     # The patient is the largest piece of tissue once thin shells (table, blankets) are opened away.
     tissue = ~air & ~padding
-    core = _largest(ndimage.binary_opening(tissue, iterations=1))
+    # Beyond the first and last slice the patient goes on: the border erodes nothing.
+    core = _largest(_dilate(ndimage.binary_erosion(tissue, border_value=1), 1))
     body = _dilate(core, 2) & tissue
-    filled = np.stack([ndimage.binary_fill_holes(plane) for plane in body])
+    filled = _filled(body, outside=outside)
     # Lung cut open by a cropped image is not enclosed by tissue: it is inside all the same.
     inner_air = air & ~outside & (filled | np.isin(pieces, open_lung))
     lungs = _lung_pieces(inner_air, coarse, voxel_ml=voxel_ml)
+    if body.sum() < LITTLE_BODY_SHARE * lungs.sum():
+        lungs = np.zeros_like(lungs)
     inside = ndimage.binary_closing(filled | lungs, iterations=2) | filled | lungs
     return inside & ~outside, lungs
+
+
+def _filled(body: np.ndarray, *, outside: np.ndarray) -> np.ndarray:
+    """Return the body with the holes of each slice filled; where the image cuts it, its border closes the hole."""
+    from scipy import ndimage
+
+    wall = np.zeros(body.shape, dtype=bool)
+    wall[:, (0, -1)] = wall[:, :, (0, -1)] = True
+    wall &= ~outside & ~body
+    return np.stack([ndimage.binary_fill_holes(plane) for plane in body | wall]) & ~wall
 
 
 def _outer_air(coarse: np.ndarray, *, air: np.ndarray, pieces: np.ndarray, count: int, border: np.ndarray) -> list[int]:
@@ -158,8 +179,12 @@ def _lung_pieces(inner_air: np.ndarray, coarse: np.ndarray, *, voxel_ml: float) 
     index = np.arange(1, count + 1)
     volumes_ml = np.asarray(ndimage.sum_labels(inner_air, labels, index)) * voxel_ml
     medians = np.asarray(ndimage.median(coarse, labels, index))
-    largest_ml = volumes_ml.max()
-    keep = [n for n in index if volumes_ml[n - 1] >= max(15.0, 0.01 * largest_ml) and medians[n - 1] > -975.0]
+    # Noise makes connected pieces as well, but they are lace.
+    inner_ml = (
+        np.asarray(ndimage.sum_labels(ndimage.binary_erosion(inner_air, border_value=1), labels, index)) * voxel_ml
+    )
+    large = volumes_ml >= max(15.0, 0.01 * volumes_ml.max())
+    keep = index[large & (medians > -975.0) & (inner_ml > 0.03 * volumes_ml)]
     return np.isin(labels, keep)
 
 
@@ -167,19 +192,29 @@ def _box(
     lungs: np.ndarray, *, inside: np.ndarray, axes: tuple[AxisGrid, ...], aerated_ml: float
 ) -> tuple[tuple[float, float], ...]:
     """Return the region that holds both lungs, air-filled or not, in mm per axis."""
-    little = aerated_ml < LITTLE_LUNG_ML
-    body = inside if little else inside & lungs.any(axis=(1, 2))[:, None, None]
+    in_lung_slices = inside & lungs.any(axis=(1, 2), keepdims=True)
     extents = []
     for axis, grid in enumerate(axes):
-        body_first, body_last = _range(body, axis)
-        first, last = (body_first, body_last) if little else _range(lungs, axis)
-        if axis == 2 and not little:
-            # A lung without air is where the other one is, mirrored about the middle of the body.
-            mirrored = (body_first + body_last - last, body_first + body_last - first)
-            first, last = max(body_first, min(first, mirrored[0])), min(body_last, max(last, mirrored[1]))
-        centers = grid.centers_mm
-        extents.append((float(centers[first]) - BOX_MARGIN_MM, float(centers[last]) + BOX_MARGIN_MM))
+        # Along k the body may end anywhere above and below the lungs; across it, arms elsewhere do not count.
+        first, last = _range(inside if axis == 0 or aerated_ml < LITTLE_LUNG_ML else in_lung_slices, axis)
+        lower_mm, upper_mm = float(grid.centers_mm[first]), float(grid.centers_mm[last])
+        if aerated_ml >= LITTLE_LUNG_ML and not (axis == 2 and _one_sided(lungs, first=first, last=last)):
+            below_mm, above_mm = BOX_MARGINS_MM[axis]
+            first, last = _range(lungs, axis)
+            lower_mm = max(lower_mm, float(grid.centers_mm[first]) - below_mm)
+            upper_mm = min(upper_mm, float(grid.centers_mm[last]) + above_mm)
+        extents.append((lower_mm - grid.step_mm / 2.0, upper_mm + grid.step_mm / 2.0))
     return tuple(extents)
+
+
+def _one_sided(lungs: np.ndarray, *, first: int, last: int) -> bool:
+    """Tell whether a lung may be without air, given the range of the body along i."""
+    per_column = lungs.sum(axis=(0, 1))
+    middle = (first + last + 1) // 2
+    right, left = int(per_column[:middle].sum()), int(per_column[middle:].sum())
+    lung_first, lung_last = _range(lungs, 2)
+    is_narrow = lung_last - lung_first < NARROW_SHARE * (last - first)
+    return is_narrow or min(right, left) < ONE_SIDED_SHARE * max(right, left)
 
 
 def _pieces(air: np.ndarray) -> tuple[np.ndarray, int]:

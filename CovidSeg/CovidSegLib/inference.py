@@ -7,11 +7,14 @@ precision and the device, and steps down the ladder when memory runs out.
 
 from __future__ import annotations
 
+import math
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .allocator import freed_memory_kept
 from .device import gains_from_bfloat16
 from .errors import DeviceError
 from .network import SIZE_MULTIPLE
@@ -25,24 +28,37 @@ MODES = ("accurate", "fast")
 
 @dataclass(frozen=True)
 class Tiling:
-    """Size of the patches along k, j, i and the share by which neighbours overlap (METHOD section 4)."""
+    """Size of the patches along k, j, i and the share by which neighbours overlap (METHOD section 4).
+
+    Attributes:
+        patch_kji: Size of the patches, the largest if they are even.
+        overlap: Share of a patch that its neighbour covers as well.
+        even: Whether patches shrink until no fewer would cover the image; without, the last patch is shifted
+            back to end at the border, and may repeat most of its neighbour.
+    """
 
     patch_kji: tuple[int, int, int]
     overlap: float
+    even: bool = False
 
     def fitted_to(self, shape_kji: tuple[int, ...]) -> Tiling:
         """Return the tiling with patches no larger than the image, rounded up to what the network takes."""
-        fitted = tuple(
-            min(patch, -(-size // SIZE_MULTIPLE) * SIZE_MULTIPLE)
-            for patch, size in zip(self.patch_kji, shape_kji, strict=True)
-        )
-        return Tiling(fitted, self.overlap)  # type: ignore[arg-type]
+        fitted = (self._fitted(patch, size) for patch, size in zip(self.patch_kji, shape_kji, strict=True))
+        return Tiling(tuple(fitted), self.overlap)  # type: ignore[arg-type]
+
+    def _fitted(self, patch: int, size: int) -> int:
+        """Return the patch's size along an axis of the image."""
+        if self.even:
+            # n patches cover n - (n - 1) * overlap patches' lengths.
+            count = max(1, math.ceil((size / patch - self.overlap) / (1.0 - self.overlap)))
+            size = math.ceil(size / (count - (count - 1) * self.overlap))
+        return min(patch, math.ceil(size / SIZE_MULTIPLE) * SIZE_MULTIPLE)
 
 
 #: The paper's patches, half overlapping.
 ACCURATE = Tiling(patch_kji=(80, 160, 160), overlap=0.5)
 #: One tile holds most chests whole: less repeated work, and the network sees more around each voxel.
-FAST = Tiling(patch_kji=(128, 176, 224), overlap=0.125)
+FAST = Tiling(patch_kji=(128, 192, 256), overlap=0.125, even=True)
 TILINGS = {"accurate": ACCURATE, "fast": FAST}
 
 
@@ -91,8 +107,39 @@ def predict(
     """
     import torch
 
+    try:
+        return _climb_down(ladder(device, tiling=TILINGS[mode]), image_kji, network=network, reporter=reporter)
+    finally:
+        # The network is kept for the next case; the GPU's memory is not.
+        network.to("cpu")
+        if device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
+
+def ladder(device: str, *, tiling: Tiling) -> list[Rung]:
+    """Return the ways to run, best first: GPU, GPU summed up on the CPU, CPU, CPU with small patches."""
+    small = Tiling(patch_kji=(48, 112, 112), overlap=min(tiling.overlap, 0.25))
+    cpu = [Rung("cpu", "cpu", tiling), Rung("cpu", "cpu", small)]
+    return cpu if device == "cpu" else [Rung(device, device, tiling), Rung(device, "cpu", ACCURATE), *cpu]
+
+
+def patch_count(shape_kji: tuple[int, ...], *, tiling: Tiling) -> int:
+    """Return how many patches `sliding_window_inference` cuts from an image of this shape."""
+    from monai.data.utils import dense_patch_slices
+    from monai.inferers.utils import _get_scan_interval
+
+    size = tuple(max(s, p) for s, p in zip(shape_kji, tiling.patch_kji, strict=True))
+    interval = _get_scan_interval(size, tiling.patch_kji, 3, [tiling.overlap] * 3)
+    return len(dense_patch_slices(size, tiling.patch_kji, interval, return_slice=False))
+
+
+def _climb_down(
+    rungs: list[Rung], image_kji: np.ndarray, *, network: torch.nn.Module, reporter: Reporter
+) -> Prediction:
+    """Return the prediction of the first rung whose memory suffices."""
+    import torch
+
     messages: list[str] = []
-    rungs = ladder(device, tiling=TILINGS[mode])
     for rung, below in zip(rungs, [*rungs[1:], None], strict=True):
         try:
             probabilities = _predict_on(rung, image_kji, network=network, reporter=reporter)
@@ -113,21 +160,25 @@ def predict(
     raise AssertionError("unreachable: the last rung returns or raises")
 
 
-def ladder(device: str, *, tiling: Tiling) -> list[Rung]:
-    """Return the ways to run, best first: GPU, GPU summed up on the CPU, CPU, CPU with small patches."""
-    small = Tiling(patch_kji=(48, 112, 112), overlap=min(tiling.overlap, 0.25))
-    cpu = [Rung("cpu", "cpu", tiling), Rung("cpu", "cpu", small)]
-    return cpu if device == "cpu" else [Rung(device, device, tiling), Rung(device, "cpu", ACCURATE), *cpu]
+class PatchPredictor:
+    """The network as the sliding window calls it: a patch in, the classes' probabilities out."""
 
+    def __init__(self, network: torch.nn.Module, *, device: str) -> None:
+        """Move the network to the device, in evaluation mode and the memory format that is fastest."""
+        import torch
 
-def patch_count(shape_kji: tuple[int, ...], *, tiling: Tiling) -> int:
-    """Return how many patches `sliding_window_inference` cuts from an image of this shape."""
-    from monai.data.utils import dense_patch_slices
-    from monai.inferers.utils import _get_scan_interval
+        self.network = network.to(torch.device(device), memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
+        self.kind = device.partition(":")[0]
+        self.in_bfloat16 = gains_from_bfloat16(device)
 
-    size = tuple(max(s, p) for s, p in zip(shape_kji, tiling.patch_kji, strict=True))
-    interval = _get_scan_interval(size, tiling.patch_kji, 3, [tiling.overlap] * 3)
-    return len(dense_patch_slices(size, tiling.patch_kji, interval, return_slice=False))
+    def __call__(self, patch: torch.Tensor) -> torch.Tensor:
+        """Return the softmax (batch, classes, k, j, i), float32, of a patch (batch, 1, k, j, i) on the device."""
+        import torch
+
+        patch = patch.contiguous(memory_format=torch.channels_last_3d)
+        with torch.autocast(self.kind, dtype=torch.bfloat16, enabled=self.in_bfloat16):
+            logits = self.network(patch)
+        return torch.softmax(logits.float(), dim=1)
 
 
 def _predict_on(rung: Rung, image_kji: np.ndarray, *, network: torch.nn.Module, reporter: Reporter) -> np.ndarray:
@@ -137,18 +188,15 @@ def _predict_on(rung: Rung, image_kji: np.ndarray, *, network: torch.nn.Module, 
     tiling = rung.tiling.fitted_to(image_kji.shape)
     total, done = patch_count(image_kji.shape, tiling=tiling), 0
     device = torch.device(rung.device)
-    network = network.to(device, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
+    predictor = PatchPredictor(network, device=rung.device)
 
     def patch_probabilities(patch: torch.Tensor) -> torch.Tensor:
         nonlocal done
         reporter.tell("network", done, total)
-        patch = patch.contiguous(memory_format=torch.channels_last_3d)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=gains_from_bfloat16(rung.device)):
-            logits = network(patch)
         done += 1
-        return torch.softmax(logits.float(), dim=1)
+        return predictor(patch)
 
-    with torch.inference_mode():
+    with torch.inference_mode(), freed_memory_kept() if rung.device == "cpu" else nullcontext():
         summed = sliding_window_inference(
             torch.from_numpy(image_kji)[None, None].to(rung.sum_on),
             roi_size=tiling.patch_kji,
@@ -164,12 +212,16 @@ def _predict_on(rung: Rung, image_kji: np.ndarray, *, network: torch.nn.Module, 
         return np.asarray(summed[0].cpu().numpy())  # type: ignore[index, union-attr]
 
 
-def _reason_to_step_down(error: Any, rung: Rung) -> str | None:
+#: How torch, oneDNN, cuDNN and cuBLAS say that memory ran out, where it is not an OutOfMemoryError.
+_OUT_OF_MEMORY_TEXTS = ("DefaultCPUAllocator", "out of memory", "_STATUS_ALLOC_FAILED", "could not allocate")
+
+
+def _reason_to_step_down(error: Exception, rung: Rung) -> str | None:
     """Return why a smaller way of running may help, None if the error is of another kind."""
     import torch
 
     text = str(error)
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator: can't allocate memory" in text:
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(part in text for part in _OUT_OF_MEMORY_TEXTS):
         return f"out of memory on {rung}"
     # mps lacks some 3D operations: torch says so with these two kinds of error.
     if rung.device.startswith("mps") and (isinstance(error, NotImplementedError) or "MPS" in text):

@@ -32,7 +32,6 @@ from .scene_volume import check_volume, geometry_of, ijk_to_ras, volume_from_nod
 
 if TYPE_CHECKING:
     from .bundle import Bundle
-    from .geometry import Geometry
     from .pipeline import SegmentationResult
     from .progress import Progress
     from .quantify import Quantities

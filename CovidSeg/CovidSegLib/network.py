@@ -46,7 +46,9 @@ class NetworkConfig:
             raise ModelError(f"network configuration: unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
         config = cls(**values)
         if config.architecture != "unet3d" or config.width < 1 or config.classes < 2:
-            raise ModelError(f"network configuration {values}: this version runs 'unet3d' with at least one filter and two classes")
+            raise ModelError(
+                f"network configuration {values}: this version runs 'unet3d' with at least one filter and two classes"
+            )
         return config
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,11 +86,13 @@ def _unet3d_class() -> type:
             super().__init__()
             filters = [config.width * 2**level for level in range(DEPTH + 1)]
             self.down = nn.ModuleList(
-                double_convolution(1 if level == 0 else filters[level - 1], filters[level]) for level in range(DEPTH + 1)
+                double_convolution(1 if level == 0 else filters[level - 1], filters[level])
+                for level in range(DEPTH + 1)
             )
             self.pool = nn.MaxPool3d(2)
             self.expand = nn.ModuleList(
-                nn.ConvTranspose3d(filters[level + 1], filters[level], kernel_size=2, stride=2) for level in range(DEPTH)
+                nn.ConvTranspose3d(filters[level + 1], filters[level], kernel_size=2, stride=2)
+                for level in range(DEPTH)
             )
             self.up = nn.ModuleList(double_convolution(2 * filters[level], filters[level]) for level in range(DEPTH))
             self.head = nn.Conv3d(filters[0], config.classes, kernel_size=1)
@@ -105,7 +109,7 @@ def _unet3d_class() -> type:
                 x = self.pool(x)
             x = self.down[DEPTH](x)
             for level in reversed(range(DEPTH)):
-                x = self.up[level](torch.cat([self.expand[level](x), skips[level]], dim=1))
+                x = self.up[level](torch.cat([self.expand[level](x), skips.pop()], dim=1))
             return self.head(x)  # type: ignore[no-any-return]
 
     return UNet3D

@@ -114,7 +114,7 @@ def segment(
         labels = make_consistent(
             prediction.probabilities,
             inside_kji=network_input.inside_kji,
-            voxel_ml=network_input.voxel_ml,
+            spacing_kji_mm=network_input.spacing_kji_mm,
             recipe=bundle.postprocessing,
         )
         if not labels.any():
@@ -153,5 +153,6 @@ def _view_warnings(network_input: NetworkInput) -> tuple[str, ...]:
     if not network_input.chest.touches_side:
         return ()
     return (
-        "The lungs reach the border of the image: the field of view is cropped, volumes and POI cover only what is shown.",
+        "The lungs reach the border of the image: the field of view is cropped, "
+        "volumes and POI cover only what is shown.",
     )

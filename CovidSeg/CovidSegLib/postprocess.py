@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .labels import Label
+from .sides import settle_sides
 
 BACKGROUND, LEFT, RIGHT, INFECTION = (int(label) for label in Label)
 
@@ -37,20 +38,27 @@ class PostprocessingRecipe:
 
 
 def make_consistent(
-    probabilities: np.ndarray, *, inside_kji: np.ndarray, voxel_ml: float, recipe: PostprocessingRecipe
+    probabilities: np.ndarray,
+    *,
+    inside_kji: np.ndarray,
+    spacing_kji_mm: tuple[float, float, float],
+    recipe: PostprocessingRecipe,
 ) -> np.ndarray:
     """Return the labels (k, j, i) uint8 after correcting `probabilities` in place.
 
     Args:
         probabilities: (4, k, j, i) float32; corrected in place so that their argmax is the result.
         inside_kji: (k, j, i) bool, the patient.
-        voxel_ml: Volume of a voxel.
+        spacing_kji_mm: Voxel spacing.
         recipe: Sizes of pieces to drop.
     """
+    voxel_ml = float(np.prod(spacing_kji_mm)) / 1000.0
     _set_background(probabilities, ~inside_kji)
     labels = probabilities.argmax(axis=0).astype(np.uint8)
     _drop_lung_pieces(probabilities, labels, voxel_ml=voxel_ml, recipe=recipe)
-    _settle_sides(probabilities, labels)
+    settle_sides(probabilities, labels, spacing_kji_mm=spacing_kji_mm)
+    # Two sides' probabilities put together may outweigh another class now.
+    labels = probabilities.argmax(axis=0).astype(np.uint8)
     _drop_infection_islands(probabilities, labels, voxel_ml=voxel_ml, recipe=recipe)
     return labels
 
@@ -83,29 +91,6 @@ def _drop_lung_pieces(
     labels[where] = BACKGROUND
 
 
-def _settle_sides(probabilities: np.ndarray, labels: np.ndarray) -> None:
-    """Give islands of one lung that lie in the other one to that other lung."""
-    from scipy import ndimage
-
-    pieces: dict[int, np.ndarray] = {}
-    largest: dict[int, int] = {}
-    for side in (LEFT, RIGHT):
-        pieces[side], count = ndimage.label(labels == side)
-        if count == 0:
-            return
-        largest[side] = 1 + int(np.argmax(np.bincount(pieces[side].ravel())[1:]))
-    away = {side: ndimage.distance_transform_edt(pieces[side] != largest[side]) for side in (LEFT, RIGHT)}
-    for side, other in ((LEFT, RIGHT), (RIGHT, LEFT)):
-        index = np.arange(1, int(pieces[side].max()) + 1)
-        to_own = np.asarray(ndimage.minimum(away[side], pieces[side], index))
-        to_other = np.asarray(ndimage.minimum(away[other], pieces[side], index))
-        misplaced = np.concatenate([[False], (to_other < to_own) & (index != largest[side])])
-        where = misplaced[pieces[side]]
-        probabilities[other, where] += probabilities[side, where]
-        probabilities[side, where] = 0.0
-        labels[where] = other
-
-
 def _drop_infection_islands(
     probabilities: np.ndarray, labels: np.ndarray, *, voxel_ml: float, recipe: PostprocessingRecipe
 ) -> None:
@@ -116,6 +101,12 @@ def _drop_infection_islands(
     sizes = np.bincount(pieces.ravel(), minlength=count + 1).astype(float) * voxel_ml
     small = sizes < recipe.min_infection_ml
     small[0] = False
-    where = small[pieces]
-    probabilities[INFECTION, where] = 0.0
-    labels[where] = probabilities[:, where].argmax(axis=0)
+    if not small.any():
+        return
+    index = np.flatnonzero(small)
+    left, right = (np.asarray(ndimage.sum_labels(probabilities[side], pieces, index)) for side in (LEFT, RIGHT))
+    for side, chosen in ((LEFT, index[left >= right]), (RIGHT, index[left < right])):
+        where = np.isin(pieces, chosen)
+        probabilities[side, where] += probabilities[INFECTION, where] + probabilities[BACKGROUND, where]
+        probabilities[INFECTION, where] = probabilities[BACKGROUND, where] = 0.0
+        labels[where] = probabilities[:, where].argmax(axis=0)

@@ -46,10 +46,10 @@ class PreprocessingRecipe:
             raise ModelError(f"preprocessing recipe: unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
         plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         recipe = cls(**plain)
-        if min(recipe.spacing_ijk_mm) <= 0 or recipe.window_hu[0] >= recipe.window_hu[1]:
-            raise ModelError(
-                "preprocessing recipe: spacings must be positive and the window's lower end below its upper"
-            )
+        if len(recipe.spacing_ijk_mm) != 3 or min(recipe.spacing_ijk_mm) <= 0 or len(recipe.window_hu) != 2:
+            raise ModelError("preprocessing recipe: three positive spacings and both ends of the window are needed")
+        if recipe.window_hu[0] >= recipe.window_hu[1]:
+            raise ModelError("preprocessing recipe: the window's lower end must lie below its upper")
         return recipe
 
     def to_dict(self) -> dict[str, Any]:
@@ -76,6 +76,11 @@ class NetworkInput:
     orientation: Orientation
     inside_kji: np.ndarray
     chest: Chest
+
+    @property
+    def spacing_kji_mm(self) -> tuple[float, float, float]:
+        """Voxel spacing of `image_kji`."""
+        return (self.axes[0].step_mm, self.axes[1].step_mm, self.axes[2].step_mm)
 
     @property
     def voxel_ml(self) -> float:

@@ -18,4 +18,6 @@ def resource_path(*parts: str) -> Path:
         candidate = root.joinpath(*parts)
         if candidate.exists():
             return candidate
-    raise ModelError(f"CovidSeg's resource '{'/'.join(parts)}' is missing: the installation is incomplete, install it again.")
+    raise ModelError(
+        f"CovidSeg's resource '{'/'.join(parts)}' is missing: the installation is incomplete, install it again."
+    )

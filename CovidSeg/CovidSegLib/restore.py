@@ -8,7 +8,7 @@ from .geometry import Geometry
 from .labels import Label
 from .preprocess import NetworkInput
 from .progress import Reporter
-from .resample import AxisGrid, axis_weights
+from .resample import axis_weights
 
 #: Slices between two reports of progress.
 REPORT_EVERY = 32

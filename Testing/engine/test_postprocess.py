@@ -1,0 +1,189 @@
+"""Anatomical consistency: sides settled, pieces that are no lung dropped, probabilities and labels in step."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from CovidSegLib.labels import Label
+from CovidSegLib.postprocess import PostprocessingRecipe, make_consistent
+from helpers_phantom import small_phantom
+
+BACKGROUND, LEFT, RIGHT, INFECTION = (int(label) for label in Label)
+SPACING_KJI_MM = (5.0, 4.0, 4.0)
+VOXEL_ML = 0.08
+
+
+def probabilities_of(labels: np.ndarray, *, certainty: float = 0.7) -> np.ndarray:
+    """Return (4, k, j, i) float32 probabilities whose argmax is `labels`."""
+    found = np.full((4, *labels.shape), (1 - certainty) / 3, np.float32)
+    np.put_along_axis(found, labels[None].astype(np.int64), certainty, axis=0)
+    return found
+
+
+def consistent(
+    labels: np.ndarray, *, inside: np.ndarray | None = None, recipe: PostprocessingRecipe | None = None
+) -> np.ndarray:
+    """Return the labels after correction, having checked that the probabilities say the same."""
+    probabilities = probabilities_of(labels)
+    found = make_consistent(
+        probabilities,
+        inside_kji=np.ones(labels.shape, bool) if inside is None else inside,
+        spacing_kji_mm=SPACING_KJI_MM,
+        recipe=recipe or PostprocessingRecipe(),
+    )
+    assert found.dtype == np.uint8
+    assert np.array_equal(probabilities.argmax(axis=0), found)
+    assert probabilities.min() >= 0.0 and np.allclose(probabilities.sum(axis=0), 1.0, atol=1e-5)
+    return found
+
+
+def two_lungs() -> np.ndarray:
+    """Return (40, 40, 60) labels: right lung at low i, left lung at high i, each of 12 x 20 x 30 voxels or 576 ml."""
+    labels = np.zeros((40, 40, 60), np.uint8)
+    labels[5:35, 10:30, 8:20] = RIGHT
+    labels[5:35, 10:30, 40:52] = LEFT
+    return labels
+
+
+def test_consistent_labels_stay_as_they_are() -> None:
+    labels = two_lungs()
+    labels[10:20, 15:25, 42:50] = INFECTION
+    assert np.array_equal(consistent(labels), labels)
+
+
+def test_phantom_stays_as_it_is() -> None:
+    phantom = small_phantom(3, infection=20.0)
+    found = consistent(phantom.labelmap_kji)
+    same = found == phantom.labelmap_kji
+    # Small islands of infection may become healthy lung; nothing else may change.
+    assert np.all((phantom.labelmap_kji[~same] == INFECTION) & np.isin(found[~same], (LEFT, RIGHT)))
+    assert same.mean() > 0.999
+
+
+@pytest.mark.parametrize(("lung", "wrong", "columns"), [(RIGHT, LEFT, slice(8, 20)), (LEFT, RIGHT, slice(40, 52))])
+def test_island_of_the_wrong_side_takes_the_side_of_its_lung(lung: int, wrong: int, columns: slice) -> None:
+    labels = two_lungs()
+    labels[8:16, 14:24, columns][:, :, 2:9] = wrong
+    assert np.array_equal(consistent(labels), two_lungs())
+    assert np.count_nonzero(labels == wrong) > np.count_nonzero(two_lungs() == wrong)
+
+
+def test_lungs_that_touch_keep_their_sides() -> None:
+    labels = two_lungs()
+    labels[18:22, 10:13, 20:30] = RIGHT
+    labels[18:22, 10:13, 30:40] = LEFT
+    assert np.array_equal(consistent(labels), labels)
+
+
+def test_both_lungs_given_to_one_side_are_told_apart_by_their_place() -> None:
+    labels = two_lungs()
+    labels[labels == LEFT] = RIGHT
+    assert np.array_equal(consistent(labels), two_lungs())
+
+
+def test_infection_keeps_its_label_where_the_side_of_its_lung_changes() -> None:
+    labels = two_lungs()
+    labels[8:20, 12:28, 8:20] = LEFT
+    labels[10:16, 15:25, 10:18] = INFECTION
+    expected = two_lungs()
+    expected[10:16, 15:25, 10:18] = INFECTION
+    assert np.array_equal(consistent(labels), expected)
+
+
+@pytest.mark.parametrize("side", [LEFT, RIGHT])
+def test_single_lung_keeps_its_side(side: int) -> None:
+    labels = np.where(two_lungs() == side, side, BACKGROUND).astype(np.uint8)
+    assert np.array_equal(consistent(labels), labels)
+
+
+@pytest.mark.parametrize("missing", ["left", "right"])
+@pytest.mark.parametrize("seed", [3, 7, 11])
+def test_single_lung_of_a_phantom_is_not_split_into_two_sides(seed: int, missing: str) -> None:
+    phantom = small_phantom(seed, missing_lung=missing, infection=30.0)
+    found = consistent(phantom.labelmap_kji)
+    gone = LEFT if missing == "left" else RIGHT
+    assert not (found == gone).any()
+    assert np.mean((found > 0) == (phantom.labelmap_kji > 0)) > 0.9999
+
+
+def test_single_lung_with_a_waist_is_not_split_into_two_sides() -> None:
+    labels = np.zeros((40, 40, 60), np.uint8)
+    labels[5:17, 10:30, 8:22] = labels[23:35, 10:30, 8:22] = RIGHT
+    labels[17:23, 17:20, 13:16] = RIGHT
+    assert np.array_equal(consistent(labels), labels)
+
+
+def test_bowel_gas_and_specks_are_dropped() -> None:
+    labels = two_lungs()
+    labels[37:39, 20:26, 28:36] = LEFT  # 7.7 ml
+    labels[1, 2:4, 2:4] = RIGHT
+    labels[1, 35, 50] = INFECTION
+    assert np.array_equal(consistent(labels), two_lungs())
+
+
+def test_small_pieces_are_measured_against_the_largest_lung() -> None:
+    labels = two_lungs()
+    labels[37:40, 18:30, 32:38] = LEFT  # 17 ml
+    assert np.array_equal(consistent(labels), labels)
+    strict = PostprocessingRecipe(min_lung_piece_share=0.05)
+    assert np.array_equal(consistent(labels, recipe=strict), two_lungs())
+
+
+def test_infection_that_touches_no_lung_is_dropped_unless_it_may_be_a_whole_lung() -> None:
+    labels = two_lungs()
+    labels[2:38, 32:36, 25:33] = INFECTION  # 92 ml, 16 % of a lung
+    assert np.array_equal(consistent(labels), two_lungs())
+    solid = two_lungs()
+    solid[solid == LEFT] = INFECTION
+    assert np.array_equal(consistent(solid), solid)
+
+
+def test_lung_and_infection_outside_the_patient_are_dropped() -> None:
+    labels = two_lungs()
+    labels[5:35, 10:30, 52:58] = LEFT
+    labels[10:20, 10:20, 55:58] = INFECTION
+    inside = np.ones(labels.shape, bool)
+    inside[:, :, 52:] = False
+    assert np.array_equal(consistent(labels, inside=inside), two_lungs())
+
+
+def test_speck_of_infection_becomes_the_lung_around_it() -> None:
+    labels = two_lungs()
+    labels[20, 20, 45] = labels[20, 20, 12] = INFECTION
+    recipe = PostprocessingRecipe(min_infection_ml=0.1)
+    assert np.array_equal(consistent(labels, recipe=recipe), two_lungs())
+    kept = PostprocessingRecipe(min_infection_ml=0.05)
+    assert np.array_equal(consistent(labels, recipe=kept), labels)
+
+
+def test_speck_of_infection_leaves_no_hole_if_background_comes_second() -> None:
+    labels = two_lungs()
+    labels[20, 20, 45] = INFECTION
+    probabilities = probabilities_of(labels)
+    probabilities[:, 20, 20, 45] = (0.35, 0.15, 0.05, 0.45)
+    found = make_consistent(
+        probabilities,
+        inside_kji=np.ones(labels.shape, bool),
+        spacing_kji_mm=SPACING_KJI_MM,
+        recipe=PostprocessingRecipe(min_infection_ml=0.1),
+    )
+    assert np.array_equal(found, two_lungs())
+    assert np.array_equal(probabilities.argmax(axis=0), found)
+
+
+@pytest.mark.parametrize("label", [BACKGROUND, INFECTION])
+def test_labels_without_lung_become_or_stay_empty_or_whole(label: int) -> None:
+    labels = np.full((8, 9, 10), label, np.uint8)
+    found = consistent(labels)
+    assert np.array_equal(found, labels)
+
+
+def test_nothing_inside_gives_nothing() -> None:
+    labels = two_lungs()
+    assert not consistent(labels, inside=np.zeros(labels.shape, bool)).any()
+
+
+def test_unknown_key_of_a_recipe_is_refused() -> None:
+    assert PostprocessingRecipe.from_dict({"min_infection_ml": 1.0}).min_infection_ml == 1.0
+    with pytest.raises(TypeError, match="min_vessel_ml"):
+        PostprocessingRecipe.from_dict({"min_vessel_ml": 1.0})
