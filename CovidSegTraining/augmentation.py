@@ -21,14 +21,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AugmentationRecipe:
-    """Ranges and probabilities; angles in degrees, intensities in HU."""
+    """Ranges and probabilities; angles in degrees, intensities in HU.
 
+    Attributes:
+        spatial_probability: Of a rotation with scale.
+        scale: Range of the common scale; `anisotropy` is how far each axis may differ from it (logarithm).
+        intensity_probability: Of a gain about air and an offset.
+    """
+
+    spatial_probability: float = 0.8
     rotation_deg: float = 12.0
     scale: tuple[float, float] = (0.8, 1.25)
+    anisotropy: float = 0.08
     elastic_mm: float = 4.0
     elastic_probability: float = 0.3
     noise_hu: float = 90.0
     noise_probability: float = 0.35
+    intensity_probability: float = 0.6
     offset_hu: float = 35.0
     gain: tuple[float, float] = (0.92, 1.08)
     blur_probability: float = 0.2
@@ -68,7 +77,7 @@ def sample_patch(
     from torch.nn import functional
 
     device = hu.device
-    matrix = _random_matrix(recipe, rng) if rng.random() < 0.8 else np.eye(3)
+    matrix = _random_matrix(recipe, rng) if rng.random() < recipe.spatial_probability else np.eye(3)
     spacing = np.asarray(spacing_kji_mm)
     to_voxels = torch.from_numpy((matrix / spacing[:, None] * spacing[None, :]).astype(np.float32)).to(device)
     lines = [torch.arange(n, dtype=torch.float32, device=device) - (n - 1) / 2.0 for n in patch_kji]
@@ -117,7 +126,7 @@ def degrade(
         generator = torch.Generator(device=x.device).manual_seed(int(rng.integers(2**31)))
         noise = torch.randn(x.shape, generator=generator, device=x.device) * float(rng.uniform(0, recipe.noise_hu))
         x = x + (_blur(noise, sigma=0.6) * 1.8 if rng.random() < 0.4 else noise)
-    if rng.random() < 0.6:
+    if rng.random() < recipe.intensity_probability:
         x = (x + 1000.0) * float(rng.uniform(*recipe.gain)) - 1000.0 + float(rng.uniform(-1, 1)) * recipe.offset_hu
     if rng.random() < recipe.export_8bit_probability:
         x = torch.round((x.clamp(-1250.0, 250.0) + 1250.0) / 1500.0 * 255.0) / 255.0 * 1500.0 - 1250.0
@@ -137,7 +146,7 @@ def _random_matrix(recipe: AugmentationRecipe, rng: np.random.Generator) -> np.n
         turn[a, b], turn[b, a] = -np.sin(angle), np.sin(angle)
         matrix = matrix @ turn
     common = np.exp(rng.uniform(np.log(recipe.scale[0]), np.log(recipe.scale[1])))
-    return np.asarray(matrix @ np.diag(common * np.exp(rng.uniform(-0.08, 0.08, size=3))))
+    return np.asarray(matrix @ np.diag(common * np.exp(rng.uniform(-recipe.anisotropy, recipe.anisotropy, size=3))))
 
 
 def _elastic(

@@ -12,18 +12,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
+from CovidSegLib.errors import InputError
 from CovidSegLib.network import NetworkConfig, build_network
 from CovidSegLib.preprocess import PreprocessingRecipe
 
 from .augmentation import AugmentationRecipe, degrade, sample_patch
+from .cache import read_case
+from .data import refuse_measured_only
 from .label_codes import Code
+from .lesions import LesionRecipe, paint_lesions
 from .losses import partial_label_loss
 
 if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
+
+#: Background darker than this is airway, bowel gas or stomach: what a network takes for lung.
+AIR_BELOW_HU = -500.0
+#: Weight of such voxels in the cross-entropy.
+AIR_WEIGHT = 4.0
 
 
 @dataclass(frozen=True)
@@ -52,12 +60,15 @@ class FitConfig:
     Attributes:
         steps: Optimisation steps; `minutes`, if given, ends the run earlier. The learning rate and
             the stages follow whichever is further on.
+        freeze_norm_from: Share of the run after which batch normalisation uses fixed statistics, as it
+            will in use; patches are too few per batch, and too different, for the two to agree by themselves.
         infection_share: Share of patches centred on an infected voxel, in cases that have some.
     """
 
-    network: NetworkConfig = NetworkConfig(width=16)
-    preprocessing: PreprocessingRecipe = PreprocessingRecipe()
-    augmentation: AugmentationRecipe = AugmentationRecipe()
+    network: NetworkConfig = field(default_factory=lambda: NetworkConfig(width=16))
+    preprocessing: PreprocessingRecipe = field(default_factory=PreprocessingRecipe)
+    augmentation: AugmentationRecipe = field(default_factory=AugmentationRecipe)
+    lesions: LesionRecipe = field(default_factory=LesionRecipe)
     stages: tuple[Stage, ...] = (Stage(0.45, (32, 96, 96), 2), Stage(1.0, (48, 112, 144), 1))
     steps: int = 100_000
     minutes: float | None = None
@@ -66,6 +77,7 @@ class FitConfig:
     warm_up: float = 0.03
     infection_share: float = 0.4
     ema_decay: float = 0.995
+    freeze_norm_from: float = 0.7
     seed: int = 0
     device: str = "cpu"
     bfloat16: bool = True
@@ -74,13 +86,18 @@ class FitConfig:
 
 
 def load_cases(folder: Path) -> list[TrainingCase]:
-    """Return the cases of a cache folder written by `prepare`."""
+    """Return the cases of a cache folder written by `prepare`.
+
+    Raises:
+        InputError: There are none, one is damaged, or one is measured only.
+    """
     cases = []
     for path in sorted(folder.glob("*.npz")):
-        with np.load(path) as data:
-            cases.append(TrainingCase(path.stem, data["hu"], data["codes"], float(data["weight"])))
+        refuse_measured_only(Path(path.name))
+        cached = read_case(path)
+        cases.append(TrainingCase(path.stem, cached.hu_kji, cached.codes_kji, cached.weight))
     if not cases:
-        raise FileNotFoundError(f"no prepared cases in {folder}: run 'covidseg-train prepare' first")
+        raise InputError(f"no prepared cases in {folder}: run 'covidseg-train prepare' first")
     return cases
 
 
@@ -105,9 +122,10 @@ class Fit:
         self.hu = [torch.from_numpy(c.hu_kji.astype(np.float32)).to(self.device) for c in cases]
         self.codes = [torch.from_numpy(c.codes_kji).to(self.device) for c in cases]
         self.infected = [np.argwhere(c.codes_kji == Code.INFECTION) for c in cases]
-        self.anywhere = [_worthwhile_centers(c.codes_kji) for c in cases]
+        self.anywhere = [_worthwhile_centers(c.codes_kji, hu_kji=c.hu_kji) for c in cases]
         self.weights = np.array([c.weight for c in cases]) / sum(c.weight for c in cases)
         self.step, self.skipped, self.elapsed_s = 0, 0, 0.0
+        self.norm_frozen = False
         self._resume()
 
     def run(self) -> None:
@@ -123,6 +141,18 @@ class Fit:
                 self._log(progress, losses)
                 losses = []
         self.save()
+
+    def start_from(self, state: dict[str, torch.Tensor]) -> None:
+        """Begin with weights of another run instead of random ones; a resumed run keeps its own.
+
+        Raises:
+            RuntimeError: The weights are of another network.
+        """
+        if self.step == 0:
+            # Weights exported to a bundle lack the counters of batches.
+            complete = {**self.network.state_dict(), **state}
+            self.network.load_state_dict(complete)
+            self.average.load_state_dict(complete)
 
     def progress(self) -> float:
         """Return how much of the budget is used, 0 to 1."""
@@ -141,6 +171,7 @@ class Fit:
         import torch
 
         recipe, outside_hu = self.config.preprocessing, self.config.preprocessing.outside_hu
+        spacing_kji_mm = (recipe.spacing_ijk_mm[2], recipe.spacing_ijk_mm[1], recipe.spacing_ijk_mm[0])
         images, labels = [], []
         for _ in range(stage.batch):
             n = int(self.rng.choice(len(self.cases), p=self.weights))
@@ -149,10 +180,13 @@ class Fit:
                 self.codes[n],
                 center_kji=self._center(n, stage.patch_kji),
                 patch_kji=stage.patch_kji,
-                spacing_kji_mm=recipe.spacing_ijk_mm[::-1],  # type: ignore[arg-type]
+                spacing_kji_mm=spacing_kji_mm,
                 recipe=self.config.augmentation,
                 outside_hu=outside_hu,
                 rng=self.rng,
+            )
+            hu, codes = paint_lesions(
+                hu, codes, spacing_kji_mm=spacing_kji_mm, recipe=self.config.lesions, rng=self.rng
             )
             hu, codes = degrade(hu, codes, recipe=self.config.augmentation, outside_hu=outside_hu, rng=self.rng)
             images.append(hu)
@@ -160,6 +194,21 @@ class Fit:
         lower, upper = recipe.window_hu
         image = (torch.stack(images).clamp(lower, upper) - (lower + upper) / 2.0) / ((upper - lower) / 2.0)
         return image[:, None].contiguous(memory_format=torch.channels_last_3d), torch.stack(labels)
+
+    def recalibrate_norm(self, stage: Stage, *, batches: int = 32) -> None:
+        """Measure the statistics of batch normalisation afresh over training patches, and keep them from now on."""
+        import torch
+
+        self.network.load_state_dict(self.average.state_dict())
+        for norm in _norms(self.network):
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean over the batches
+        self.network.train()
+        with torch.no_grad(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.bfloat16):
+            for _ in range(batches):
+                self.network(self.batch(stage)[0])
+        self.average.load_state_dict(self.network.state_dict())
+        self.norm_frozen = True
 
     def save(self) -> None:
         """Write the checkpoint and the averaged weights, each whole or not at all."""
@@ -171,6 +220,7 @@ class Fit:
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "elapsed_s": self.elapsed_s,
+            "norm_frozen": self.norm_frozen,
             "rng": self.rng.bit_generator.state,
         }
         _write_whole(self.folder / "checkpoint.pt", lambda path: torch.save(state, path))
@@ -184,13 +234,18 @@ class Fit:
         import torch
 
         stage = next(s for s in self.config.stages if progress < s.until)
+        if progress >= self.config.freeze_norm_from and not self.norm_frozen:
+            self.recalibrate_norm(stage)
         image, codes = self.batch(stage)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(progress)
         self.network.train()
+        if self.norm_frozen:
+            for norm in _norms(self.network):
+                norm.eval()
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.bfloat16):
             logits = self.network(image)
-        loss = partial_label_loss(logits, codes)
+        loss = partial_label_loss(logits, codes, voxel_weights=self._voxel_weights(image[:, 0], codes))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
@@ -202,6 +257,12 @@ class Fit:
         self.optimizer.step()
         self._update_average()
         return float(loss.detach())
+
+    def _voxel_weights(self, image: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        """Return the weights (batch, k, j, i) of the cross-entropy: more for air that is not lung."""
+        lower, upper = self.config.preprocessing.window_hu
+        air_below = (AIR_BELOW_HU - (lower + upper) / 2.0) / ((upper - lower) / 2.0)
+        return 1.0 + (AIR_WEIGHT - 1.0) * ((codes == int(Code.BACKGROUND)) & (image < air_below)).float()
 
     def _update_average(self) -> None:
         import torch
@@ -233,6 +294,7 @@ class Fit:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.elapsed_s = state["step"], state["elapsed_s"]
+        self.norm_frozen = state.get("norm_frozen", False)
         self.rng.bit_generator.state = state["rng"]
         log.info("continuing at step %d", self.step)
 
@@ -255,13 +317,24 @@ class Fit:
         log.info("%s", row)
 
 
-def _worthwhile_centers(codes: np.ndarray) -> np.ndarray:
-    """Return voxels around which something is known, thinned: mostly lung, some background."""
-    lung = np.argwhere((codes > 0) & (codes < Code.UNKNOWN))[::7]
-    background = np.argwhere(codes == Code.BACKGROUND)[::7]
+def _norms(network: torch.nn.Module) -> list[Any]:
+    from torch import nn
+
+    return [module for module in network.modules() if isinstance(module, nn.BatchNorm3d)]
+
+
+def _worthwhile_centers(codes_kji: np.ndarray, *, hu_kji: np.ndarray) -> np.ndarray:
+    """Return voxels around which something is to be learned: lung, air that is not lung, and other background."""
     rng = np.random.default_rng(0)
-    take = min(len(background), max(1, len(lung) // 2))
-    return np.concatenate([lung, background[rng.choice(len(background), take, replace=False)]])
+    background = codes_kji == Code.BACKGROUND
+    air = background & (hu_kji < AIR_BELOW_HU)
+    lung = np.argwhere((codes_kji != Code.BACKGROUND) & (codes_kji < Code.UNKNOWN))[::7]
+    groups = [lung]
+    for mask, share in ((air, 0.35), (background & ~air, 0.4)):
+        voxels = np.argwhere(mask)
+        take = min(len(voxels), max(1, int(share * len(lung))))
+        groups.append(voxels[rng.choice(len(voxels), take, replace=False)] if take else voxels)
+    return np.concatenate(groups)
 
 
 def _write_whole(path: Path, write: Any) -> None:

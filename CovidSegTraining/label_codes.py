@@ -10,7 +10,6 @@ from __future__ import annotations
 from enum import IntEnum
 
 import numpy as np
-
 from CovidSegLib.labels import Label
 
 

@@ -13,7 +13,7 @@ CLASSES = 4
 
 
 def partial_label_loss(
-    logits: torch.Tensor, codes: torch.Tensor, *, class_weights: tuple[float, ...] | None = None
+    logits: torch.Tensor, codes: torch.Tensor, *, voxel_weights: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Return Tversky + cross-entropy (METHOD section 6, weight 1 each), extended to partly known labels.
 
@@ -25,7 +25,7 @@ def partial_label_loss(
     Args:
         logits: (batch, 4, k, j, i) float.
         codes: (batch, k, j, i) uint8 of `Code`.
-        class_weights: Weight of each class in the cross-entropy; default 1.
+        voxel_weights: (batch, k, j, i) weight of each voxel in the cross-entropy; default 1.
 
     Returns:
         Scalar tensor.
@@ -37,9 +37,8 @@ def partial_label_loss(
     allowed = possible[codes.long()].movedim(-1, 1)  # (batch, 4, k, j, i)
     voxel_loss = -torch.logsumexp(log_probabilities.masked_fill(~allowed, -1e4), dim=1)
     counted = (codes != int(Code.UNKNOWN)).float()
-    if class_weights is not None:
-        table = torch.tensor([*class_weights, *([1.0] * (len(Code) - CLASSES))], device=logits.device)
-        counted = counted * table[codes.long()]
+    if voxel_weights is not None:
+        counted = counted * voxel_weights
     cross_entropy = (voxel_loss * counted).sum() / counted.sum().clamp(min=1.0)
 
     known = (codes < CLASSES).unsqueeze(1)

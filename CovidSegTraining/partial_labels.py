@@ -60,13 +60,13 @@ def airway_mask(
     pixel_mm2 = spacing_kji_mm[1] * spacing_kji_mm[2]
     out = np.zeros(air.shape, dtype=bool)
     for k, plane in enumerate(air):
-        labels, count = ndimage.label(plane)
+        labels, _ = ndimage.label(plane)
         for n, box in enumerate(ndimage.find_objects(labels), start=1):
             piece = labels[box] == n
             area_mm2 = piece.sum() * pixel_mm2
             if 30.0 < area_mm2 < 900.0 and middle[k][box][piece].mean() > 0.9 and hu_kji[k][box][piece].min() < -880.0:
                 out[k][box] |= piece
-    labels, count = ndimage.label(out)
+    labels, _ = ndimage.label(out)
     heights = ndimage.find_objects(labels)
     tall = [n for n, box in enumerate(heights, start=1) if (box[0].stop - box[0].start) * spacing_kji_mm[0] > 25.0]
     return _grow(np.isin(labels, tall), 1.6, spacing_kji_mm) & (hu_kji < -300.0)

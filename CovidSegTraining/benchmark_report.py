@@ -1,0 +1,310 @@
+"""Say what the figures of a benchmark mean: tables in Markdown, and every aim met or not met."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from CovidSegLib.bundle import Bundle
+
+from .scores import REGIONS, mean
+
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Aim:
+    """A figure that should reach a bound.
+
+    Attributes:
+        text: What is measured.
+        value: The figure, of what `run_benchmark` returned; None if it was not measured.
+        first: What the first weights should reach.
+        final: What the best weights should reach; None: no more than that.
+        at_least: Whether larger is better.
+        unit: Printed after the figures.
+    """
+
+    text: str
+    value: Callable[[Figures], float | None]
+    first: float | None
+    final: float | None = None
+    at_least: bool = True
+    unit: str = ""
+
+
+def _mean_score(figures: Figures, *, group: str, region: str) -> float | None:
+    rows = [row for row in figures["cases"] if row["group"] == group]
+    if not rows:
+        return None
+    # A case that failed counts as nothing found.
+    return mean([0.0 if row["error"] else row["scores"][region]["dice"] for row in rows])
+
+
+def _poi_of_case(figures: Figures, *, name: str) -> float | None:
+    row = next((row for row in figures["cases"] if row["name"] == name), None)
+    if row is None:
+        return None
+    return math.inf if row["error"] or row["poi_percent"] is None else float(row["poi_percent"])
+
+
+def _kernels(figures: Figures, pick: Callable[[Figures], float | None]) -> float | None:
+    return None if figures["kernels"] is None else pick(figures["kernels"])
+
+
+def _worst(figures: Figures, *, kinds: tuple[str, ...], pick: Callable[[Figures], float]) -> float | None:
+    """Return the largest value over the variants of some kinds; a failed run is infinitely bad."""
+    rows = [row for row in figures["variants"] if row["kind"] in kinds]
+    return max((math.inf if row["error"] else pick(row) for row in rows), default=None)
+
+
+def _poi_move(row: Figures) -> float:
+    return math.inf if row["poi_change"] is None else abs(row["poi_change"])
+
+
+def _robustness_lungs(figures: Figures) -> float | None:
+    worst = _worst(figures, kinds=("robustness",), pick=lambda row: 1.0 - row["dice"]["lungs"])
+    return None if worst is None else 1.0 - worst
+
+
+def _side_mistakes(figures: Figures) -> float | None:
+    rows = [row for row in [*figures["cases"], *figures["variants"]] if not row["error"]]
+    return float(sum(row["sides_mistaken"] for row in rows)) if rows else None
+
+
+AIMS: tuple[Aim, ...] = (
+    Aim(
+        "lungs, Dice against the lung masks, mean", lambda f: _mean_score(f, group="lungs", region="lungs"), 0.96, 0.975
+    ),
+    Aim(
+        "kept-out cases, lungs, agreement, mean", lambda f: _mean_score(f, group="kept-out", region="lungs"), 0.95, 0.97
+    ),
+    Aim(
+        "kept-out cases, infection, agreement, mean",
+        lambda f: _mean_score(f, group="kept-out", region="infection"),
+        0.65,
+        0.78,
+    ),
+    Aim("normal001, POI", lambda f: _poi_of_case(f, name="normal001"), 0.5, 0.2, False, " %"),
+    Aim("two kernels of one scan, lungs Dice", lambda f: _kernels(f, lambda k: k["dice"]["lungs"]), 0.98),
+    Aim("two kernels of one scan, POI difference", lambda f: _kernels(f, _poi_move), 1.5, None, False, " points"),
+    Aim("left-right mistakes, all runs", _side_mistakes, 0.0, 0.0, False),
+    Aim(
+        "stored flipped or axis-swapped, largest change of POI",
+        lambda f: _worst(f, kinds=("storage",), pick=_poi_move),
+        0.2,
+        None,
+        False,
+        " points",
+    ),
+    Aim(
+        "robustness runs, largest change of POI",
+        lambda f: _worst(f, kinds=("robustness",), pick=_poi_move),
+        None,
+        2.0,
+        False,
+        " points",
+    ),
+    Aim("robustness runs, lowest lungs Dice", _robustness_lungs, None, 0.96),
+)
+
+
+def judge_aims(figures: Figures) -> list[dict[str, Any]]:
+    """Return every aim with its figure, and whether it is met (None: not measured, or no such bound)."""
+    judged = []
+    for aim in AIMS:
+        value = aim.value(figures)
+        row: dict[str, Any] = {"aim": aim.text, "value": value, "unit": aim.unit, "at_least": aim.at_least}
+        for which in ("first", "final"):
+            bound = getattr(aim, which)
+            row[which] = bound
+            row[f"{which}_met"] = (
+                None if value is None or bound is None else value >= bound if aim.at_least else value <= bound
+            )
+        judged.append(row)
+    return judged
+
+
+def complete_report(figures: Figures, *, bundle: Bundle, command: Sequence[str], mode: str) -> Figures:
+    """Return the figures with the aims, and with what ran where, when, by which command."""
+    return {
+        "bundle": bundle.to_dict(),
+        "mode": mode,
+        "command": shlex.join(command),
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": describe_machine(),
+        "aims": judge_aims(figures),
+        **figures,
+    }
+
+
+def describe_machine() -> str:
+    """Return processor, cores and threads in one line."""
+    import torch
+
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        name = names[0] if names else name
+    return f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+
+
+def to_markdown(report: Figures) -> str:
+    """Return the report as Markdown."""
+    model = report["bundle"]
+    parts = [
+        f"# Benchmark of {model['name']} {model['version']} ({model['sha256'][:12]}), mode {report['mode']}",
+        f"`{report['command']}`, {report['date']}, {report['machine']}. Research software, not for clinical use.",
+        "## Aims",
+        _aims_table(report["aims"]),
+        "## Cases",
+        _cases_text(report["cases"]),
+        _cases_table(report["cases"]),
+    ]
+    if report["kernels"] is not None:
+        k = report["kernels"]
+        parts += [
+            "## One scan in two kernels",
+            f"Lungs Dice between them {_f(k['dice']['lungs'], 4)}; POI {_f(k['soft'], 2)} % (soft), "
+            f"{_f(k['sharp'], 2)} % (sharp), difference {_f(k['poi_change'], 2)} points. "
+            "The lesion is a tumour: what is called infection here is false.",
+        ]
+    if report["variants"]:
+        parts += [
+            "## The same CT, stored or scanned otherwise",
+            "Against the run on the untouched CT, at the voxels of the changed one.",
+            _variants_table(report["variants"]),
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def write_report(report: Figures, folder: Path) -> None:
+    """Write `benchmark.json` and `benchmark.md` into a folder; undefined values are null."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(_without_nan(report), indent=2, allow_nan=False) + "\n"
+    (folder / "benchmark.json").write_text(text, encoding="utf-8")
+    (folder / "benchmark.md").write_text(to_markdown(report), encoding="utf-8")
+
+
+def _aims_table(aims: list[dict[str, Any]]) -> str:
+    rows = []
+    for aim in aims:
+        sign = ">=" if aim["at_least"] else "<="
+        bounds = [
+            "" if aim[w] is None else f"{sign} {aim[w]:g}{aim['unit']}: {_met(aim[f'{w}_met'])}"
+            for w in ("first", "final")
+        ]
+        value = "not measured" if aim["value"] is None else f"{aim['value']:.4g}{aim['unit']}"
+        rows.append([aim["aim"], value, *bounds])
+    return _table(["aim", "measured", "first aim", "aim beyond"], rows)
+
+
+def _met(met: bool | None) -> str:
+    return {True: "met", False: "**not met**", None: "not measured"}[met]
+
+
+def _cases_text(cases: list[dict[str, Any]]) -> str:
+    groups = {row["group"] for row in cases}
+    texts = {
+        "kept-out": "kept-out: not trained on. The labels are the paper's own predictions, so these figures are "
+        "agreement with the paper's model, not accuracy; only voxels whose image is known count. POI error is "
+        "against the labels, in points, over these voxels.",
+        "lungs": "lungs: not trained on; both lungs, infection included, against a lung mask (accuracy, as far as the "
+        "masks, which follow a threshold closely, are right).",
+        "chest": "chest: whole chests without masks; those not named as measured only may have been trained on.",
+    }
+    return "\n".join(f"- {text}" for group, text in texts.items() if group in groups) + (
+        "\n- left and right are the exclusive labels, without infection; lungs is both with their infection. "
+        "Surface Dice: tolerance 1 mm lungs, 3 mm infection."
+    )
+
+
+def _cases_table(cases: list[dict[str, Any]]) -> str:
+    header = ["group", "case", *(f"Dice {region}" for region in REGIONS), "sens/spec lungs", "sens/spec infection"]
+    header += ["surface Dice lungs", "surface Dice infection", "POI %", "POI error", "lung ml", "infection ml"]
+    header += ["left-right", "s"]
+    rows = []
+    for row in cases:
+        if row["error"]:
+            rows.append([row["group"], row["name"], f"failed: {row['error']}", *[""] * (len(header) - 3)])
+            continue
+        scores = row.get("scores", {})
+        rows.append(
+            [
+                row["group"],
+                row["name"],
+                *(_f(scores.get(region, {}).get("dice"), 3) for region in REGIONS),
+                *(_pair(scores.get(region)) for region in ("lungs", "infection")),
+                *(_f(scores.get(region, {}).get("surface_dice"), 3) for region in ("lungs", "infection")),
+                _f(row["poi_percent"], 2, undefined="n/a"),
+                _f(row.get("poi_error"), 2),
+                _f(row["lung_ml"], 0),
+                _f(row["infection_ml"], 1),
+                "mixed up" if row["sides_mistaken"] else "right",
+                _f(row["seconds"], 1),
+            ]
+        )
+    for group in dict.fromkeys(row["group"] for row in cases):
+        means = [_mean_dice(cases, group=group, region=region) for region in REGIONS]
+        if any(means):
+            rows.append([group, "**mean**", *means, *[""] * (len(header) - 2 - len(means))])
+    return _table(header, rows)
+
+
+def _mean_dice(cases: list[dict[str, Any]], *, group: str, region: str) -> str:
+    values = [
+        row["scores"][region]["dice"] for row in cases if row["group"] == group and region in row.get("scores", {})
+    ]
+    return _f(mean(values), 3) if values else ""
+
+
+def _pair(score: dict[str, float] | None) -> str:
+    return "" if score is None else f"{_f(score['sensitivity'], 3)}/{_f(score['specificity'], 3)}"
+
+
+def _variants_table(variants: list[dict[str, Any]]) -> str:
+    header = ["case", "variant", "POI %", "POI change", "Dice lungs", "Dice infection", "equal labels", "left-right"]
+    rows = []
+    for row in variants:
+        if row["error"]:
+            rows.append([row["name"], row["variant"], f"failed: {row['error']}", *[""] * (len(header) - 3)])
+            continue
+        rows.append(
+            [
+                row["name"],
+                row["variant"],
+                _f(row["poi_percent"], 2, undefined="n/a"),
+                _f(row["poi_change"], 2, undefined="n/a"),
+                _f(row["dice"]["lungs"], 4),
+                _f(row["dice"]["infection"], 4),
+                _f(row["label_agreement"], 4),
+                "mixed up" if row["sides_mistaken"] else "right",
+            ]
+        )
+    return _table(header, rows)
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines)
+
+
+def _f(value: float | None, digits: int, *, undefined: str = "") -> str:
+    return undefined if value is None else "n/a" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,91 @@
+"""What the network learns from: lists of cases with weights, and the cases it must never see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from CovidSegLib.errors import InputError
+
+#: Labelled cases kept out of training, so that agreement can be reported on cases the network has not seen.
+HELD_OUT = frozenset({"coronacases_003", "coronacases_008", "radiopaedia_40_86625_0"})
+
+#: Everything that is only ever measured: never trained on, never pseudo-labelled, never used to choose
+#: a checkpoint. A figure on a case the network has learnt from would say nothing about a new patient.
+MEASURED_ONLY = HELD_OUT | {
+    "imlab_001",
+    "imlab_002",
+    "imlab_003",
+    "imlab_004",
+    "normal001",
+    "tumour_5mm_soft",
+    "tumour_5mm_sharp",
+}
+
+
+@dataclass(frozen=True)
+class LabelledCases:
+    """A folder of cases with `imaging`, `segmentation` and `valid` (all `.nii.gz`).
+
+    Attributes:
+        folder: Relative to the data folder.
+        weight: How often a case is drawn, relative to the others.
+        weak: Cases with poor labels: drawn by `weak_weight`; unlabelled air in them is left open.
+    """
+
+    folder: str = "muller20"
+    weight: float = 1.0
+    weak: tuple[str, ...] = ()
+    weak_weight: float = 0.5
+
+
+@dataclass(frozen=True)
+class WholeChest:
+    """A CT without masks, labelled by what intensity and position tell (`partial_labels`)."""
+
+    path: str
+    diseased: bool
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class LungMask:
+    """A folder with `imaging.nii.gz` and a mask of one lung, `lungs.nii.gz`."""
+
+    path: str
+    side: Literal["left", "right"]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Phantoms:
+    """Synthetic patients with exact labels, of the seeds `first_seed`, `first_seed + 1`, ..."""
+
+    count: int = 16
+    first_seed: int = 5000
+    weight: float = 0.2
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """All training material."""
+
+    labelled: LabelledCases | None = field(default_factory=LabelledCases)
+    whole_chests: tuple[WholeChest, ...] = ()
+    lungs: tuple[LungMask, ...] = ()
+    phantoms: Phantoms = field(default_factory=Phantoms)
+
+
+def refuse_measured_only(path: Path) -> None:
+    """Make sure that a file may be learnt from.
+
+    Raises:
+        InputError: The file, or a folder it lies in, is named as measured only.
+    """
+    for part in path.parts:
+        name = part.split(".")[0]
+        if name in MEASURED_ONLY:
+            raise InputError(
+                f"{path}: '{name}' is measured only and must never be trained on: take it out of the data lists"
+            )

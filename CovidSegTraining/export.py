@@ -1,0 +1,177 @@
+"""Write trained weights into a model bundle: half precision, safetensors, with checksum."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from CovidSegLib.bundle import load_bundle
+from CovidSegLib.errors import ModelError
+from CovidSegLib.network import NetworkConfig
+from CovidSegLib.preprocess import PreprocessingRecipe
+
+if TYPE_CHECKING:
+    import torch
+
+WEIGHTS_FILE = "model.safetensors"
+FIRST_VERSION = "0.0.1"
+
+
+def export_weights(weights: Path, *, bundle_dir: Path, version: str | None = None) -> str:
+    """Put weights into a bundle, and their checksum (and version) into its metadata.
+
+    The rest of `configs/metadata.json` stays; without one, the least that `load_bundle` needs is
+    written, with the network and preprocessing of `config.json` beside the weights.
+
+    Args:
+        weights: State dict saved by `fit` (`average.pt`).
+        bundle_dir: The bundle's folder; made if need be.
+        version: New version of the weights; None keeps what is there.
+
+    Returns:
+        The SHA-256 of the weights written.
+
+    Raises:
+        ModelError: The weights cannot be read, are not finite in half precision, or are of another
+            network than the bundle names. Nothing is changed then.
+    """
+    from safetensors.torch import save
+
+    tensors = half_precision(load_state(weights))
+    metadata_path = bundle_dir / "configs" / "metadata.json"
+    trained = _read_json(weights.with_name("config.json"))
+    before = _read_json(metadata_path)
+    metadata = _least_metadata(trained) if before is None else copy.deepcopy(before)
+    if not isinstance(metadata.get("covidseg", {}).get("network"), dict):
+        raise ModelError(f"{metadata_path}: lacks covidseg.network; add it, or delete the file")
+    own = metadata["covidseg"]
+    _check_network(tensors, config=NetworkConfig.from_dict(own["network"]), weights=weights)
+    _check_preprocessing(own.get("preprocessing", {}), trained=trained, weights=weights)
+
+    data = save(tensors)
+    sha256 = hashlib.sha256(data).hexdigest()
+    own["weights"] = {"file": WEIGHTS_FILE, **own.get("weights", {}), "sha256": sha256}
+    metadata["version"] = version or metadata["version"]
+    _write_whole(bundle_dir / "models" / own["weights"]["file"], data)
+    _write_whole(metadata_path, _metadata_text(metadata, before=before, path=metadata_path).encode("utf-8"))
+    # Loaded the way the product does: a bundle that it would refuse must not leave this function quietly.
+    _ = load_bundle(bundle_dir).network
+    return sha256
+
+
+def load_state(path: Path) -> dict[str, torch.Tensor]:
+    """Return the state dict in a `.pt` or `.safetensors` file, on the CPU; a checkpoint gives its average.
+
+    Raises:
+        ModelError: The file is missing, damaged or holds something else.
+    """
+    import pickle
+
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ModelError(
+            f"{path}: cannot be read ({error.strerror or error}). Give a file written by 'fit'."
+        ) from error
+    except (SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise ModelError(f"{path}: damaged, or no weights. Give a file written by 'fit'.") from error
+    if isinstance(state, dict) and "average" in state:
+        state = state["average"]
+    if not isinstance(state, dict) or not state or not all(isinstance(t, torch.Tensor) for t in state.values()):
+        raise ModelError(f"{path}: holds no weights. Give 'average.pt' of a training run.")
+    return state
+
+
+def half_precision(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the tensors a bundle stores: float16, without the counters of batches.
+
+    Raises:
+        ModelError: A value is not finite in half precision.
+    """
+    import torch
+
+    tensors = {k: v.half().contiguous() for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ModelError(f"weight '{name}' holds values beyond half precision: the training went astray")
+    return tensors
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return values
+    except FileNotFoundError:
+        return None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path} is damaged: {error}") from error
+
+
+def _least_metadata(trained: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the least a bundle needs, for the network of a training run."""
+    trained = trained or {}
+    return {
+        "version": FIRST_VERSION,
+        "covidseg": {
+            "network": trained.get("network", NetworkConfig().to_dict()),
+            "preprocessing": trained.get("preprocessing", PreprocessingRecipe().to_dict()),
+        },
+    }
+
+
+def _metadata_text(metadata: dict[str, Any], *, before: dict[str, Any] | None, path: Path) -> str:
+    """Return the metadata as text; in a file that exists only the two values are exchanged, its layout stays."""
+    if before is not None:
+        text = path.read_text(encoding="utf-8")
+        for key, old, new in (
+            ("sha256", before["covidseg"].get("weights", {}).get("sha256"), metadata["covidseg"]["weights"]["sha256"]),
+            ("version", before["version"], metadata["version"]),
+        ):
+            text = text.replace(f'"{key}": {json.dumps(old)}', f'"{key}": {json.dumps(new)}', 1)
+        if json.loads(text) == metadata:
+            return text
+    return json.dumps(metadata, indent=2, ensure_ascii=False) + "\n"
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".part")
+    aside.write_bytes(content)
+    os.replace(aside, path)
+
+
+def _check_preprocessing(values: dict[str, Any], *, trained: dict[str, Any] | None, weights: Path) -> None:
+    if trained is None or "preprocessing" not in trained:
+        return
+    used, named = (PreprocessingRecipe.from_dict(v) for v in (trained["preprocessing"], values))
+    if used != named:
+        raise ModelError(
+            f"{weights}: trained with another preprocessing ({used}) than the bundle names ({named}). "
+            "Export into another folder, or correct covidseg.preprocessing."
+        )
+
+
+def _check_network(tensors: dict[str, torch.Tensor], *, config: NetworkConfig, weights: Path) -> None:
+    from CovidSegLib.network import build_network
+
+    expected = {
+        name: tuple(tensor.shape)
+        for name, tensor in build_network(config).state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if differing := sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)):
+        raise ModelError(
+            f"{weights}: not of the network the bundle names ({config}): {differing[0]} and "
+            f"{len(differing) - 1} more differ. Export into another folder, or correct covidseg.network."
+        )

@@ -1,0 +1,49 @@
+"""Read label images that belong to a CT, and bring them onto the network's grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from CovidSegLib.errors import InputError
+from CovidSegLib.geometry import Geometry
+from CovidSegLib.preprocess import NetworkInput
+from CovidSegLib.resample import resample_kji
+
+
+def read_labels(path: Path, *, geometry: Geometry) -> np.ndarray:
+    """Return the (k, j, i) uint8 labels of a file that lies on a CT's grid.
+
+    Raises:
+        InputError: The file is missing, damaged, or lies on another grid.
+    """
+    import SimpleITK as sitk
+
+    try:
+        image = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise InputError(f"{path}: missing or damaged; labels are needed beside the CT") from error
+    if not Geometry.from_sitk(image).is_close_to(geometry):
+        raise InputError(
+            f"{path}: its grid {image.GetSize()} differs from the CT's {geometry.size_ijk}. "
+            "Resample the labels to the CT, or take the case out."
+        )
+    return np.asarray(sitk.GetArrayFromImage(image), dtype=np.uint8)
+
+
+def labels_on_network_grid(labels_kji: np.ndarray, *, network_input: NetworkInput, classes: int) -> np.ndarray:
+    """Return labels 0..classes-1 on the network's grid: each one interpolated linearly, the largest share wins."""
+    view = network_input.orientation.view(labels_kji)
+    best = np.full(network_input.image_kji.shape, -1.0, dtype=np.float32)
+    found = np.zeros(best.shape, dtype=np.uint8)
+    for label in range(classes):
+        share = share_on_network_grid(view == label, network_input=network_input)
+        better = share > best
+        found[better] = label
+        np.maximum(best, share, out=best)
+    return found
+
+
+def share_on_network_grid(mask_spl: np.ndarray, *, network_input: NetworkInput) -> np.ndarray:
+    """Return the share (0 to 1) of each voxel of the network's grid that a mask in patient axes covers."""
+    return resample_kji(mask_spl, source=network_input.source_axes, target=network_input.axes)

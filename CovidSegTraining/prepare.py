@@ -1,0 +1,224 @@
+"""Put all training material on the network's grid, with label codes, into a cache of `.npz` files.
+
+A case is built once, and again when its files, its entry in the settings, or the preprocessing change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from CovidSegLib.chest import lungs_found
+from CovidSegLib.errors import InputError
+from CovidSegLib.geometry import Geometry
+from CovidSegLib.intensity import to_hounsfield
+from CovidSegLib.labels import Label
+from CovidSegLib.preprocess import NetworkInput, PreprocessingRecipe, preprocess
+from CovidSegLib.volume import case_name, fingerprint_of, read_ct
+
+from .cache import CachedCase, key_of, read_case, write_case
+from .data import HELD_OUT, DataConfig, LabelledCases, LungMask, WholeChest, refuse_measured_only
+from .label_codes import Code
+from .label_files import labels_on_network_grid, read_labels, share_on_network_grid
+from .partial_labels import whole_chest_codes
+
+#: Part of every key: raise it when this file, or what it calls, makes other cases from the same files.
+VERSION = 1
+#: Unlabelled voxels of weakly labelled cases below this may be missed lung.
+MAYBE_LUNG_BELOW_HU = -500.0
+#: Unlabelled voxels beside a one-sided lung mask below this are the other lung, or airway.
+OTHER_AIR_BELOW_HU = -400.0
+#: Findings of the phantoms, in turn; None lets the seed choose.
+PHANTOM_FINDINGS: tuple[dict[str, Any], ...] = (
+    *({} for _ in range(9)),
+    {"consolidated_lung": "left"},
+    {"consolidated_lung": "right", "infection": 5.0},
+    {"effusion": "left"},
+    {"effusion": "right"},
+    {"infection": 0.0},
+    {"infection": 0.0},
+    {"missing_lung": "left"},
+)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A case to prepare: its name, what it depends on, and how it is made (HU and codes)."""
+
+    name: str
+    weight: float
+    depends_on: dict[str, Any]
+    build: Callable[[], tuple[np.ndarray, np.ndarray]]
+
+
+def prepare(
+    config: DataConfig,
+    *,
+    data_dir: Path,
+    cache_dir: Path,
+    preprocessing: PreprocessingRecipe,
+    tell: Callable[[str], object] = print,
+) -> None:
+    """Write every case of the data lists into the cache; complete ones are left, stale ones removed.
+
+    Args:
+        config: The data lists; paths are relative to `data_dir`.
+        data_dir: Folder of the real CTs.
+        cache_dir: Made if need be.
+        preprocessing: Of the network to be trained.
+        tell: Called with a line per case.
+
+    Raises:
+        InputError: A file is missing, cannot be used, or is measured only.
+    """
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    jobs = list(_jobs(config, data_dir=data_dir, recipe=preprocessing))
+    for job in jobs:
+        tell(f"{job.name}: {_prepare_one(job, cache_dir=cache_dir, preprocessing=preprocessing)}")
+    wanted = {job.name for job in jobs}
+    for path in sorted(cache_dir.glob("*.npz")):
+        if path.stem not in wanted:
+            # Only what this command wrote is removed; `fit` would train on it.
+            if not key_of(path):
+                raise InputError(f"{path}: not written by 'prepare': move it away, 'fit' would train on it")
+            path.unlink()
+            tell(f"{path.stem}: removed, not in the settings any more")
+
+
+def _prepare_one(job: _Job, *, cache_dir: Path, preprocessing: PreprocessingRecipe) -> str:
+    path = cache_dir / f"{job.name}.npz"
+    text = json.dumps([VERSION, preprocessing.to_dict(), job.depends_on], sort_keys=True)
+    key = "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+    if key_of(path) == key:
+        cached = read_case(path)
+        if cached.weight != job.weight:
+            write_case(path, replace(cached, weight=job.weight))
+        return "already prepared"
+    hu, codes = job.build()
+    write_case(path, CachedCase(hu_kji=hu, codes_kji=codes, weight=job.weight, key=key))
+    shares = np.bincount(codes.ravel(), minlength=len(Code)) / codes.size
+    return f"{'x'.join(map(str, hu.shape))}, " + ", ".join(f"{c.name.lower()} {100 * shares[c]:.1f} %" for c in Code)
+
+
+def _jobs(config: DataConfig, *, data_dir: Path, recipe: PreprocessingRecipe) -> Iterator[_Job]:
+    if config.labelled is not None:
+        yield from _labelled_jobs(config.labelled, data_dir=data_dir, recipe=recipe)
+    for chest in config.whole_chests:
+        yield _chest_job(chest, data_dir=data_dir, recipe=recipe)
+    for mask in config.lungs:
+        yield _lung_job(mask, data_dir=data_dir, recipe=recipe)
+    for n in range(config.phantoms.count):
+        yield _phantom_job(n, first_seed=config.phantoms.first_seed, weight=config.phantoms.weight, recipe=recipe)
+
+
+def _labelled_jobs(labelled: LabelledCases, *, data_dir: Path, recipe: PreprocessingRecipe) -> Iterator[_Job]:
+    root = data_dir / labelled.folder
+    folders = sorted(path.parent for path in root.glob("*/segmentation.nii.gz"))
+    if not folders:
+        raise InputError(f"{root}: no cases with segmentation.nii.gz. Check --data and data.labelled.folder.")
+    for folder in folders:
+        if folder.name in HELD_OUT:
+            continue
+        refuse_measured_only(folder.relative_to(data_dir))
+        weak = folder.name in labelled.weak
+        files = [folder / f"{name}.nii.gz" for name in ("imaging", "segmentation", "valid")]
+        yield _Job(
+            name=folder.name,
+            weight=labelled.weak_weight if weak else labelled.weight,
+            depends_on={"kind": "labelled", "weak": weak, "files": _fingerprints(files)},
+            build=lambda folder=folder, weak=weak: build_labelled(folder, recipe=recipe, weak=weak),  # type: ignore[misc]
+        )
+
+
+def build_labelled(folder: Path, *, recipe: PreprocessingRecipe, weak: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return HU and codes of a labelled case; where its image is not known, its code is unknown."""
+    hu, network_input, geometry = _on_network_grid(folder / "imaging.nii.gz", recipe=recipe)
+    labels = read_labels(folder / "segmentation.nii.gz", geometry=geometry)
+    valid = read_labels(folder / "valid.nii.gz", geometry=geometry) > 0
+    codes = labels_on_network_grid(labels, network_input=network_input, classes=len(Label))
+    # A voxel that mixes known and unknown image is unknown.
+    known = share_on_network_grid(network_input.orientation.view(valid), network_input=network_input) > 0.99
+    codes[~known] = Code.UNKNOWN
+    if weak:
+        codes[(codes == Code.BACKGROUND) & (hu < MAYBE_LUNG_BELOW_HU)] = Code.UNKNOWN
+    return hu, codes
+
+
+def _chest_job(chest: WholeChest, *, data_dir: Path, recipe: PreprocessingRecipe) -> _Job:
+    refuse_measured_only(Path(chest.path))
+    path = data_dir / chest.path
+
+    def build() -> tuple[np.ndarray, np.ndarray]:
+        hu, network_input, _ = _on_network_grid(path, recipe=recipe)
+        codes = whole_chest_codes(
+            hu,
+            inside_kji=network_input.inside_kji,
+            spacing_kji_mm=recipe.spacing_ijk_mm[::-1],  # type: ignore[arg-type]
+            diseased=chest.diseased,
+        )
+        return hu, codes
+
+    depends_on = {"kind": "chest", "diseased": chest.diseased, "files": _fingerprints([path])}
+    return _Job(case_name(path), chest.weight, depends_on, build)
+
+
+def _lung_job(mask: LungMask, *, data_dir: Path, recipe: PreprocessingRecipe) -> _Job:
+    refuse_measured_only(Path(mask.path))
+    image, lungs = data_dir / mask.path / "imaging.nii.gz", data_dir / mask.path / "lungs.nii.gz"
+
+    def build() -> tuple[np.ndarray, np.ndarray]:
+        hu, network_input, geometry = _on_network_grid(image, recipe=recipe)
+        labels = (read_labels(lungs, geometry=geometry) > 0).astype(np.uint8)
+        lung = labels_on_network_grid(labels, network_input=network_input, classes=2) > 0
+        codes = np.where(lung, Code.RIGHT_LUNG if mask.side == "right" else Code.LEFT_LUNG, Code.BACKGROUND)
+        codes[~lung & (hu < OTHER_AIR_BELOW_HU) & network_input.inside_kji] = Code.UNKNOWN
+        return hu, codes.astype(np.uint8)
+
+    depends_on = {"kind": "lung", "side": mask.side, "files": _fingerprints([image, lungs])}
+    return _Job(case_name(image), mask.weight, depends_on, build)
+
+
+def _phantom_job(n: int, *, first_seed: int, weight: float, recipe: PreprocessingRecipe) -> _Job:
+    seed, findings = first_seed + n, PHANTOM_FINDINGS[n % len(PHANTOM_FINDINGS)]
+    return _Job(
+        name=f"phantom_{seed}",
+        weight=weight,
+        depends_on={"kind": "phantom", "seed": seed, "findings": findings},
+        build=lambda: build_phantom(seed, findings=findings, recipe=recipe),
+    )
+
+
+def build_phantom(seed: int, *, findings: dict[str, Any], recipe: PreprocessingRecipe) -> tuple[np.ndarray, np.ndarray]:
+    """Return HU and exact codes of a phantom with a random field of view, pixel size and slice thickness."""
+    from CovidSegLib.phantom import make_phantom
+
+    rng = np.random.default_rng(seed)
+    pixel_mm, slice_mm = float(rng.uniform(1.0, 2.0)), float(rng.choice([1.5, 2.5, 4.0, 6.0]))
+    columns = int(rng.uniform(330, 400) / pixel_mm)
+    size_ijk = (columns, int(0.85 * columns), int(rng.uniform(290, 340) / slice_mm))
+    phantom = make_phantom(seed=seed, size_ijk=size_ijk, spacing_ijk_mm=(pixel_mm, pixel_mm, slice_mm), **findings)
+    network_input = preprocess(phantom.ct.hu_kji, geometry=phantom.ct.geometry, recipe=recipe, crop_to_chest=False)
+    codes = labels_on_network_grid(phantom.labelmap_kji, network_input=network_input, classes=len(Label))
+    return unscale_hu(network_input.image_kji, window_hu=recipe.window_hu), codes
+
+
+def unscale_hu(image_kji: np.ndarray, *, window_hu: tuple[float, float]) -> np.ndarray:
+    """Return the HU (int16) of an image scaled by `preprocess.scale_hu`."""
+    lower, upper = window_hu
+    return np.asarray(np.round(image_kji * ((upper - lower) / 2.0) + (lower + upper) / 2.0), dtype=np.int16)
+
+
+def _on_network_grid(path: Path, *, recipe: PreprocessingRecipe) -> tuple[np.ndarray, NetworkInput, Geometry]:
+    """Return HU and grid of a whole CT, as the product sees it but not cut to the chest, and its own geometry."""
+    ct = to_hounsfield(read_ct(path), lungs_found=lungs_found)
+    network_input = preprocess(ct.hu_kji, geometry=ct.geometry, recipe=recipe, crop_to_chest=False)
+    return unscale_hu(network_input.image_kji, window_hu=recipe.window_hu), network_input, ct.geometry
+
+
+def _fingerprints(paths: list[Path]) -> list[str]:
+    return [fingerprint_of(path) for path in paths]

@@ -1,0 +1,135 @@
+"""Self-training: let the network complete the labels of whole chests where it is sure.
+
+What intensity and position tell about a chest (`partial_labels`) stays; only what they leave
+open (infected or not, and everything dense near the lungs) is answered by the network, and only
+where it is confident. Prediction runs through the product's own steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from CovidSegLib.bundle import Bundle
+from CovidSegLib.chest import lungs_found
+from CovidSegLib.errors import InputError
+from CovidSegLib.inference import predict
+from CovidSegLib.intensity import to_hounsfield
+from CovidSegLib.labels import Label
+from CovidSegLib.postprocess import make_consistent
+from CovidSegLib.preprocess import network_axes, preprocess
+from CovidSegLib.progress import Reporter
+from CovidSegLib.volume import case_name, read_ct
+
+from .cache import read_case, write_case
+from .data import WholeChest, refuse_measured_only
+from .label_codes import Code
+
+INFECTED_FROM = 0.7
+HEALTHY_BELOW = 0.1
+
+
+def self_label(codes_kji: np.ndarray, *, probabilities: np.ndarray, labels_kji: np.ndarray) -> np.ndarray:
+    """Return label codes completed by a prediction; a new array.
+
+    Known voxels (background, airways, surely aerated lung) keep their code, and "left or infection"
+    its side. The others, where the prediction sees lung, become infection or healthy lung if it is
+    sure, and "one side or infection" if it is not. What it sees as background stays unknown: that may be
+    hilum, but also consolidated lung that it misses, and it must not learn its own omissions.
+
+    Args:
+        codes_kji: (k, j, i) uint8 of `Code`.
+        probabilities: (4, k, j, i) float32 of `labels.Label`, after `make_consistent`.
+        labels_kji: (k, j, i) uint8, the labels `make_consistent` returned.
+    """
+    unknown = codes_kji == Code.UNKNOWN
+    left = (codes_kji == Code.LEFT_OR_INFECTION) | (
+        unknown & (probabilities[Label.LEFT_LUNG] >= probabilities[Label.RIGHT_LUNG])
+    )
+    infection = probabilities[Label.INFECTION]
+    answer = np.where(left, np.uint8(Code.LEFT_OR_INFECTION), np.uint8(Code.RIGHT_OR_INFECTION))
+    healthy = infection < HEALTHY_BELOW
+    answer[healthy & left] = Code.LEFT_LUNG
+    answer[healthy & ~left] = Code.RIGHT_LUNG
+    answer[infection > INFECTED_FROM] = Code.INFECTION
+
+    codes = codes_kji.copy()
+    still_open = unknown | (codes_kji == Code.LEFT_OR_INFECTION) | (codes_kji == Code.RIGHT_OR_INFECTION)
+    in_lungs = still_open & (labels_kji != Label.BACKGROUND)
+    codes[in_lungs] = answer[in_lungs]
+    return codes
+
+
+def self_label_chests(
+    chests: Iterable[WholeChest],
+    *,
+    data_dir: Path,
+    cache_dir: Path,
+    bundle: Bundle,
+    device: str = "cpu",
+    tell: Callable[[str], object] = print,
+) -> None:
+    """Complete the cached labels of diseased whole chests by a bundle's prediction.
+
+    The labels of before are kept in the cache, so that a later, better bundle starts from them again.
+
+    Args:
+        chests: Candidates; those without disease are complete already and are left out.
+        data_dir: Holds the chests' files.
+        cache_dir: Written by `prepare`; its files are replaced one by one.
+        bundle: The network that answers.
+        device: Of `resolve_device`.
+        tell: Called with a line per case.
+
+    Raises:
+        InputError: A case is not prepared, was prepared on another grid, or is measured only.
+    """
+    for chest in chests:
+        if not chest.diseased:
+            continue
+        path = data_dir / chest.path
+        refuse_measured_only(Path(chest.path))
+        cached_path = cache_dir / f"{case_name(path)}.npz"
+        cached = read_case(cached_path)
+        partial = cached.codes_kji if cached.partial_kji is None else cached.partial_kji
+        codes, voxel_ml = _labelled_by(bundle, path, partial_kji=partial, device=device)
+        write_case(cached_path, replace(cached, codes_kji=codes, partial_kji=partial, labelled_by=bundle.sha256))
+        tell(f"{case_name(path)}: {describe_change(partial, codes, voxel_ml=voxel_ml)}")
+
+
+def describe_change(before_kji: np.ndarray, after_kji: np.ndarray, *, voxel_ml: float) -> str:
+    """Return how much of each code there was, and is, in ml."""
+    counts = [np.bincount(codes.ravel(), minlength=len(Code)) * voxel_ml for codes in (before_kji, after_kji)]
+    return ", ".join(
+        f"{code.name.lower()} {counts[0][code]:.0f} -> {counts[1][code]:.0f} ml"
+        for code in Code
+        if code != Code.BACKGROUND
+    )
+
+
+def _labelled_by(bundle: Bundle, path: Path, *, partial_kji: np.ndarray, device: str) -> tuple[np.ndarray, float]:
+    """Return the completed codes on the cache's grid, and the volume of its voxels."""
+    ct = to_hounsfield(read_ct(path), lungs_found=lungs_found)
+    seen = preprocess(ct.hu_kji, geometry=ct.geometry, recipe=bundle.preprocessing)
+    whole = network_axes(seen.source_axes, recipe=bundle.preprocessing)
+    if tuple(axis.count for axis in whole) != partial_kji.shape:
+        raise InputError(
+            f"{ct.name}: prepared on another grid than bundle '{bundle.name}' uses: prepare it with its spacing"
+        )
+    prediction = predict(seen.image_kji, network=bundle.network, mode="accurate", device=device, reporter=Reporter())
+    labels = make_consistent(
+        prediction.probabilities,
+        inside_kji=seen.inside_kji,
+        spacing_kji_mm=seen.spacing_kji_mm,
+        recipe=bundle.postprocessing,
+    )
+    # The network sees the chest's box only, a part of the cached grid.
+    starts = [
+        round((part.first_mm - axis.first_mm) / axis.step_mm) for part, axis in zip(seen.axes, whole, strict=True)
+    ]
+    box = tuple(slice(start, start + part.count) for start, part in zip(starts, seen.axes, strict=True))
+    codes = partial_kji.copy()
+    codes[box] = self_label(partial_kji[box], probabilities=prediction.probabilities, labels_kji=labels)
+    return codes, seen.voxel_ml

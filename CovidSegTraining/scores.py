@@ -1,0 +1,161 @@
+"""Scores of a segmentation against a reference: Dice, sensitivity, specificity, surface Dice, sides.
+
+Every score takes the voxels that count; a voxel whose truth is not known must not. What is
+0/0 is NaN. Source: METHOD section 7.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from CovidSegLib.geometry import Geometry
+from CovidSegLib.labels import Label
+from CovidSegLib.orient import Orientation
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Voxels by truth and finding, over those that count."""
+
+    true_positive: int
+    false_positive: int
+    false_negative: int
+    true_negative: int
+
+    @classmethod
+    def of(cls, truth: np.ndarray, found: np.ndarray, *, counted: np.ndarray | None = None) -> Counts:
+        """Return the counts of two boolean arrays of equal shape; `counted` None counts all voxels."""
+        if truth.shape != found.shape:
+            raise ValueError(f"truth has shape {truth.shape}, the segmentation {found.shape}")
+        if counted is not None:
+            truth, found = truth[counted], found[counted]
+        both = int(np.count_nonzero(truth & found))
+        false_positive, false_negative = int(np.count_nonzero(found)) - both, int(np.count_nonzero(truth)) - both
+        return cls(both, false_positive, false_negative, truth.size - both - false_positive - false_negative)
+
+    @property
+    def dice(self) -> float:
+        """2 TP / (2 TP + FP + FN)."""
+        return _ratio(2 * self.true_positive, 2 * self.true_positive + self.false_positive + self.false_negative)
+
+    @property
+    def sensitivity(self) -> float:
+        """TP / (TP + FN)."""
+        return _ratio(self.true_positive, self.true_positive + self.false_negative)
+
+    @property
+    def specificity(self) -> float:
+        """TN / (TN + FP)."""
+        return _ratio(self.true_negative, self.true_negative + self.false_positive)
+
+
+#: What is scored in a labelmap: the exclusive classes, and both lungs with their infection as one mask.
+REGIONS: dict[str, tuple[Label, ...]] = {
+    "lungs": (Label.LEFT_LUNG, Label.RIGHT_LUNG, Label.INFECTION),
+    "left": (Label.LEFT_LUNG,),
+    "right": (Label.RIGHT_LUNG,),
+    "infection": (Label.INFECTION,),
+}
+
+
+def region_mask(labelmap_kji: np.ndarray, region: str) -> np.ndarray:
+    """Return the boolean mask of one of `REGIONS` in a labelmap."""
+    return np.isin(labelmap_kji, [int(label) for label in REGIONS[region]])
+
+
+def surface_dice(
+    truth_kji: np.ndarray,
+    found_kji: np.ndarray,
+    *,
+    spacing_kji_mm: tuple[float, float, float],
+    tolerance_mm: float,
+    counted_kji: np.ndarray | None = None,
+) -> float:
+    """Return the normalised surface Dice: the share of both surfaces that lies within a tolerance of the other.
+
+    Surfaces are counted in voxels (those of a mask with a face to the outside), not in mm2. Where a
+    mask ends only because the counted region or the image does, there is no surface.
+
+    Args:
+        truth_kji: (k, j, i) bool.
+        found_kji: (k, j, i) bool.
+        spacing_kji_mm: Voxel spacing.
+        tolerance_mm: Distance that is still agreement.
+        counted_kji: (k, j, i) bool, voxels whose truth is known; None: all.
+    """
+    from scipy import ndimage
+
+    counted = np.ones(truth_kji.shape, dtype=bool) if counted_kji is None else counted_kji
+    box = _box_around((truth_kji | found_kji) & counted, margin=2)
+    truth, found, counted = truth_kji[box] & counted[box], found_kji[box] & counted[box], counted[box]
+    surfaces = [mask & ~ndimage.binary_erosion(mask | ~counted, border_value=1) for mask in (truth, found)]
+    sizes = [int(np.count_nonzero(surface)) for surface in surfaces]
+    if sum(sizes) == 0:
+        return float("nan")
+    if min(sizes) == 0:
+        return 0.0
+    near = 0
+    for own, other in (surfaces, surfaces[::-1]):
+        distance_mm = ndimage.distance_transform_edt(~other, sampling=spacing_kji_mm)
+        near += int(np.count_nonzero(distance_mm[own] <= tolerance_mm))
+    return near / sum(sizes)
+
+
+def poi_percent(labelmap_kji: np.ndarray, *, counted: np.ndarray | None = None) -> float:
+    """Return the percentage of infection of the lungs over the voxels that count; NaN without lung."""
+    labels = labelmap_kji if counted is None else labelmap_kji[counted]
+    return 100.0 * _ratio(int(np.count_nonzero(labels == Label.INFECTION)), int(np.count_nonzero(labels)))
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Whether left is left.
+
+    Attributes:
+        swapped: The left lung's centre lies to the right of the right lung's.
+        stray_share: Share of the voxels of a lung that lie beyond the other lung's centre; the larger of both.
+    """
+
+    swapped: bool
+    stray_share: float
+
+    #: More than this of a lung beyond the other one's centre is no anatomy, but a mix-up.
+    STRAY_FROM = 0.01
+
+    @property
+    def mistaken(self) -> bool:
+        """Whether left and right are mixed up, wholly or in part."""
+        return self.swapped or self.stray_share > self.STRAY_FROM
+
+
+def check_sides(labelmap_kji: np.ndarray, *, geometry: Geometry) -> Sides:
+    """Return whether the left lung lies to the patient's left of the right one; a missing lung is no mistake.
+
+    Both labels are looked at along the patient's left-right axis, as the header gives it.
+    """
+    labels = Orientation.of(geometry).view(labelmap_kji)  # the last axis runs to the left
+    positions = {side: np.nonzero(labels == side)[2] for side in (Label.LEFT_LUNG, Label.RIGHT_LUNG)}
+    left, right = positions[Label.LEFT_LUNG], positions[Label.RIGHT_LUNG]
+    if not left.size or not right.size:
+        return Sides(swapped=False, stray_share=0.0)
+    stray = max(float((left < right.mean()).mean()), float((right > left.mean()).mean()))
+    return Sides(swapped=bool(left.mean() < right.mean()), stray_share=stray)
+
+
+def mean(values: list[float]) -> float:
+    """Return the mean of the values that are defined, NaN if none is."""
+    defined = [value for value in values if not np.isnan(value)]
+    return float(np.mean(defined)) if defined else float("nan")
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else float("nan")
+
+
+def _box_around(mask: np.ndarray, *, margin: int) -> tuple[slice, ...]:
+    box = []
+    for axis in range(mask.ndim):
+        used = np.flatnonzero(mask.any(axis=tuple(n for n in range(mask.ndim) if n != axis)))
+        box.append(slice(max(0, used[0] - margin), used[-1] + 1 + margin) if used.size else slice(0, 1))
+    return tuple(box)

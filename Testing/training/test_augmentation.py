@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from CovidSegTraining.augmentation import AugmentationRecipe, degrade, sample_patch
+from CovidSegTraining.label_codes import Code
+
+SPACING = (2.7, 1.58, 1.58)
+NEUTRAL = AugmentationRecipe(
+    rotation_deg=0.0,
+    scale=(1.0, 1.0),
+    anisotropy=0.0,
+    elastic_probability=0.0,
+    noise_probability=0.0,
+    intensity_probability=0.0,
+    blur_probability=0.0,
+    sharpen_probability=0.0,
+    thick_probability=0.0,
+    export_8bit_probability=0.0,
+    crop_probability=0.0,
+)
+
+
+def _case() -> tuple[torch.Tensor, torch.Tensor]:
+    """Return random HU, and codes whose left half (high i) is left lung, the other right lung."""
+    rng = np.random.default_rng(0)
+    hu = torch.from_numpy(rng.normal(-400, 300, (24, 40, 48)).astype(np.float32))
+    codes = torch.full((24, 40, 48), int(Code.RIGHT_LUNG), dtype=torch.uint8)
+    codes[:, :, 24:] = int(Code.LEFT_LUNG)
+    codes[:, :4] = int(Code.LEFT_OR_INFECTION)
+    return hu, codes
+
+
+def _sample(
+    recipe: AugmentationRecipe, *, seed: int, center: tuple[float, ...], size: tuple[int, int, int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    hu, codes = _case()
+    return sample_patch(
+        hu,
+        codes,
+        center_kji=np.asarray(center),
+        patch_kji=size,
+        spacing_kji_mm=SPACING,
+        recipe=recipe,
+        outside_hu=40.0,
+        rng=np.random.default_rng(seed),
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_neutral_patch_is_the_crop_around_its_centre(seed: int) -> None:
+    hu, codes = _case()
+    image, labels = _sample(NEUTRAL, seed=seed, center=(11.5, 19.5, 23.5), size=(8, 16, 16))
+    torch.testing.assert_close(image, hu[8:16, 12:28, 16:32], atol=0.1, rtol=0)
+    assert torch.equal(labels, codes[8:16, 12:28, 16:32])
+
+
+def test_beyond_the_case_is_outside_and_unknown() -> None:
+    image, labels = _sample(NEUTRAL, seed=0, center=(0.0, 19.5, 23.5), size=(9, 8, 8))
+    # The centre is voxel 0: four slices of nine lie outside.
+    assert (image[:4] - 40.0).abs().max() < 0.01 and (labels[:4] == Code.UNKNOWN).all()
+    assert not (labels[4:] == Code.UNKNOWN).any()
+
+
+def test_deformed_patches_have_the_size_wanted_and_codes_that_exist() -> None:
+    recipe = replace(AugmentationRecipe(), elastic_probability=1.0)
+    for seed in range(6):
+        image, labels = _sample(recipe, seed=seed, center=(12, 20, 24), size=(16, 24, 32))
+        assert image.shape == labels.shape == (16, 24, 32)
+        assert image.dtype == torch.float32 and labels.dtype == torch.uint8
+        assert set(labels.unique().tolist()) <= {
+            Code.LEFT_LUNG,
+            Code.RIGHT_LUNG,
+            Code.LEFT_OR_INFECTION,
+            Code.UNKNOWN,
+        }
+
+
+def test_left_stays_left() -> None:
+    for seed in range(20):
+        _, labels = _sample(AugmentationRecipe(), seed=seed, center=(12, 20, 24), size=(16, 24, 32))
+        left, right = (torch.nonzero(labels == code)[:, 2].float().mean() for code in (1, 2))
+        assert left > right
+
+
+def test_scale_samples_further_apart() -> None:
+    recipe = replace(NEUTRAL, scale=(1.5, 1.5))
+    hu = torch.arange(48, dtype=torch.float32).expand(24, 40, 48).contiguous()
+    image, _ = sample_patch(
+        hu,
+        torch.zeros(24, 40, 48, dtype=torch.uint8),
+        center_kji=np.array([12.0, 20.0, 24.0]),
+        patch_kji=(3, 3, 9),
+        spacing_kji_mm=SPACING,
+        recipe=replace(recipe, spatial_probability=1.0),
+        outside_hu=0.0,
+        rng=np.random.default_rng(0),
+    )
+    np.testing.assert_allclose(image[1, 1].numpy(), 24 + 1.5 * np.arange(-4, 5), atol=1e-3)
+
+
+def test_the_same_seed_gives_the_same_patch_and_degradation() -> None:
+    results = []
+    for seed in (5, 5, 6):
+        rng = np.random.default_rng(seed)
+        image, labels = _sample(AugmentationRecipe(), seed=seed, center=(12, 20, 24), size=(16, 16, 16))
+        results.append(degrade(image, labels, recipe=AugmentationRecipe(), outside_hu=40.0, rng=rng)[0])
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+
+
+def test_neutral_degradation_is_none() -> None:
+    hu, codes = _case()
+    image, labels = degrade(hu, codes, recipe=NEUTRAL, outside_hu=40.0, rng=np.random.default_rng(0))
+    assert torch.equal(image, hu) and torch.equal(labels, codes)
+
+
+def test_degradation_keeps_size_and_leaves_its_input_alone() -> None:
+    hu, codes = _case()
+    before = hu.clone(), codes.clone()
+    everything = AugmentationRecipe(
+        **{name: 1.0 for name in AugmentationRecipe.__dataclass_fields__ if name.endswith("_probability")}
+    )
+    for seed in range(8):
+        image, labels = degrade(hu, codes, recipe=everything, outside_hu=40.0, rng=np.random.default_rng(seed))
+        assert image.shape == hu.shape and labels.shape == codes.shape
+        assert torch.isfinite(image).all()
+    assert torch.equal(hu, before[0]) and torch.equal(codes, before[1])
+
+
+def test_cropped_view_is_background_of_outside_hu() -> None:
+    hu, codes = _case()
+    recipe = replace(NEUTRAL, crop_probability=1.0)
+    image, labels = degrade(hu, codes, recipe=recipe, outside_hu=40.0, rng=np.random.default_rng(1))
+    hidden = image != hu
+    assert 0.03 < hidden.float().mean() < 0.4
+    assert (image[hidden] == 40.0).all() and (labels[hidden] == Code.BACKGROUND).all()
+    assert torch.equal(labels[~hidden], codes[~hidden])
+
+
+def test_thick_slices_keep_a_ramp_and_blur_an_edge() -> None:
+    recipe = replace(NEUTRAL, thick_probability=1.0)
+    edge = torch.zeros(24, 8, 8)
+    edge[12:] = 1000.0
+    image, _ = degrade(
+        edge, torch.zeros(24, 8, 8, dtype=torch.uint8), recipe=recipe, outside_hu=0.0, rng=np.random.default_rng(3)
+    )
+    line = image[:, 4, 4]
+    assert line[:8].max() == 0.0 and line[-8:].min() == 1000.0
+    assert ((line > 1) & (line < 999)).any()
+    assert (line.diff() >= -1e-3).all()

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from CovidSegLib.bundle import load_bundle
+from CovidSegLib.errors import ModelError
+from CovidSegLib.network import NetworkConfig, build_network
+
+from CovidSegTraining.export import export_weights, load_state
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A training run's folder with weights of a network of width 2."""
+    torch.manual_seed(1)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    torch.save(build_network(NetworkConfig(width=2)).state_dict(), folder / "average.pt")
+    settings = {
+        "network": {"architecture": "unet3d", "width": 2, "classes": 4},
+        "preprocessing": {"spacing_ijk_mm": [2.0, 2.0, 3.0], "window_hu": [-1000, 200], "outside_hu": 30.0},
+    }
+    (folder / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+    return folder
+
+
+def _metadata(bundle: Path) -> dict[str, Any]:
+    return dict(json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8")))
+
+
+def test_exported_bundle_loads_and_holds_the_weights_in_half_precision(tmp_path: Path, run: Path) -> None:
+    sha256 = export_weights(run / "average.pt", bundle_dir=tmp_path / "bundle", version="1.2.0")
+    bundle = load_bundle(tmp_path / "bundle")
+    assert (bundle.sha256, bundle.version, bundle.network_config.width) == (sha256, "1.2.0", 2)
+    assert bundle.preprocessing.spacing_ijk_mm == (2.0, 2.0, 3.0)
+    for name, tensor in load_state(run / "average.pt").items():
+        if not name.endswith("num_batches_tracked"):
+            torch.testing.assert_close(bundle.network.state_dict()[name], tensor, rtol=1e-3, atol=1e-6)
+    stored = load_state(tmp_path / "bundle" / "models" / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    assert not any(name.endswith("num_batches_tracked") for name in stored)
+    assert not list((tmp_path / "bundle").rglob("*.part"))
+
+
+def test_only_version_and_checksum_change_in_existing_metadata(tmp_path: Path, run: Path) -> None:
+    bundle = tmp_path / "bundle"
+    export_weights(run / "average.pt", bundle_dir=bundle)
+    path = bundle / "configs" / "metadata.json"
+    # Written by hand, in its own layout.
+    text = json.dumps(_metadata(bundle) | {"authors": "somebody", "list": [1, 2]})
+    path.write_text(text, encoding="utf-8")
+    state = load_state(run / "average.pt")
+    torch.save({**state, "head.bias": state["head.bias"] + 1}, run / "average.pt")
+    sha256 = export_weights(run / "average.pt", bundle_dir=bundle, version="9.0.0")
+    old = json.loads(text)
+    assert path.read_text(encoding="utf-8") == text.replace(old["covidseg"]["weights"]["sha256"], sha256).replace(
+        f'"version": "{old["version"]}"', '"version": "9.0.0"'
+    )
+    assert load_bundle(bundle).network.state_dict()["head.bias"].abs().max() > 0.9
+
+
+def test_version_stays_unless_given(tmp_path: Path, run: Path) -> None:
+    for version in ("2.0.0", None):
+        export_weights(run / "average.pt", bundle_dir=tmp_path / "bundle", version=version)
+    assert _metadata(tmp_path / "bundle")["version"] == "2.0.0"
+
+
+def test_same_weights_give_the_same_bytes(tmp_path: Path, run: Path) -> None:
+    assert export_weights(run / "average.pt", bundle_dir=tmp_path / "a") == export_weights(
+        run / "average.pt", bundle_dir=tmp_path / "b"
+    )
+
+
+def test_checkpoint_gives_its_average(tmp_path: Path, run: Path) -> None:
+    state = load_state(run / "average.pt")
+    torch.save({"average": state, "network": {k: v * 0 for k, v in state.items()}, "step": 3}, run / "checkpoint.pt")
+    assert torch.equal(load_state(run / "checkpoint.pt")["head.weight"], state["head.weight"])
+
+
+def _bundle_files(bundle: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+
+
+def test_weights_of_another_network_are_refused_and_nothing_changes(tmp_path: Path, run: Path) -> None:
+    export_weights(run / "average.pt", bundle_dir=tmp_path / "bundle")
+    before = _bundle_files(tmp_path / "bundle")
+    torch.save(build_network(NetworkConfig(width=3)).state_dict(), run / "average.pt")
+    with pytest.raises(ModelError, match="not of the network the bundle names"):
+        export_weights(run / "average.pt", bundle_dir=tmp_path / "bundle")
+    assert _bundle_files(tmp_path / "bundle") == before
+
+
+def test_weights_of_another_preprocessing_are_refused(tmp_path: Path, run: Path) -> None:
+    export_weights(run / "average.pt", bundle_dir=tmp_path / "bundle")
+    settings = json.loads((run / "config.json").read_text())
+    settings["preprocessing"]["outside_hu"] = 0.0
+    (run / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+    with pytest.raises(ModelError, match="another preprocessing"):
+        export_weights(run / "average.pt", bundle_dir=tmp_path / "bundle")
+
+
+def test_values_beyond_half_precision_are_refused(tmp_path: Path, run: Path) -> None:
+    state = load_state(run / "average.pt")
+    torch.save({**state, "head.bias": state["head.bias"] + 1e6}, run / "average.pt")
+    with pytest.raises(ModelError, match=r"head.bias.*half precision"):
+        export_weights(run / "average.pt", bundle_dir=tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights"])
+def test_damaged_weights_are_named(tmp_path: Path, content: bytes) -> None:
+    for name in ("average.pt", "model.safetensors"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ModelError, match=name):
+            load_state(tmp_path / name)
+
+
+def test_missing_weights_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"nothing.pt: cannot be read"):
+        load_state(tmp_path / "nothing.pt")

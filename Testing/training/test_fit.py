@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from CovidSegLib.errors import InputError
+from CovidSegLib.network import NetworkConfig
+from helpers_training import ball_case, write_ball_cache
+
+from CovidSegTraining import fit as fit_module
+from CovidSegTraining.cache import write_case
+from CovidSegTraining.fit import Fit, FitConfig, Stage, load_cases
+from CovidSegTraining.label_codes import Code
+from CovidSegTraining.losses import partial_label_loss
+
+CONFIG = FitConfig(
+    network=NetworkConfig(width=2),
+    stages=(Stage(1.0, (16, 32, 32), 1),),
+    steps=8,
+    learning_rate=1e-2,
+    bfloat16=False,
+)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return write_ball_cache(tmp_path / "cache")
+
+
+def _fit(folder: Path, cache: Path, config: FitConfig = CONFIG) -> Fit:
+    return Fit(folder, cases=load_cases(cache), config=config)
+
+
+def _weights(fit: Fit) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in fit.network.state_dict().items()}
+
+
+def test_loss_falls(tmp_path: Path, cache: Path) -> None:
+    fit = _fit(tmp_path / "run", cache, replace(CONFIG, steps=60))
+    image, codes = fit.batch(CONFIG.stages[0])
+
+    def loss() -> float:
+        with torch.no_grad():
+            return partial_label_loss(fit.network.train()(image), codes).item()
+
+    before = loss()
+    fit.run()
+    assert fit.step == 60
+    assert loss() < 0.75 * before
+
+
+def test_interrupted_run_ends_with_the_weights_of_an_undisturbed_one(tmp_path: Path, cache: Path) -> None:
+    undisturbed = _fit(tmp_path / "a", cache)
+    undisturbed.run()
+    first = _fit(tmp_path / "b", cache)
+    for _ in range(3):
+        first._train_step(first.progress())
+    first.save()
+    second = _fit(tmp_path / "b", cache)
+    assert second.step == 3
+    second.run()
+    assert second.step == undisturbed.step == 8
+    for name, tensor in _weights(undisturbed).items():
+        torch.testing.assert_close(second.network.state_dict()[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_finished_run_is_left_as_it_is(tmp_path: Path, cache: Path) -> None:
+    _fit(tmp_path / "run", cache).run()
+    before = (tmp_path / "run" / "average.pt").read_bytes()
+    again = _fit(tmp_path / "run", cache)
+    again.run()
+    assert again.step == 8
+    assert (tmp_path / "run" / "average.pt").read_bytes() == before
+
+
+def test_step_with_a_gradient_that_is_no_number_changes_nothing(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = _fit(tmp_path / "run", cache)
+    parameters = [p.detach().clone() for p in fit.network.parameters()]
+    monkeypatch.setattr(fit_module, "partial_label_loss", lambda logits, codes, **_: logits.sum() * float("nan"))
+    fit._train_step(0.5)
+    assert (fit.step, fit.skipped) == (1, 1)
+    for before, now in zip(parameters, fit.network.parameters(), strict=True):
+        assert torch.equal(before, now)
+
+
+def test_checkpoint_survives_a_crash_while_it_is_written(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = _fit(tmp_path / "run", cache)
+    fit._train_step(0.0)
+    fit.save()
+    fit._train_step(0.1)
+
+    def half(state: Any, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(OSError, match="disk full"):
+        fit.save()
+    monkeypatch.undo()
+    assert _fit(tmp_path / "run", cache).step == 1
+
+
+def test_norm_is_frozen_late_with_the_averages_statistics(tmp_path: Path, cache: Path) -> None:
+    fit = _fit(tmp_path / "run", cache, replace(CONFIG, steps=4, freeze_norm_from=0.5))
+    for _ in range(2):
+        fit._train_step(fit.progress())
+    assert not fit.norm_frozen
+    fit._train_step(fit.progress())
+    assert fit.norm_frozen
+    frozen = {name: t for name, t in _weights(fit).items() if "running" in name}
+    fit._train_step(fit.progress())
+    for name, tensor in frozen.items():
+        assert torch.equal(fit.network.state_dict()[name], tensor)
+
+
+def test_air_that_is_no_lung_weighs_more(tmp_path: Path, cache: Path) -> None:
+    fit = _fit(tmp_path / "run", cache)
+    hu = torch.tensor([[[[-900.0, 40.0, -900.0, -900.0]]]])
+    codes = torch.tensor([[[[Code.BACKGROUND, Code.BACKGROUND, Code.LEFT_LUNG, Code.UNKNOWN]]]], dtype=torch.uint8)
+    weights = fit._voxel_weights((hu + 500.0) / 750.0, codes)
+    assert weights.flatten().tolist() == [fit_module.AIR_WEIGHT, 1.0, 1.0, 1.0]
+
+
+def test_start_from_takes_other_weights_but_not_in_a_resumed_run(tmp_path: Path, cache: Path) -> None:
+    fit = _fit(tmp_path / "run", cache)
+    other = {name: tensor + 1 for name, tensor in _weights(fit).items() if not name.endswith("num_batches_tracked")}
+    fit.start_from(other)
+    assert torch.equal(fit.network.state_dict()["head.bias"], other["head.bias"])
+    assert torch.equal(fit.average.state_dict()["head.bias"], other["head.bias"])
+    fit._train_step(0.5)
+    fit.save()
+    resumed = _fit(tmp_path / "run", cache)
+    resumed.start_from({name: tensor * 0 for name, tensor in other.items()})
+    assert resumed.network.state_dict()["head.weight"].any()
+
+
+def test_learning_rate_rises_then_falls_to_nothing(tmp_path: Path, cache: Path) -> None:
+    fit = _fit(tmp_path / "run", cache)
+    rates = [fit.learning_rate(p) for p in np.linspace(0, 1, 101)]
+    peak = int(np.argmax(rates))
+    assert rates[peak] == pytest.approx(1e-2, rel=0.01) and peak <= 4
+    assert all(a >= b for a, b in zip(rates[peak:], rates[peak + 1 :], strict=False))
+    assert rates[-1] < 1e-5
+
+
+def test_settings_are_written_beside_the_weights(tmp_path: Path, cache: Path) -> None:
+    _fit(tmp_path / "run", cache).run()
+    written = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert written["network"]["width"] == 2 and written["stages"][0]["patch_kji"] == [16, 32, 32]
+
+
+def test_empty_cache_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="covidseg-train prepare"):
+        load_cases(tmp_path)
+
+
+def test_measured_only_case_in_the_cache_is_refused(cache: Path) -> None:
+    write_case(cache / "normal001.npz", ball_case(seed=0))
+    with pytest.raises(InputError, match=r"normal001.*measured only"):
+        load_cases(cache)

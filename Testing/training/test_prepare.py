@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from CovidSegLib.errors import InputError
+from CovidSegLib.phantom import Phantom
+from CovidSegLib.preprocess import PreprocessingRecipe
+from helpers_training import SPACING_IJK_MM, ball_case, write_nifti
+
+from CovidSegTraining import prepare as prepare_module
+from CovidSegTraining.cache import read_case, write_case
+from CovidSegTraining.data import (
+    HELD_OUT,
+    MEASURED_ONLY,
+    DataConfig,
+    LabelledCases,
+    LungMask,
+    Phantoms,
+    WholeChest,
+)
+from CovidSegTraining.label_codes import Code
+from CovidSegTraining.prepare import prepare, unscale_hu
+from CovidSegTraining.settings import read_settings
+
+RECIPE = PreprocessingRecipe(spacing_ijk_mm=SPACING_IJK_MM)
+LISTS = DataConfig(
+    labelled=LabelledCases(),
+    whole_chests=(WholeChest("ct/chest_a.nii.gz", diseased=True, weight=1.5),),
+    lungs=(LungMask("lungs/elastix", side="right", weight=0.4),),
+    phantoms=Phantoms(count=0),
+)
+
+
+def _prepare(config: DataConfig, data: Path, cache: Path, recipe: PreprocessingRecipe = RECIPE) -> list[str]:
+    lines: list[str] = []
+    prepare(config, data_dir=data, cache_dir=cache, preprocessing=recipe, tell=lines.append)
+    return lines
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory, phantom_data: Path) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    _prepare(LISTS, phantom_data, folder)
+    return folder
+
+
+def test_every_listed_case_is_prepared_but_the_held_out(cache: Path) -> None:
+    assert {path.stem for path in cache.glob("*")} == {"coronacases_001", "chest_a", "elastix"}
+
+
+def test_measured_only_is_what_the_data_folder_names() -> None:
+    assert {"coronacases_003", "coronacases_008", "radiopaedia_40_86625_0"} == HELD_OUT
+    assert (
+        HELD_OUT
+        | {f"imlab_00{n}" for n in (1, 2, 3, 4)}
+        | {
+            "normal001",
+            "tumour_5mm_soft",
+            "tumour_5mm_sharp",
+        }
+        == MEASURED_ONLY
+    )
+
+
+@pytest.mark.parametrize("name", sorted(MEASURED_ONLY))
+@pytest.mark.parametrize("place", ["ct/{}.nii.gz", "lungs/{}", "muller20/{}/imaging.nii.gz"])
+def test_measured_only_cases_can_never_be_listed(tmp_path: Path, phantom_data: Path, name: str, place: str) -> None:
+    path = place.format(name)
+    lists: list[DataConfig] = [
+        replace(LISTS, labelled=None, whole_chests=(WholeChest(path, diseased=True),), lungs=()),
+        replace(LISTS, labelled=None, whole_chests=(), lungs=(LungMask(path, side="left"),)),
+    ]
+    for config in lists:
+        with pytest.raises(InputError, match=rf"'{name}' is measured only"):
+            _prepare(config, phantom_data, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_measured_only_case_beside_the_labelled_ones_is_refused(tmp_path: Path, ill: Phantom) -> None:
+    folder = tmp_path / "data" / "muller20" / "normal001"
+    for name in ("imaging", "segmentation", "valid"):
+        write_nifti(folder / f"{name}.nii.gz", ill.labelmap_kji, geometry=ill.ct.geometry)
+    with pytest.raises(InputError, match="measured only"):
+        _prepare(replace(LISTS, whole_chests=(), lungs=()), tmp_path / "data", tmp_path / "cache")
+
+
+def test_product_lists_name_nothing_measured_only() -> None:
+    data = read_settings().data
+    paths = [chest.path for chest in data.whole_chests] + [mask.path for mask in data.lungs]
+    assert len(paths) == 5
+    for path in paths:
+        assert not {part.split(".")[0] for part in Path(path).parts} & MEASURED_ONLY
+
+
+def test_labelled_case_is_unknown_where_its_image_is(cache: Path, ill: Phantom) -> None:
+    case = read_case(cache / "coronacases_001.npz")
+    assert case.hu_kji.dtype == np.int16 and case.codes_kji.dtype == np.uint8 and case.weight == 1.0
+    assert case.hu_kji.shape == case.codes_kji.shape
+    known_planes = (case.codes_kji != Code.UNKNOWN).all(axis=(1, 2))
+    assert (case.codes_kji[:5] == Code.UNKNOWN).all() and (case.codes_kji[-5:] == Code.UNKNOWN).all()
+    assert known_planes[8:-8].all()
+    # The same tissue, the same volume: labels survive the change of grid.
+    voxel_ml = np.prod(SPACING_IJK_MM) / 1000
+    for label in (1, 2, 3):
+        expected_ml = (ill.labelmap_kji[6:-6] == label).sum() * ill.ct.geometry.voxel_volume_ml
+        assert (case.codes_kji == label).sum() * voxel_ml == pytest.approx(expected_ml, rel=0.12)
+
+
+def test_one_sided_mask_teaches_its_side_and_leaves_other_air_open(cache: Path) -> None:
+    case = read_case(cache / "elastix.npz")
+    assert case.weight == 0.4
+    assert set(np.unique(case.codes_kji)) == {Code.BACKGROUND, Code.RIGHT_LUNG, Code.UNKNOWN}
+    assert np.median(case.hu_kji[case.codes_kji == Code.RIGHT_LUNG]) < -700
+    left_half = case.codes_kji[:, :, case.codes_kji.shape[2] // 2 + 10 :]
+    assert not (left_half == Code.RIGHT_LUNG).any() and (left_half == Code.UNKNOWN).any()
+
+
+def test_second_run_leaves_all_as_it_is(cache: Path, phantom_data: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
+    assert all(line.endswith("already prepared") for line in _prepare(LISTS, phantom_data, cache))
+    assert {path: path.stat().st_mtime_ns for path in cache.iterdir()} == before
+
+
+def test_changed_recipe_entry_or_file_builds_the_case_again(tmp_path: Path, phantom_data: Path, ill: Phantom) -> None:
+    data = tmp_path / "data"
+    write_nifti(data / "ct" / "chest_a.nii.gz", ill.ct.hu_kji, geometry=ill.ct.geometry)
+    chest = replace(LISTS, labelled=None, lungs=())
+    healthy = replace(chest, whole_chests=(WholeChest("ct/chest_a.nii.gz", diseased=False, weight=1.5),))
+    keys = []
+    for change in (chest, healthy):
+        assert "already" not in _prepare(change, data, tmp_path / "cache")[0]
+        keys.append(read_case(tmp_path / "cache" / "chest_a.npz").key)
+    assert "already" in _prepare(healthy, data, tmp_path / "cache")[0]
+    recipe = replace(RECIPE, outside_hu=30.0)
+    assert "already" not in _prepare(healthy, data, tmp_path / "cache", recipe)[0]
+    keys.append(read_case(tmp_path / "cache" / "chest_a.npz").key)
+    write_nifti(data / "ct" / "chest_a.nii.gz", ill.ct.hu_kji + np.int16(1), geometry=ill.ct.geometry)
+    assert "already" not in _prepare(healthy, data, tmp_path / "cache", recipe)[0]
+    keys.append(read_case(tmp_path / "cache" / "chest_a.npz").key)
+    assert len(set(keys)) == 4
+
+
+def test_changed_weight_keeps_the_codes_that_were_added_later(tmp_path: Path, phantom_data: Path) -> None:
+    chest = replace(LISTS, labelled=None, lungs=())
+    _prepare(chest, phantom_data, tmp_path)
+    path = tmp_path / "chest_a.npz"
+    case = read_case(path)
+    write_case(path, replace(case, codes_kji=case.codes_kji * 0, partial_kji=case.codes_kji, labelled_by="x"))
+    heavier = replace(chest, whole_chests=(WholeChest("ct/chest_a.nii.gz", diseased=True, weight=3.0),))
+    _prepare(heavier, phantom_data, tmp_path)
+    again = read_case(path)
+    assert again.weight == 3.0 and not again.codes_kji.any() and again.labelled_by == "x"
+
+
+def test_case_taken_off_the_lists_leaves_the_cache(tmp_path: Path, phantom_data: Path) -> None:
+    _prepare(replace(LISTS, labelled=None), phantom_data, tmp_path)
+    lines = _prepare(replace(LISTS, labelled=None, lungs=()), phantom_data, tmp_path)
+    assert lines[-1].startswith("elastix: removed")
+    assert [path.name for path in tmp_path.iterdir()] == ["chest_a.npz"]
+
+
+def test_foreign_file_in_the_cache_is_refused_not_removed(tmp_path: Path, phantom_data: Path) -> None:
+    write_case(tmp_path / "mine.npz", ball_case(seed=0))
+    with pytest.raises(InputError, match=r"mine.npz.*move it away"):
+        _prepare(replace(LISTS, labelled=None, lungs=()), phantom_data, tmp_path)
+    assert (tmp_path / "mine.npz").exists()
+
+
+def test_phantoms_take_their_findings_in_turn(tmp_path: Path, ill: Phantom, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[dict[str, Any]] = []
+
+    def fake(**arguments: Any) -> Phantom:
+        calls.append(arguments)
+        return ill
+
+    monkeypatch.setattr("CovidSegLib.phantom.make_phantom", fake)
+    config = DataConfig(labelled=None, phantoms=Phantoms(count=12, first_seed=70, weight=0.2))
+    monkeypatch.setattr(prepare_module, "PHANTOM_FINDINGS", ({}, {"infection": 0.0}))
+    _prepare(replace(config, phantoms=Phantoms(count=2, first_seed=70, weight=0.2)), tmp_path, tmp_path / "cache")
+    assert [call["seed"] for call in calls] == [70, 71]
+    assert "infection" not in calls[0] and calls[1]["infection"] == 0.0
+    spacing = calls[0]["spacing_ijk_mm"]
+    assert 1.0 <= spacing[0] == spacing[1] <= 2.0
+    case = read_case(tmp_path / "cache" / "phantom_70.npz")
+    assert set(np.unique(case.codes_kji)) == {0, 1, 2, 3} and case.weight == 0.2
+
+
+def test_unscaling_undoes_scaling() -> None:
+    from CovidSegLib.preprocess import scale_hu
+
+    hu = np.arange(-1250, 251, 7, dtype=np.float32)
+    scaled = scale_hu(hu, window_hu=(-1250.0, 250.0))
+    np.testing.assert_array_equal(unscale_hu(scaled, window_hu=(-1250.0, 250.0)), hu)
+
+
+def test_labels_on_another_grid_are_refused(tmp_path: Path, phantom_data: Path, ill: Phantom) -> None:
+    folder = tmp_path / "muller20" / "case"
+    write_nifti(folder / "imaging.nii.gz", ill.ct.hu_kji, geometry=ill.ct.geometry)
+    shifted = replace(ill.ct.geometry, origin_lps_mm=(5.0, 0.0, 0.0))
+    write_nifti(folder / "segmentation.nii.gz", ill.labelmap_kji, geometry=shifted)
+    write_nifti(folder / "valid.nii.gz", ill.labelmap_kji, geometry=ill.ct.geometry)
+    with pytest.raises(InputError, match=r"segmentation.nii.gz.*differs from the CT"):
+        _prepare(replace(LISTS, whole_chests=(), lungs=()), tmp_path, tmp_path / "cache")

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from CovidSegLib.bundle import load_bundle
+from helpers_training import write_ball_cache
+
+from CovidSegTraining.cli import NOT_YET, main
+
+TINY = {
+    "data": {
+        "labelled": {"folder": "muller20"},
+        "whole_chests": [{"path": "ct/chest_a.nii.gz", "diseased": True}],
+        "phantoms": {"count": 3},
+    },
+    "fit": {
+        "network": {"width": 2},
+        "preprocessing": {"spacing_ijk_mm": [4.0, 4.0, 6.0]},
+        "stages": [{"until": 1.0, "patch_kji": [16, 32, 32], "batch": 1}],
+        "steps": 2,
+        "bfloat16": False,
+    },
+}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY), encoding="utf-8")
+    return path
+
+
+def test_from_data_to_benchmark(
+    tmp_path: Path, config: Path, phantom_data: Path, threshold_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache, run, bundle, out = (tmp_path / name for name in ("cache", "run", "bundle", "out"))
+    common = ["--data", str(phantom_data), "--config", str(config)]
+    assert main(["prepare", *common, "-o", str(cache), "--phantoms", "0"]) == 0
+    assert sorted(path.name for path in cache.iterdir()) == ["chest_a.npz", "coronacases_001.npz"]
+    assert main(["pseudo", *common, "--bundle", str(threshold_bundle), "--cache", str(cache), "--threads", "1"]) == 0
+    assert main(["fit", "--cache", str(cache), "-o", str(run), "--config", str(config), "--threads", "1"]) == 0
+    assert "2 steps" in capsys.readouterr().out
+    weights = ["--weights", str(run / "average.pt"), "--bundle", str(bundle), "--version", "0.3.0"]
+    assert main(["export", *weights]) == 0
+    capsys.readouterr()
+    loaded = load_bundle(bundle)
+    assert (loaded.version, loaded.network_config.width) == ("0.3.0", 2)
+    assert loaded.preprocessing.spacing_ijk_mm == (4.0, 4.0, 6.0)
+
+    benchmark = ["benchmark", "--bundle", str(threshold_bundle), "--data", str(phantom_data), "--device", "cpu"]
+    assert main([*benchmark, "--only", "normal001", "--mode", "fast", "-o", str(out)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("# Benchmark of threshold") and "normal001, POI" in captured.out
+    assert "normal001: POI" in captured.err
+    assert sorted(path.name for path in out.iterdir()) == ["benchmark.json", "benchmark.md"]
+
+
+def test_fit_continues_from_other_weights(tmp_path: Path, config: Path) -> None:
+    cache = write_ball_cache(tmp_path / "cache")
+    fit = ["fit", "--cache", str(cache), "--config", str(config)]
+    assert main([*fit, "-o", str(tmp_path / "a")]) == 0
+    assert main([*fit, "-o", str(tmp_path / "b"), "--init", str(tmp_path / "a" / "average.pt")]) == 0
+    assert main([*fit, "-o", str(tmp_path / "c"), "--init", str(tmp_path / "nothing.pt")]) == 1
+
+
+@pytest.mark.parametrize("command", NOT_YET)
+def test_commands_of_later_are_refused_by_name(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--anything"]) == 2
+    error = capsys.readouterr().err
+    assert f"'{command}' is not in this version yet" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "COMMAND"),
+        (["nonsense"], "invalid choice"),
+        (["fit"], "required"),
+        (["fit", "--cache", "/nowhere", "-o", "x"], "no folder '/nowhere'"),
+        (["prepare", "--data", ".", "-o", "x", "--phantoms", "-1"], "not a whole number"),
+        (["benchmark", "--data", ".", "--mode", "slow"], "invalid choice"),
+        (["prepare", "--data", ".", "-o", "x", "--config", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+    ],
+)
+def test_usage_errors_are_one_line_and_two(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("covidseg-train: error: ") and error.count("\n") == 1
+
+
+def test_absent_device_is_a_usage_error(tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cache = write_ball_cache(tmp_path / "cache", count=1)
+    fit = ["fit", "--cache", str(cache), "-o", str(tmp_path / "run"), "--config", str(config)]
+    assert main([*fit, "--device", "cuda:99"]) == 2
+    assert "cuda:99" in capsys.readouterr().err
+
+
+def test_failure_is_one_line_and_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--cache", str(tmp_path), "-o", str(tmp_path / "run")]) == 1
+    error = capsys.readouterr().err
+    assert "no prepared cases" in error and error.count("\n") == 1
+
+
+def test_help_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    assert "Not in this version yet: explore" in capsys.readouterr().out
