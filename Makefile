@@ -31,7 +31,7 @@ check: .venv/.installed-tests ## lint, format and types
 	$(BIN)/mypy
 
 bench: .venv/.installed-tests ## measure speed and memory on $(DATA), into bench-out/
-	$(BIN)/python Testing/benchmarks/bench.py --data "$(DATA)" -o bench-out
+	$(BIN)/python Testing/benchmarks/bench_inference.py --data "$(DATA)" -o bench-out
 
 clean: ## delete what the targets made, the environment included
 	rm -rf .venv demo-out bench-out build dist *.egg-info
