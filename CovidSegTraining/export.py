@@ -1,4 +1,4 @@
-"""Write trained weights into a model bundle: half precision, safetensors, with checksum."""
+"""Write trained weights into a model bundle: safetensors in half precision (but for statistics), with checksum."""
 
 from __future__ import annotations
 
@@ -95,15 +95,22 @@ def load_state(path: Path) -> dict[str, torch.Tensor]:
 def half_precision(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return the tensors a bundle stores: float16, without the counters of batches.
 
+    The statistics of batch normalisation stay float32: deep in the network variances go beyond 65504,
+    and one that became infinite would silence its channel. They are some kilobytes.
+
     Raises:
-        ModelError: A value is not finite in half precision.
+        ModelError: A value is not finite as it would be stored.
     """
     import torch
 
-    tensors = {k: v.half().contiguous() for k, v in state.items() if not k.endswith("num_batches_tracked")}
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise ModelError(f"weight '{name}' holds values beyond half precision: the training went astray")
+    tensors = {}
+    for name, tensor in state.items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        is_statistic = name.endswith(("running_mean", "running_var"))
+        tensors[name] = (tensor.float() if is_statistic else tensor.half()).contiguous()
+        if not torch.isfinite(tensors[name]).all():
+            raise ModelError(f"weight '{name}' is not finite, or beyond half precision: the training went astray")
     return tensors
 
 

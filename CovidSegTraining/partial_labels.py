@@ -15,6 +15,8 @@ LUNG_BELOW_HU = -450.0
 SURELY_HEALTHY_BELOW_HU = -760.0
 AIRWAY_BELOW_HU = -925.0
 UNKNOWN_WITHIN_MM = 24.0
+WALL_WITHIN_MM = 20.0
+BONE_FROM_HU = 150.0
 
 
 def whole_chest_codes(
@@ -40,6 +42,10 @@ def whole_chest_codes(
     codes = np.full(hu_kji.shape, Code.BACKGROUND, dtype=np.uint8)
     codes[_closing(left | right, UNKNOWN_WITHIN_MM, spacing_kji_mm)] = Code.UNKNOWN
     codes[_grow(left | right, 3.0, spacing_kji_mm) & (codes == Code.BACKGROUND)] = Code.UNKNOWN
+    if diseased:
+        # Consolidated lung at the chest wall looks like the wall; only bone is surely none.
+        near = _grow(left | right, WALL_WITHIN_MM, spacing_kji_mm)
+        codes[near & (hu_kji < BONE_FROM_HU) & (codes == Code.BACKGROUND)] = Code.UNKNOWN
     healthy = smooth < (SURELY_HEALTHY_BELOW_HU if diseased else LUNG_BELOW_HU - 100.0)
     codes[left] = np.where(healthy[left], Code.LEFT_LUNG, Code.LEFT_OR_INFECTION)
     codes[right] = np.where(healthy[right], Code.RIGHT_LUNG, Code.RIGHT_OR_INFECTION)

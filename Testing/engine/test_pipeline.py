@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +109,16 @@ def test_left_is_the_patients_left(sided_bundle: Bundle) -> None:
         assert dice(result.labelmap == label, phantom.lung_side_kji == label) > 0.9
 
 
-STORAGES = [(order, flips) for order in permutations(range(3)) for flips in [(False, True, True), (True, False, True)]]
+#: Two turns of the axes and two exchanges, with different flips.
+STORAGES = [
+    ((1, 2, 0), (False, True, True)),
+    ((2, 0, 1), (True, False, True)),
+    ((0, 2, 1), (True, True, False)),
+    ((2, 1, 0), (True, True, True)),
+]
 
 
-@pytest.mark.parametrize(("order", "flips"), STORAGES[::2])
+@pytest.mark.parametrize(("order", "flips"), STORAGES)
 def test_storage_order_does_not_change_the_labels_even_of_a_random_network(
     random_bundle: Bundle, order: tuple[int, int, int], flips: tuple[bool, bool, bool]
 ) -> None:

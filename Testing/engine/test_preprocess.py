@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import permutations
-
 import numpy as np
 import pytest
 from CovidSegLib.chest import lungs_found
@@ -106,10 +104,16 @@ def test_padding_leaves_no_dark_rim_where_it_cuts_the_lung(value: int) -> None:
     assert not found.inside_kji[:, :, (columns_mm < 18 * 4.0) | (columns_mm > 78 * 4.0)].any()
 
 
-STORAGES = [(order, flips) for order in permutations(range(3)) for flips in [(False, True, True), (True, False, True)]]
+#: Two turns of the axes and two exchanges, with different flips.
+STORAGES = [
+    ((1, 2, 0), (False, True, True)),
+    ((2, 0, 1), (True, False, True)),
+    ((0, 2, 1), (True, True, False)),
+    ((2, 1, 0), (True, True, True)),
+]
 
 
-@pytest.mark.parametrize(("order", "flips"), STORAGES[::2])
+@pytest.mark.parametrize(("order", "flips"), STORAGES)
 def test_storage_order_does_not_change_the_image(order: tuple[int, int, int], flips: tuple[bool, bool, bool]) -> None:
     ct = small_phantom(3).ct
     straight, other = network_input(ct), network_input(stored_as(ct, order=order, flips=flips))

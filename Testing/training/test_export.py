@@ -41,7 +41,8 @@ def test_exported_bundle_loads_and_holds_the_weights_in_half_precision(tmp_path:
         if not name.endswith("num_batches_tracked"):
             torch.testing.assert_close(bundle.network.state_dict()[name], tensor, rtol=1e-3, atol=1e-6)
     stored = load_state(tmp_path / "bundle" / "models" / "model.safetensors")
-    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    for name, tensor in stored.items():
+        assert tensor.dtype == (torch.float32 if "running_" in name else torch.float16)
     assert not any(name.endswith("num_batches_tracked") for name in stored)
     assert not list((tmp_path / "bundle").rglob("*.part"))
 
@@ -101,6 +102,14 @@ def test_weights_of_another_preprocessing_are_refused(tmp_path: Path, run: Path)
     (run / "config.json").write_text(json.dumps(settings), encoding="utf-8")
     with pytest.raises(ModelError, match="another preprocessing"):
         export_weights(run / "average.pt", bundle_dir=tmp_path / "bundle")
+
+
+def test_variances_beyond_half_precision_survive(tmp_path: Path, run: Path) -> None:
+    # Half precision ends at 65504: an infinite variance would silence its channel.
+    state = load_state(run / "average.pt")
+    torch.save({**state, "up.3.2.running_var": state["up.3.2.running_var"] * 5e5}, run / "average.pt")
+    export_weights(run / "average.pt", bundle_dir=tmp_path / "bundle")
+    assert (load_bundle(tmp_path / "bundle").network.state_dict()["up.3.2.running_var"] == 5e5).all()
 
 
 def test_values_beyond_half_precision_are_refused(tmp_path: Path, run: Path) -> None:
