@@ -11,7 +11,7 @@ from typing import Any
 from CovidSegLib.errors import CovidSegError
 
 from .data import DataConfig
-from .fit import FitConfig
+from .fit_config import FitConfig
 
 PRODUCT = Path(__file__).with_name("configs") / "product.yaml"
 

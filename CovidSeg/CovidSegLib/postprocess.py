@@ -24,11 +24,14 @@ class PostprocessingRecipe:
     Attributes:
         min_lung_piece_ml: Pieces of lung (with infection) smaller than this are background.
         min_lung_piece_share: The same, as a share of the largest piece.
+        min_lone_infection_share: Infection that touches no lung and is smaller than this share of the largest
+            piece is background; a collapsed, wholly infected lung is larger.
         min_infection_ml: Islands of infection smaller than this are healthy lung.
     """
 
     min_lung_piece_ml: float = 10.0
     min_lung_piece_share: float = 0.02
+    min_lone_infection_share: float = 0.06
     min_infection_ml: float = 0.06
 
     @classmethod
@@ -83,7 +86,7 @@ def _drop_lung_pieces(
     has_lung = np.zeros(count + 1, dtype=bool)
     has_lung[np.unique(pieces[(labels == LEFT) | (labels == RIGHT)])] = True
     dropped = (sizes < max(recipe.min_lung_piece_ml, recipe.min_lung_piece_share * sizes.max())) | (
-        ~has_lung & (sizes < 0.2 * sizes.max())
+        ~has_lung & (sizes < recipe.min_lone_infection_share * sizes.max())
     )
     dropped[0] = False
     where = dropped[pieces]

@@ -14,7 +14,8 @@ from helpers_training import ball_case, write_ball_cache
 
 from CovidSegTraining import fit as fit_module
 from CovidSegTraining.cache import write_case
-from CovidSegTraining.fit import Fit, FitConfig, Stage, load_cases
+from CovidSegTraining.fit import Fit, load_cases
+from CovidSegTraining.fit_config import FitConfig, Stage
 from CovidSegTraining.label_codes import Code
 from CovidSegTraining.losses import partial_label_loss
 

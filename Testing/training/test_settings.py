@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from CovidSegLib.network import NetworkConfig
 
-from CovidSegTraining.fit import FitConfig, Stage
+from CovidSegTraining.fit_config import FitConfig, Stage
 from CovidSegTraining.settings import SettingsError, read_settings
 
 

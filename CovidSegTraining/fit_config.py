@@ -1,0 +1,51 @@
+"""Settings of a training run: the product recipe's defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from CovidSegLib.network import NetworkConfig
+from CovidSegLib.preprocess import PreprocessingRecipe
+
+from .augmentation import AugmentationRecipe
+from .lesions import LesionRecipe
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Part of a training run with patches of one size; `until` is the share of the run at which it ends."""
+
+    until: float
+    patch_kji: tuple[int, int, int]
+    batch: int
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Settings of the product recipe.
+
+    Attributes:
+        steps: Optimisation steps; `minutes`, if given, ends the run earlier. The learning rate and
+            the stages follow whichever is further on.
+        freeze_norm_from: Share of the run after which batch normalisation uses fixed statistics, as it
+            will in use; patches are too few per batch, and too different, for the two to agree by themselves.
+        infection_share: Share of patches centred on an infected voxel, in cases that have some.
+    """
+
+    network: NetworkConfig = field(default_factory=lambda: NetworkConfig(width=16))
+    preprocessing: PreprocessingRecipe = field(default_factory=PreprocessingRecipe)
+    augmentation: AugmentationRecipe = field(default_factory=AugmentationRecipe)
+    lesions: LesionRecipe = field(default_factory=LesionRecipe)
+    stages: tuple[Stage, ...] = (Stage(0.28, (32, 96, 96), 2), Stage(1.0, (48, 112, 144), 1))
+    steps: int = 100_000
+    minutes: float | None = None
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    warm_up: float = 0.03
+    infection_share: float = 0.4
+    ema_decay: float = 0.995
+    freeze_norm_from: float = 0.7
+    seed: int = 0
+    device: str = "cpu"
+    bfloat16: bool = True
+    save_every_s: float = 120.0
