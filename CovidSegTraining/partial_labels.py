@@ -17,6 +17,8 @@ AIRWAY_BELOW_HU = -925.0
 UNKNOWN_WITHIN_MM = 24.0
 WALL_WITHIN_MM = 20.0
 BONE_FROM_HU = 150.0
+#: Share of the lungs' height, from the feet, in which abdominal organs border on them.
+ABDOMEN_SHARE = 0.5
 
 
 def whole_chest_codes(
@@ -43,8 +45,11 @@ def whole_chest_codes(
     codes[_closing(left | right, UNKNOWN_WITHIN_MM, spacing_kji_mm)] = Code.UNKNOWN
     codes[_grow(left | right, 3.0, spacing_kji_mm) & (codes == Code.BACKGROUND)] = Code.UNKNOWN
     if diseased:
-        # Consolidated lung at the chest wall looks like the wall; only bone is surely none.
+        # Consolidated lung at the chest wall looks like the wall; only bone is surely none. Lower down it is
+        # liver, spleen and stomach that border on the lungs, and those have to be learnt as background.
         near = _grow(left | right, WALL_WITHIN_MM, spacing_kji_mm)
+        levels = np.flatnonzero((left | right).any(axis=(1, 2)))
+        near[: int(levels[0] + ABDOMEN_SHARE * (levels[-1] - levels[0]))] = False
         codes[near & (hu_kji < BONE_FROM_HU) & (codes == Code.BACKGROUND)] = Code.UNKNOWN
     healthy = smooth < (SURELY_HEALTHY_BELOW_HU if diseased else LUNG_BELOW_HU - 100.0)
     codes[left] = np.where(healthy[left], Code.LEFT_LUNG, Code.LEFT_OR_INFECTION)
