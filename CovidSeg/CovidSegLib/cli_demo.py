@@ -19,8 +19,9 @@ from .summary import RUN_FILE, SUMMARY_FILE
 if TYPE_CHECKING:
     from .phantom import PhantomTruth
 
-DEMO_SEED = 20200423
-"""Of the demo's patient; training leaves it out."""
+DEMO_SEED = 5
+"""Of the demo's patient; training leaves it out. The network meets the truth within 3 points on this
+phantom, as on about half of them: the model card has the others."""
 
 DEMO_INFECTION_PERCENT = 20.0
 
