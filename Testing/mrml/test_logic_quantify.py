@@ -178,7 +178,7 @@ def test_table_follows_the_edited_segments(logic: Any, case: Any) -> None:
 def test_grey_ct_is_measured_in_hounsfield_units(
     context: Any, logic: Any, case: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("CovidSegLib.chest.has_lungs", lambda *arguments, **options: True)  # two boxes are no chest
+    monkeypatch.setattr("CovidSegLib.chest.lungs_found", lambda *arguments, **options: True)  # two boxes are no chest
     node = logic.process(case.volume).segmentationNode
     grey_kji = np.clip(np.rint((hu_of(case.labels_kji) + 1250.0) * 255.0 / 1500.0), 0, 255).astype(np.uint8)
     grey = add_volume(context, hu_kji=grey_kji, matrix=case.matrix)
