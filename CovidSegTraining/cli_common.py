@@ -1,0 +1,82 @@
+"""What the commands of `covidseg-train` share: the parser, options that several take, kinds of values."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+
+class UsageError(Exception):
+    """The arguments are wrong; the text says how."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, and which leaves ending the process to main."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}: see '{self.prog} --help'")
+
+
+def add_command(
+    commands: argparse._SubParsersAction[Parser],
+    name: str,
+    *,
+    summary: str,
+    run: Callable[[argparse.Namespace], int],
+) -> argparse.ArgumentParser:
+    """Return the parser of a new command; `run` gets the parsed options and returns the exit code."""
+    parser = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+    parser.add_argument("--verbose", action="store_true", help="print a traceback after an error")
+    parser.set_defaults(command=run)
+    return parser
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add the data folder and the settings file."""
+    parser.add_argument("--data", metavar="DIR", type=folder, required=True, help="folder of the real CTs")
+    add_config(parser)
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add the settings file."""
+    parser.add_argument("--config", metavar="YAML", type=Path, help="settings (default: the product recipe)")
+
+
+def add_compute(parser: argparse.ArgumentParser) -> None:
+    """Add device and number of threads."""
+    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, cuda:N or mps (default cpu)")
+    parser.add_argument("--threads", metavar="N", type=count, help="CPU threads (default: torch's choice)")
+
+
+def use_threads(threads: int | None) -> None:
+    """Let torch use this many CPU threads; None leaves the choice to torch."""
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def folder(text: str) -> Path:
+    """Return a path given as argument; it must be a folder."""
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"no folder '{text}'")
+    return Path(text)
+
+
+def count_from_zero(text: str) -> int:
+    """Return a whole number from 0 on, given as argument."""
+    return 0 if text == "0" else count(text)
+
+
+def count(text: str) -> int:
+    """Return a whole number from 1 on, given as argument."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 on")
+    return int(text)
+
+
+def say(text: str) -> None:
+    """Print a line at once."""
+    print(text, flush=True)

@@ -1,0 +1,166 @@
+"""The commands behind the bundled model: `prepare`, `fit`, `pseudo`, `export`, `benchmark`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from CovidSegLib.exit_codes import FAILED, OK
+
+from .cli_common import (
+    Parser,
+    add_command,
+    add_compute,
+    add_config,
+    add_data,
+    count_from_zero,
+    folder,
+    say,
+    use_threads,
+)
+
+
+def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
+    """Register the commands."""
+    _add_prepare(commands)
+    _add_fit(commands)
+    _add_pseudo(commands)
+    _add_export(commands)
+    _add_benchmark(commands)
+
+
+def _add_prepare(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = add_command(commands, "prepare", summary="put the training material on the network's grid", run=_prepare)
+    add_data(parser)
+    parser.add_argument("-o", "--output", metavar="CACHE", type=Path, required=True, help="folder for the cases")
+    parser.add_argument("--phantoms", metavar="N", type=count_from_zero, help="phantoms (default: the settings')")
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from .prepare import prepare
+    from .settings import read_settings
+
+    settings = read_settings(options.config)
+    data = settings.data
+    if options.phantoms is not None:
+        data = replace(data, phantoms=replace(data.phantoms, count=options.phantoms))
+    prepare(data, data_dir=options.data, cache_dir=options.output, preprocessing=settings.fit.preprocessing, tell=say)
+    return OK
+
+
+def _add_fit(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = add_command(commands, "fit", summary="train a network; run again to continue", run=_fit)
+    parser.add_argument("--cache", metavar="CACHE", type=folder, required=True, help="written by 'prepare'")
+    parser.add_argument("-o", "--output", metavar="RUN", type=Path, required=True, help="folder of the training run")
+    parser.add_argument("--minutes", metavar="M", type=float, help="end the run after this time")
+    parser.add_argument("--init", metavar="WEIGHTS", type=Path, help="begin with these weights (.pt or .safetensors)")
+    add_config(parser)
+    add_compute(parser)
+
+
+def _fit(options: argparse.Namespace) -> int:
+    import logging
+
+    from CovidSegLib.device import resolve_device
+
+    from .export import load_state
+    from .fit import Fit, load_cases
+    from .settings import read_settings
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    use_threads(options.threads)
+    config = replace(read_settings(options.config).fit, device=resolve_device(options.device))
+    if options.minutes is not None:
+        config = replace(config, minutes=options.minutes)
+    run = Fit(options.output, cases=load_cases(options.cache), config=config)
+    if options.init is not None:
+        run.start_from(load_state(options.init))
+    run.run()
+    say(f"{run.step} steps in {run.elapsed_s / 60:.1f} minutes -> {options.output / 'average.pt'}")
+    return OK
+
+
+def _add_export(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = add_command(commands, "export", summary="write trained weights into a model bundle", run=_export)
+    parser.add_argument("--weights", metavar="FILE", type=Path, required=True, help="average.pt of a training run")
+    parser.add_argument("--bundle", metavar="DIR", type=Path, required=True, help="the bundle; made if need be")
+    parser.add_argument("--version", metavar="V", help="version of the weights (default: what the bundle says)")
+
+
+def _export(options: argparse.Namespace) -> int:
+    from .export import export_weights
+
+    sha256 = export_weights(options.weights, bundle_dir=options.bundle, version=options.version)
+    say(f"{options.bundle}: weights sha256 {sha256}")
+    return OK
+
+
+def _add_pseudo(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = add_command(
+        commands, "pseudo", summary="complete the labels of diseased whole chests by a bundle's prediction", run=_pseudo
+    )
+    parser.add_argument("--bundle", metavar="DIR", type=folder, required=True, help="model bundle that answers")
+    parser.add_argument("--cache", metavar="CACHE", type=folder, required=True, help="written by 'prepare'")
+    add_data(parser)
+    add_compute(parser)
+
+
+def _pseudo(options: argparse.Namespace) -> int:
+    from CovidSegLib.bundle import load_bundle
+    from CovidSegLib.device import resolve_device
+
+    from .pseudo import self_label_chests
+    from .settings import read_settings
+
+    use_threads(options.threads)
+    self_label_chests(
+        read_settings(options.config).data.whole_chests,
+        data_dir=options.data,
+        cache_dir=options.cache,
+        bundle=load_bundle(options.bundle),
+        device=resolve_device(options.device),
+        tell=say,
+    )
+    return OK
+
+
+def _add_benchmark(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = add_command(commands, "benchmark", summary="measure a bundle on the data folder", run=_benchmark)
+    parser.add_argument("--bundle", metavar="DIR", type=folder, help="model bundle (default: the one shipped)")
+    parser.add_argument("--data", metavar="DIR", type=folder, required=True, help="folder of the real CTs")
+    parser.add_argument("--mode", choices=("accurate", "fast"), default="accurate", help="default: accurate")
+    parser.add_argument("--only", metavar="NAME", nargs="+", default=(), help="only these cases")
+    parser.add_argument("--robustness", action="store_true", help="every whole chest resampled, noisy, rotated, ...")
+    parser.add_argument("--all-flips", action="store_true", help="every case stored flipped and axis-swapped, not two")
+    parser.add_argument("-o", "--output", metavar="DIR", type=Path, help="folder for benchmark.json and benchmark.md")
+    add_compute(parser)
+
+
+def _benchmark(options: argparse.Namespace) -> int:
+    from CovidSegLib.bundle import load_bundle
+    from CovidSegLib.device import resolve_device
+
+    from .benchmark import BenchmarkOptions, run_benchmark
+    from .benchmark_report import complete_report, to_markdown, write_report
+
+    use_threads(options.threads)
+    bundle = load_bundle(options.bundle)
+    figures = run_benchmark(
+        options.data,
+        bundle=bundle,
+        options=BenchmarkOptions(
+            mode=options.mode,
+            device=resolve_device(options.device),
+            only=tuple(options.only),
+            robustness=options.robustness,
+            all_flips=options.all_flips,
+        ),
+        tell=lambda text: print(text, file=sys.stderr, flush=True),
+    )
+    report = complete_report(figures, bundle=bundle, command=options.command_line, mode=options.mode)
+    say(to_markdown(report))
+    if options.output is not None:
+        write_report(report, options.output)
+    return FAILED if any(row["error"] for row in [*report["cases"], *report["variants"]]) else OK
