@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 AIR_BELOW_HU = -500.0
 #: Weight of such voxels in the cross-entropy.
 AIR_WEIGHT = 4.0
+#: Weight of infected voxels in the cross-entropy: few as they are, they would be called too rarely.
+INFECTION_WEIGHT = 2.5
 
 
 @dataclass(frozen=True)
@@ -225,10 +227,12 @@ class Fit:
         return float(loss.detach())
 
     def _voxel_weights(self, image: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-        """Return the weights (batch, k, j, i) of the cross-entropy: more for air that is not lung."""
+        """Return the weights (batch, k, j, i) of the cross-entropy: more for infection, and for air that is not lung."""
         lower, upper = self.config.preprocessing.window_hu
         air_below = (AIR_BELOW_HU - (lower + upper) / 2.0) / ((upper - lower) / 2.0)
-        return 1.0 + (AIR_WEIGHT - 1.0) * ((codes == int(Code.BACKGROUND)) & (image < air_below)).float()
+        air = (codes == int(Code.BACKGROUND)) & (image < air_below)
+        infection = codes == int(Code.INFECTION)
+        return 1.0 + (AIR_WEIGHT - 1.0) * air.float() + (INFECTION_WEIGHT - 1.0) * infection.float()
 
     def _update_average(self) -> None:
         import torch

@@ -8,6 +8,7 @@ far from it is background.
 from __future__ import annotations
 
 import numpy as np
+from CovidSegLib.abdominal_gas import abdominal_gas
 
 from .label_codes import Code
 
@@ -40,7 +41,8 @@ def whole_chest_codes(
     smooth = ndimage.gaussian_filter(hu_kji, [2.0 / s for s in spacing_kji_mm])
     air = (hu_kji < LUNG_BELOW_HU) & inside_kji
     airway = airway_mask(hu_kji, air=air, inside_kji=inside_kji, spacing_kji_mm=spacing_kji_mm)
-    left, right = _split_lungs(air & ~airway, inside_kji=inside_kji, spacing_kji_mm=spacing_kji_mm)
+    gas = abdominal_gas(hu_kji, lungs_kji=air & ~airway, inside_kji=inside_kji, spacing_kji_mm=spacing_kji_mm)
+    left, right = _split_lungs(air & ~airway & ~gas, inside_kji=inside_kji, spacing_kji_mm=spacing_kji_mm)
     codes = np.full(hu_kji.shape, Code.BACKGROUND, dtype=np.uint8)
     codes[_closing(left | right, UNKNOWN_WITHIN_MM, spacing_kji_mm)] = Code.UNKNOWN
     codes[_grow(left | right, 3.0, spacing_kji_mm) & (codes == Code.BACKGROUND)] = Code.UNKNOWN
@@ -57,7 +59,7 @@ def whole_chest_codes(
     # Main bronchi run into the lungs without a border: leave dark voxels near the middle open.
     middle = _near_middle(inside_kji, spacing_kji_mm, within_mm=45.0)
     codes[(smooth < AIRWAY_BELOW_HU) & middle & (codes != Code.BACKGROUND)] = Code.UNKNOWN
-    codes[airway] = Code.BACKGROUND
+    codes[airway | gas] = Code.BACKGROUND
     return codes
 
 

@@ -18,7 +18,7 @@ from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.intensity import to_hounsfield
 from CovidSegLib.labels import Label
-from CovidSegLib.preprocess import NetworkInput, PreprocessingRecipe, preprocess
+from CovidSegLib.preprocess import NetworkInput, PreprocessingRecipe, preprocess, unscale_hu
 from CovidSegLib.volume import case_name, fingerprint_of, read_ct
 
 from .cache import CachedCase, key_of, read_case, write_case
@@ -204,20 +204,22 @@ def build_phantom(seed: int, *, findings: dict[str, Any], recipe: PreprocessingR
     phantom = make_phantom(seed=seed, size_ijk=size_ijk, spacing_ijk_mm=(pixel_mm, pixel_mm, slice_mm), **findings)
     network_input = preprocess(phantom.ct.hu_kji, geometry=phantom.ct.geometry, recipe=recipe, crop_to_chest=False)
     codes = labels_on_network_grid(phantom.labelmap_kji, network_input=network_input, classes=len(Label))
-    return unscale_hu(network_input.image_kji, window_hu=recipe.window_hu), codes
-
-
-def unscale_hu(image_kji: np.ndarray, *, window_hu: tuple[float, float]) -> np.ndarray:
-    """Return the HU (int16) of an image scaled by `preprocess.scale_hu`."""
-    lower, upper = window_hu
-    return np.asarray(np.round(image_kji * ((upper - lower) / 2.0) + (lower + upper) / 2.0), dtype=np.int16)
+    return np.round(unscale_hu(network_input.image_kji, window_hu=recipe.window_hu)).astype(np.int16), codes
 
 
 def _on_network_grid(path: Path, *, recipe: PreprocessingRecipe) -> tuple[np.ndarray, NetworkInput, Geometry]:
     """Return HU and grid of a whole CT, as the product sees it but not cut to the chest, and its own geometry."""
     ct = to_hounsfield(read_ct(path), lungs_found=lungs_found)
     network_input = preprocess(ct.hu_kji, geometry=ct.geometry, recipe=recipe, crop_to_chest=False)
-    return unscale_hu(network_input.image_kji, window_hu=recipe.window_hu), network_input, ct.geometry
+    return (
+        np.round(unscale_hu(network_input.image_kji, window_hu=recipe.window_hu)).astype(np.int16),
+        network_input,
+        ct.geometry,
+    )
+
+
+def _rounded_hu(network_input: NetworkInput, *, recipe: PreprocessingRecipe) -> np.ndarray:
+    return np.round(unscale_hu(network_input.image_kji, window_hu=recipe.window_hu)).astype(np.int16)
 
 
 def _fingerprints(paths: list[Path]) -> list[str]:

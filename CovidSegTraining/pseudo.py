@@ -19,7 +19,7 @@ from CovidSegLib.inference import predict
 from CovidSegLib.intensity import to_hounsfield
 from CovidSegLib.labels import Label
 from CovidSegLib.postprocess import make_consistent
-from CovidSegLib.preprocess import network_axes, preprocess
+from CovidSegLib.preprocess import network_axes, preprocess, unscale_hu
 from CovidSegLib.progress import Reporter
 from CovidSegLib.volume import case_name, read_ct
 
@@ -121,6 +121,7 @@ def _labelled_by(bundle: Bundle, path: Path, *, partial_kji: np.ndarray, device:
     prediction = predict(seen.image_kji, network=bundle.network, mode="accurate", device=device, reporter=Reporter())
     labels = make_consistent(
         prediction.probabilities,
+        hu_kji=unscale_hu(seen.image_kji, window_hu=bundle.preprocessing.window_hu),
         inside_kji=seen.inside_kji,
         spacing_kji_mm=seen.spacing_kji_mm,
         recipe=bundle.postprocessing,

@@ -19,7 +19,7 @@ from .inference import TILINGS, Tiling
 from .intensity import to_hounsfield
 from .network import NetworkConfig
 from .postprocess import PostprocessingRecipe, make_consistent
-from .preprocess import PreprocessingRecipe, preprocess
+from .preprocess import PreprocessingRecipe, preprocess, unscale_hu
 from .progress import Reporter
 from .restore import restore_labels
 from .segmentation_file import write_labelmap_nifti
@@ -93,32 +93,39 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class MakeConsistent:
-    """Correct `pred`, the (1, 4, k, j, i) probabilities of `image`, into `probabilities`."""
+    """Make `labels` (k, j, i) of `pred`, the (1, 4, k, j, i) probabilities of `image`.
+
+    Attributes:
+        recipe: Sizes of pieces to drop.
+        window_hu: The window `image` was scaled from.
+    """
 
     recipe: PostprocessingRecipe
+    window_hu: tuple[float, float]
 
     def __call__(self, data: Data) -> Data:
-        """Return `data` with `probabilities` (4, k, j, i); InputError if no lung is left."""
+        """Return `data` with `labels`; InputError if no lung is left."""
         network_input, probabilities = data["network_input"], data["pred"][0].cpu().numpy()
         labels = make_consistent(
             probabilities,
+            hu_kji=unscale_hu(network_input.image_kji, window_hu=self.window_hu),
             inside_kji=network_input.inside_kji,
             spacing_kji_mm=network_input.spacing_kji_mm,
             recipe=self.recipe,
         )
         if not labels.any():
             raise InputError(f"{data['ct'].name}: no lungs found: is this a chest CT in HU?")
-        return {**data, "probabilities": probabilities}
+        return {**data, "labels": labels}
 
 
 @dataclass(frozen=True)
 class RestoreLabels:
-    """Bring `probabilities` back onto the CT's grid as `labelmap`."""
+    """Bring `labels` back onto the CT's grid as `labelmap`."""
 
     def __call__(self, data: Data) -> Data:
         """Return `data` with `labelmap`, (k, j, i) uint8."""
         labelmap = restore_labels(
-            data["probabilities"],
+            data["labels"],
             network_input=data["network_input"],
             geometry=data["ct"].geometry,
             reporter=Reporter(),

@@ -18,7 +18,7 @@ from .geometry import Geometry
 from .inference import MODES, predict
 from .intensity import to_hounsfield
 from .postprocess import make_consistent
-from .preprocess import NetworkInput, preprocess
+from .preprocess import NetworkInput, preprocess, unscale_hu
 from .progress import CancelledCallback, ProgressCallback, Reporter
 from .quantify import Quantities, quantify_labelmap
 from .report import build_report
@@ -113,15 +113,14 @@ def segment(
     with clock.stage("back"):
         labels = make_consistent(
             prediction.probabilities,
+            hu_kji=unscale_hu(network_input.image_kji, window_hu=bundle.preprocessing.window_hu),
             inside_kji=network_input.inside_kji,
             spacing_kji_mm=network_input.spacing_kji_mm,
             recipe=bundle.postprocessing,
         )
         if not labels.any():
             raise InputError(f"{ct.name}: no lungs found: is this a chest CT in HU?")
-        labelmap = restore_labels(
-            prediction.probabilities, network_input=network_input, geometry=ct.geometry, reporter=reporter
-        )
+        labelmap = restore_labels(labels, network_input=network_input, geometry=ct.geometry, reporter=reporter)
     with clock.stage("quantify"):
         reporter.tell("quantify", 0, 1)
         quantities = quantify_labelmap(ct.hu_kji, geometry=ct.geometry, labelmap_kji=labelmap)

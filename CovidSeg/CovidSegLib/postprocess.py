@@ -1,8 +1,4 @@
-"""Make the network's answer anatomically consistent: two lungs, each on its side, infection only in them.
-
-Everything works on the probabilities of the network's grid, so that the way back to the
-CT's grid can interpolate them.
-"""
+"""Make the network's answer anatomically consistent: two lungs, each on its side, infection only in them."""
 
 from __future__ import annotations
 
@@ -11,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .abdominal_gas import abdominal_gas
 from .labels import Label
 from .sides import settle_sides
 
@@ -43,6 +40,7 @@ class PostprocessingRecipe:
 def make_consistent(
     probabilities: np.ndarray,
     *,
+    hu_kji: np.ndarray,
     inside_kji: np.ndarray,
     spacing_kji_mm: tuple[float, float, float],
     recipe: PostprocessingRecipe,
@@ -51,12 +49,16 @@ def make_consistent(
 
     Args:
         probabilities: (4, k, j, i) float32; corrected in place so that their argmax is the result.
+        hu_kji: (k, j, i) HU, clipped to the network's window or not.
         inside_kji: (k, j, i) bool, the patient.
         spacing_kji_mm: Voxel spacing.
         recipe: Sizes of pieces to drop.
     """
     voxel_ml = float(np.prod(spacing_kji_mm)) / 1000.0
     _set_background(probabilities, ~inside_kji)
+    lungs = probabilities.argmax(axis=0) > 0
+    gas = abdominal_gas(hu_kji, lungs_kji=lungs, inside_kji=inside_kji, spacing_kji_mm=spacing_kji_mm)
+    _set_background(probabilities, gas)
     labels = probabilities.argmax(axis=0).astype(np.uint8)
     _drop_lung_pieces(probabilities, labels, voxel_ml=voxel_ml, recipe=recipe)
     settle_sides(probabilities, labels, spacing_kji_mm=spacing_kji_mm)

@@ -19,6 +19,11 @@ from .geometry import Geometry
 from .orient import Orientation
 from .resample import AxisGrid, covering_axis, input_axis, resample_kji
 
+#: The paper's patches measure 160 voxels in-plane, and begin every 80: one voxel more costs a row of patches.
+PATCH_VOXELS, PATCH_STEP_VOXELS = 160, 80
+#: In-plane, so much of the room around the lungs (`chest.BOX_MARGINS_MM`) is given up to save a row.
+SPARE_RIM_MM = 12.0
+
 
 @dataclass(frozen=True)
 class PreprocessingRecipe:
@@ -110,6 +115,8 @@ def preprocess(
     chest = find_chest(volume, spacing_mm=spacing)
     source = tuple(input_axis(n, s) for n, s in zip(volume.shape, spacing, strict=True))
     target = network_axes(source, recipe=recipe, box_mm=chest.box_mm if crop_to_chest else None)  # type: ignore[arg-type]
+    if crop_to_chest and not chest.touches_side:
+        target = (target[0], without_spare_rim(target[1]), without_spare_rim(target[2]))
     image = resample_kji(volume, source=source, target=target)  # type: ignore[arg-type]
     inside = _hide_outside(image, volume, source=source, target=target, chest=chest, outside_hu=recipe.outside_hu)  # type: ignore[arg-type]
     return NetworkInput(
@@ -131,6 +138,12 @@ def scale_hu(image_hu: np.ndarray, *, window_hu: tuple[float, float]) -> np.ndar
     return np.asarray(scaled, dtype=np.float32)
 
 
+def unscale_hu(image: np.ndarray, *, window_hu: tuple[float, float]) -> np.ndarray:
+    """Return the HU, clipped to the window, of an image (any shape) made by `scale_hu`."""
+    lower, upper = window_hu
+    return image * np.float32((upper - lower) / 2.0) + np.float32((lower + upper) / 2.0)
+
+
 def network_axes(
     source: tuple[AxisGrid, AxisGrid, AxisGrid],
     *,
@@ -145,6 +158,14 @@ def network_axes(
             stop = int(np.clip(np.ceil((upper - axes[n].first_mm) / axes[n].step_mm) + 1, start + 1, axes[n].count))
             axes[n] = axes[n].part(start, stop)
     return (axes[0], axes[1], axes[2])
+
+
+def without_spare_rim(axis: AxisGrid) -> AxisGrid:
+    """Return an in-plane axis cut on both sides to where the last row of patches ends, if that cuts little."""
+    excess = (axis.count - PATCH_VOXELS) % PATCH_STEP_VOXELS
+    if axis.count <= PATCH_VOXELS or excess * axis.step_mm > SPARE_RIM_MM:
+        return axis
+    return axis.part(excess // 2, axis.count - (excess - excess // 2))
 
 
 def _hide_outside(

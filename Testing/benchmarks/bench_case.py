@@ -17,7 +17,6 @@ from CovidSegLib.case_files import write_case_files
 from CovidSegLib.chest import lungs_found
 from CovidSegLib.inference import TILINGS, patch_count, predict
 from CovidSegLib.intensity import to_hounsfield
-from CovidSegLib.labels import Label
 from CovidSegLib.pipeline import segment
 from CovidSegLib.preprocess import preprocess
 from CovidSegLib.progress import Reporter
@@ -114,8 +113,7 @@ def _reference(ct: CTVolume, *, bundle: Bundle, job: Job, clock: Clock) -> dict[
     if job.untrained:
         return details
     with clock.stage("back"):
-        one_hot = (labels == np.arange(len(Label), dtype=np.uint8)[:, None, None, None]).astype(np.float32)
-        labelmap = restore_labels(one_hot, network_input=network_input, geometry=ct.geometry, reporter=Reporter())
+        labelmap = restore_labels(labels, network_input=network_input, geometry=ct.geometry, reporter=Reporter())
     with clock.stage("write"):
         write_labelmap_nifti(Path(job.folder) / "labelmap.nii.gz", labelmap_kji=labelmap, geometry=ct.geometry)
         write_seg_nrrd(Path(job.folder) / "segmentation.seg.nrrd", labelmap_kji=labelmap, geometry=ct.geometry)

@@ -21,12 +21,17 @@ def probabilities_of(labels: np.ndarray, *, certainty: float = 0.7) -> np.ndarra
 
 
 def consistent(
-    labels: np.ndarray, *, inside: np.ndarray | None = None, recipe: PostprocessingRecipe | None = None
+    labels: np.ndarray,
+    *,
+    hu_kji: np.ndarray | None = None,
+    inside: np.ndarray | None = None,
+    recipe: PostprocessingRecipe | None = None,
 ) -> np.ndarray:
     """Return the labels after correction, having checked that the probabilities say the same."""
     probabilities = probabilities_of(labels)
     found = make_consistent(
         probabilities,
+        hu_kji=np.full(labels.shape, -800.0, np.float32) if hu_kji is None else hu_kji,
         inside_kji=np.ones(labels.shape, bool) if inside is None else inside,
         spacing_kji_mm=SPACING_KJI_MM,
         recipe=recipe or PostprocessingRecipe(),
@@ -163,6 +168,7 @@ def test_speck_of_infection_leaves_no_hole_if_background_comes_second() -> None:
     probabilities[:, 20, 20, 45] = (0.35, 0.15, 0.05, 0.45)
     found = make_consistent(
         probabilities,
+        hu_kji=np.full(labels.shape, -800.0, np.float32),
         inside_kji=np.ones(labels.shape, bool),
         spacing_kji_mm=SPACING_KJI_MM,
         recipe=PostprocessingRecipe(min_infection_ml=0.1),
@@ -187,3 +193,16 @@ def test_unknown_key_of_a_recipe_is_refused() -> None:
     assert PostprocessingRecipe.from_dict({"min_infection_ml": 1.0}).min_infection_ml == 1.0
     with pytest.raises(TypeError, match="min_vessel_ml"):
         PostprocessingRecipe.from_dict({"min_vessel_ml": 1.0})
+
+
+def test_stomach_gas_taken_for_lung_is_background() -> None:
+    labels = two_lungs()
+    hu = np.full(labels.shape, -850.0, np.float32)
+    stomach = np.zeros(labels.shape, bool)
+    stomach[5:12, 12:26, 42:51] = True
+    labels[5:14, 10:30, 40:52] = LEFT
+    hu[3:14, 10:28, 40:53] = 40.0  # wall and diaphragm
+    hu[stomach] = -990.0
+    found = consistent(labels, hu_kji=hu)
+    assert not found[stomach].any()
+    assert (found[15:] == two_lungs()[15:]).all()

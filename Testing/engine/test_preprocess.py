@@ -8,7 +8,15 @@ from CovidSegLib.chest import lungs_found
 from CovidSegLib.errors import InputError, ModelError
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.intensity import to_hounsfield
-from CovidSegLib.preprocess import NetworkInput, PreprocessingRecipe, network_axes, preprocess, scale_hu
+from CovidSegLib.preprocess import (
+    NetworkInput,
+    PreprocessingRecipe,
+    network_axes,
+    preprocess,
+    scale_hu,
+    unscale_hu,
+    without_spare_rim,
+)
 from CovidSegLib.resample import AxisGrid, input_axis
 from CovidSegLib.volume import CTVolume
 from helpers_phantom import rotated, small_phantom, stored_as
@@ -181,3 +189,20 @@ def test_axis_of_the_network_input_points_back_to_the_ct() -> None:
     ct = small_phantom(3).ct
     found = network_input(ct)
     assert found.source_axes == (AxisGrid(0.0, 5.0, 64), AxisGrid(0.0, 3.9, 80), AxisGrid(0.0, 4.0, 96))
+
+
+def test_hu_inside_the_window_come_back_from_the_scale() -> None:
+    hu = np.array([-2000.0, -1250.0, -500.0, 40.0, 250.0, 900.0])
+    assert unscale_hu(scale_hu(hu, window_hu=(-1250.0, 250.0)), window_hu=(-1250.0, 250.0)) == pytest.approx(
+        np.clip(hu, -1250.0, 250.0)
+    )
+
+
+@pytest.mark.parametrize(("count", "kept"), [(242, 240), (247, 240), (248, 248), (240, 240), (163, 160), (150, 150)])
+def test_a_few_voxels_of_room_are_given_up_for_a_row_of_patches(count: int, kept: int) -> None:
+    axis = AxisGrid(5.0, 1.58, count)
+    cut = without_spare_rim(axis)
+    assert cut.count == kept
+    # On both sides alike, and the grid stays where it was.
+    lost = count - kept
+    assert cut.first_mm == pytest.approx(5.0 + lost // 2 * 1.58)

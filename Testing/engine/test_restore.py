@@ -53,17 +53,15 @@ def signed_distance_mm(grid: Axes, center_mm: np.ndarray) -> np.ndarray:
     return np.sqrt((k - center_mm[0]) ** 2 + (j - center_mm[1]) ** 2 + (i - center_mm[2]) ** 2) - RADIUS_MM
 
 
-def ball_probabilities(found: NetworkInput, *, label: Label = Label.LEFT_LUNG) -> tuple[np.ndarray, np.ndarray]:
-    """Return smooth probabilities of a ball in the middle of the oriented CT, and the ball on the CT's grid."""
+def ball_labels(found: NetworkInput, *, label: Label = Label.LEFT_LUNG) -> tuple[np.ndarray, np.ndarray]:
+    """Return a ball in the middle of the oriented CT, as labels on the network's grid and as mask on the CT's."""
     center_mm = np.array([a.first_mm + (a.count - 1) * a.step_mm / 2 for a in found.source_axes])
-    inner = np.clip(0.5 - signed_distance_mm(found.axes, center_mm) / 8.0, 0.0, 1.0)
-    probabilities = np.zeros((4, *inner.shape), np.float32)
-    probabilities[label], probabilities[0] = inner, 1.0 - inner
-    return probabilities, signed_distance_mm(found.source_axes, center_mm) < 0
+    labels = np.where(signed_distance_mm(found.axes, center_mm) < 0, np.uint8(label), np.uint8(0))
+    return labels, signed_distance_mm(found.source_axes, center_mm) < 0
 
 
-def restored(probabilities: np.ndarray, found: NetworkInput, geometry: Geometry) -> np.ndarray:
-    return restore_labels(probabilities, network_input=found, geometry=geometry, reporter=Reporter())
+def restored(labels: np.ndarray, found: NetworkInput, geometry: Geometry) -> np.ndarray:
+    return restore_labels(labels, network_input=found, geometry=geometry, reporter=Reporter())
 
 
 DIRECTIONS = {
@@ -80,8 +78,8 @@ DIRECTIONS = {
 def test_ball_keeps_place_and_volume_whatever_the_direction(name: str) -> None:
     geometry = grid_of(DIRECTIONS[name], size_ijk=(70, 60, 45), spacing=(1.7, 1.9, 2.5))
     found = network_input_for(geometry, steps_mm=(2.7, 1.58, 1.58))
-    probabilities, ball = ball_probabilities(found)
-    labelmap = restored(probabilities, found, geometry)
+    labels, ball = ball_labels(found)
+    labelmap = restored(labels, found, geometry)
     assert labelmap.shape == geometry.shape_kji and labelmap.dtype == np.uint8
     seen = found.orientation.view(labelmap)
     volume_ml = np.count_nonzero(labelmap) * geometry.voxel_volume_ml
@@ -98,7 +96,7 @@ def test_ball_keeps_its_volume_on_anisotropic_grids(spacing: tuple[float, float,
     size = tuple(int(100 / s) for s in spacing)
     geometry = grid_of(np.eye(3), size_ijk=size, spacing=spacing)  # type: ignore[arg-type]
     found = network_input_for(geometry, steps_mm=(2.7, 1.58, 1.58))
-    labelmap = restored(ball_probabilities(found)[0], found, geometry)
+    labelmap = restored(ball_labels(found)[0], found, geometry)
     volume_ml = np.count_nonzero(labelmap) * geometry.voxel_volume_ml
     assert volume_ml == pytest.approx(4 / 3 * np.pi * (RADIUS_MM / 10) ** 3, rel=0.04)
 
@@ -108,18 +106,16 @@ def test_equal_grids_give_the_labels_back_exactly(name: str) -> None:
     geometry = grid_of(DIRECTIONS[name], size_ijk=(13, 11, 9), spacing=(1.0, 2.0, 3.0))
     found = network_input_for(geometry, steps_mm=None)
     labels = np.random.default_rng(0).integers(0, 4, found.image_kji.shape).astype(np.uint8)
-    probabilities = np.eye(4, dtype=np.float32)[labels].transpose(3, 0, 1, 2)
-    labelmap = restored(np.ascontiguousarray(probabilities), found, geometry)
+    labelmap = restored(labels, found, geometry)
     assert np.array_equal(found.orientation.view(labelmap), labels)
 
 
 def test_outside_the_networks_box_is_background() -> None:
     geometry = grid_of(np.eye(3), size_ijk=(60, 60, 48), spacing=(2.0, 2.0, 2.5))
     found = network_input_for(geometry, steps_mm=(2.7, 1.58, 1.58), box=True)
-    probabilities, ball = ball_probabilities(found)
-    assert np.count_nonzero((restored(probabilities, found, geometry) > 0) ^ ball) < 0.03 * np.count_nonzero(ball)
-    full = np.zeros_like(probabilities)
-    full[Label.INFECTION] = 1.0
+    labels, ball = ball_labels(found)
+    assert np.count_nonzero((restored(labels, found, geometry) > 0) ^ ball) < 0.03 * np.count_nonzero(ball)
+    full = np.full_like(labels, Label.INFECTION)
     labelmap = restored(full, found, geometry)
     for axis, grid in enumerate(found.axes):
         centers_mm = found.source_axes[axis].centers_mm
@@ -132,26 +128,24 @@ def test_outside_the_networks_box_is_background() -> None:
 def test_lungs_at_the_border_of_the_image_reach_its_last_voxel() -> None:
     geometry = grid_of(np.eye(3), size_ijk=(30, 30, 20), spacing=(1.1, 1.1, 2.0))
     found = network_input_for(geometry, steps_mm=(2.7, 1.58, 1.58))
-    probabilities = np.zeros((4, *found.image_kji.shape), np.float32)
-    probabilities[Label.RIGHT_LUNG] = 1.0
-    assert (restored(probabilities, found, geometry) == Label.RIGHT_LUNG).all()
+    labels = np.full(found.image_kji.shape, Label.RIGHT_LUNG, np.uint8)
+    assert (restored(labels, found, geometry) == Label.RIGHT_LUNG).all()
 
 
 def test_no_lung_gives_an_empty_labelmap() -> None:
     geometry = grid_of(np.eye(3), size_ijk=(9, 8, 7), spacing=(1.0, 1.0, 1.0))
     found = network_input_for(geometry, steps_mm=None)
-    probabilities = np.zeros((4, *found.image_kji.shape), np.float32)
-    probabilities[0] = 1.0
-    assert not restored(probabilities, found, geometry).any()
+    labels = np.zeros(found.image_kji.shape, np.uint8)
+    assert not restored(labels, found, geometry).any()
 
 
-def test_probabilities_are_not_modified_and_progress_is_told() -> None:
+def test_labels_are_not_modified_and_progress_is_told() -> None:
     geometry = grid_of(np.eye(3), size_ijk=(40, 40, 90), spacing=(2.5, 2.5, 1.1))
     found = network_input_for(geometry, steps_mm=(2.7, 1.58, 1.58))
-    probabilities, _ = ball_probabilities(found)
-    before, seen = probabilities.copy(), list[Progress]()
-    restore_labels(probabilities, network_input=found, geometry=geometry, reporter=Reporter(progress=seen.append))
-    assert np.array_equal(probabilities, before)
+    labels, _ = ball_labels(found)
+    before, seen = labels.copy(), list[Progress]()
+    restore_labels(labels, network_input=found, geometry=geometry, reporter=Reporter(progress=seen.append))
+    assert np.array_equal(labels, before)
     assert {step.stage for step in seen} == {"back"}
     assert [step.done for step in seen] == sorted(step.done for step in seen) and len(seen) >= 2
 
@@ -161,7 +155,7 @@ def test_cancel_stops_the_way_back() -> None:
     found = network_input_for(geometry, steps_mm=(2.7, 1.58, 1.58))
     with pytest.raises(Cancelled):
         restore_labels(
-            ball_probabilities(found)[0],
+            ball_labels(found)[0],
             network_input=found,
             geometry=geometry,
             reporter=Reporter(cancelled=lambda: True),

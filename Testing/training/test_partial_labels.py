@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 from CovidSegLib.labels import Label
 from CovidSegLib.phantom import Phantom
-from CovidSegLib.preprocess import PreprocessingRecipe, preprocess
+from CovidSegLib.preprocess import PreprocessingRecipe, preprocess, unscale_hu
 from helpers_training import SPACING_IJK_MM
 
 from CovidSegTraining.label_codes import Code
 from CovidSegTraining.label_files import labels_on_network_grid
 from CovidSegTraining.partial_labels import whole_chest_codes
-from CovidSegTraining.prepare import unscale_hu
 
 RECIPE = PreprocessingRecipe(spacing_ijk_mm=SPACING_IJK_MM)
 
@@ -46,6 +45,14 @@ def test_airways_are_not_lung(chest: dict[str, np.ndarray]) -> None:
     airway = (chest["labels"] == Label.BACKGROUND) & (chest["hu"] < -850) & chest["inside"]
     assert airway.sum() > 100
     assert (chest["codes"][airway] == Code.BACKGROUND).mean() > 0.8
+
+
+def test_stomach_gas_is_background(chest: dict[str, np.ndarray]) -> None:
+    low = np.zeros_like(chest["inside"])
+    low[: np.flatnonzero((chest["side"] > 0).any(axis=(1, 2)))[0] + 8] = True
+    gas = low & (chest["labels"] == Label.BACKGROUND) & (chest["hu"] < -900) & chest["inside"]
+    assert gas.sum() > 50
+    assert (chest["codes"][gas] == Code.BACKGROUND).mean() > 0.95
 
 
 def test_infection_is_never_called_healthy(chest: dict[str, np.ndarray]) -> None:

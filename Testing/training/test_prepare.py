@@ -23,7 +23,7 @@ from CovidSegTraining.data import (
     WholeChest,
 )
 from CovidSegTraining.label_codes import Code
-from CovidSegTraining.prepare import prepare, unscale_hu
+from CovidSegTraining.prepare import prepare
 from CovidSegTraining.settings import read_settings
 
 RECIPE = PreprocessingRecipe(spacing_ijk_mm=SPACING_IJK_MM)
@@ -187,14 +187,6 @@ def test_phantoms_take_their_findings_in_turn(tmp_path: Path, ill: Phantom, monk
     assert 1.0 <= spacing[0] == spacing[1] <= 2.0
     case = read_case(tmp_path / "cache" / "phantom_70.npz")
     assert set(np.unique(case.codes_kji)) == {0, 1, 2, 3} and case.weight == 0.2
-
-
-def test_unscaling_undoes_scaling() -> None:
-    from CovidSegLib.preprocess import scale_hu
-
-    hu = np.arange(-1250, 251, 7, dtype=np.float32)
-    scaled = scale_hu(hu, window_hu=(-1250.0, 250.0))
-    np.testing.assert_array_equal(unscale_hu(scaled, window_hu=(-1250.0, 250.0)), hu)
 
 
 def test_labels_on_another_grid_are_refused(tmp_path: Path, phantom_data: Path, ill: Phantom) -> None:

@@ -1,0 +1,63 @@
+"""Gas below the lungs is told from lung by its width, its wall and its place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from CovidSegLib.abdominal_gas import abdominal_gas
+
+SPACING_KJI_MM = (2.7, 1.6, 1.6)
+SHAPE_KJI = (60, 70, 70)
+
+
+def ball(center_kji: tuple[float, float, float], *, radius_mm: float) -> np.ndarray:
+    grid = np.meshgrid(*(np.arange(n) for n in SHAPE_KJI), indexing="ij")
+    offsets = ((g - c) * s for g, c, s in zip(grid, center_kji, SPACING_KJI_MM, strict=True))
+    return sum(o**2 for o in offsets) < radius_mm**2
+
+
+def chest(*, noise_hu: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Return HU of a lung of -850 HU crossed by vessels over an abdomen of 40 HU, and the lung's mask."""
+    lung = np.zeros(SHAPE_KJI, bool)
+    lung[15:55, 8:62, 8:62] = True
+    hu = np.where(lung, -850.0, 40.0)
+    hu[15:55, 12:62:7, 12:62:7] = 0.0
+    return hu + np.random.default_rng(0).normal(0.0, noise_hu, SHAPE_KJI), lung
+
+
+def found(hu: np.ndarray, lungs: np.ndarray) -> np.ndarray:
+    return abdominal_gas(hu, lungs_kji=lungs, inside_kji=np.ones(SHAPE_KJI, bool), spacing_kji_mm=SPACING_KJI_MM)
+
+
+@pytest.mark.parametrize("noise_hu", [0.0, 60.0])
+def test_pocket_below_the_diaphragm_is_found_up_to_its_wall(noise_hu: float) -> None:
+    hu, lungs = chest(noise_hu=noise_hu)
+    pocket = ball((7.0, 35.0, 35.0), radius_mm=15.0)
+    hu[pocket] -= hu[pocket].mean() + 990.0
+    gas = found(hu, lungs | pocket)
+    assert (gas & pocket).sum() > 0.9 * pocket.sum()
+    assert not (gas & ~pocket).any()
+
+
+def test_emphysema_with_vessels_is_no_gas() -> None:
+    hu, lungs = chest()
+    hu[lungs & (hu < -800.0)] = -965.0
+    assert not found(hu, lungs).any()
+
+
+def test_bulla_at_the_apex_is_no_gas() -> None:
+    hu, lungs = chest()
+    hu[ball((48.0, 20.0, 20.0), radius_mm=14.0)] = -990.0
+    assert not found(hu, lungs).any()
+
+
+def test_specks_and_thin_gas_are_left_to_the_size_of_pieces() -> None:
+    hu, lungs = chest()
+    hu[ball((7.0, 35.0, 35.0), radius_mm=5.0)] = -990.0
+    assert not found(hu, lungs).any()
+
+
+def test_without_lungs_nothing_is_searched() -> None:
+    hu, lungs = chest()
+    hu[ball((7.0, 35.0, 35.0), radius_mm=15.0)] = -990.0
+    assert not found(hu, np.zeros_like(lungs)).any()
