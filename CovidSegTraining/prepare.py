@@ -204,7 +204,7 @@ def build_phantom(seed: int, *, findings: dict[str, Any], recipe: PreprocessingR
     phantom = make_phantom(seed=seed, size_ijk=size_ijk, spacing_ijk_mm=(pixel_mm, pixel_mm, slice_mm), **findings)
     network_input = preprocess(phantom.ct.hu_kji, geometry=phantom.ct.geometry, recipe=recipe, crop_to_chest=False)
     codes = labels_on_network_grid(phantom.labelmap_kji, network_input=network_input, classes=len(Label))
-    return np.round(unscale_hu(network_input.image_kji, window_hu=recipe.window_hu)).astype(np.int16), codes
+    return _rounded_hu(network_input, recipe=recipe), codes
 
 
 def _on_network_grid(path: Path, *, recipe: PreprocessingRecipe) -> tuple[np.ndarray, NetworkInput, Geometry]:
