@@ -227,7 +227,7 @@ class Fit:
         return float(loss.detach())
 
     def _voxel_weights(self, image: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-        """Return the weights (batch, k, j, i) of the cross-entropy: more for infection and for air outside the lungs."""
+        """Return the weights (batch, k, j, i) in the cross-entropy: more for infection and air outside lungs."""
         lower, upper = self.config.preprocessing.window_hu
         air_below = (AIR_BELOW_HU - (lower + upper) / 2.0) / ((upper - lower) / 2.0)
         air = (codes == int(Code.BACKGROUND)) & (image < air_below)

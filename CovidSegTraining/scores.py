@@ -49,6 +49,22 @@ class Counts:
         """TN / (TN + FP)."""
         return _ratio(self.true_negative, self.true_negative + self.false_positive)
 
+    @property
+    def iou(self) -> float:
+        """TP / (TP + FP + FN)."""
+        return _ratio(self.true_positive, self.true_positive + self.false_positive + self.false_negative)
+
+    @property
+    def precision(self) -> float:
+        """TP / (TP + FP)."""
+        return _ratio(self.true_positive, self.true_positive + self.false_positive)
+
+    @property
+    def accuracy(self) -> float:
+        """(TP + TN) / all."""
+        right = self.true_positive + self.true_negative
+        return _ratio(right, right + self.false_positive + self.false_negative)
+
 
 #: What is scored in a labelmap: the exclusive classes, and both lungs with their infection as one mask.
 REGIONS: dict[str, tuple[Label, ...]] = {
