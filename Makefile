@@ -48,5 +48,5 @@ clean: ## delete what the targets made, the environment included
 	touch $@
 
 .venv/.installed-tests: .venv/.installed-runtime
-	$(INSTALL) '.[train,dicom,slicer,dev]'
+	$(INSTALL) '.[train,dicom,slicer,cluster,dev]'
 	touch $@
