@@ -15,7 +15,7 @@ def read_labels(path: Path, *, geometry: Geometry) -> np.ndarray:
     """Return the (k, j, i) uint8 labels of a file that lies on a CT's grid.
 
     Raises:
-        InputError: The file is missing, damaged, or lies on another grid.
+        InputError: The file is missing, damaged, lies on another grid, or holds what is no label.
     """
     import SimpleITK as sitk
 
@@ -28,7 +28,11 @@ def read_labels(path: Path, *, geometry: Geometry) -> np.ndarray:
             f"{path}: its grid {image.GetSize()} differs from the CT's {geometry.size_ijk}. "
             "Resample the labels to the CT, or take the case out."
         )
-    return np.asarray(sitk.GetArrayFromImage(image), dtype=np.uint8)
+    values_kji = sitk.GetArrayFromImage(image)
+    labels_kji = values_kji.astype(np.uint8)
+    if not np.array_equal(labels_kji, values_kji):
+        raise InputError(f"{path}: labels must be whole numbers from 0 to 255. Is this a mask?")
+    return np.asarray(labels_kji)
 
 
 def labels_on_network_grid(labels_kji: np.ndarray, *, network_input: NetworkInput, classes: int) -> np.ndarray:

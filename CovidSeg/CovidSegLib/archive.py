@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 import stat
@@ -39,17 +40,23 @@ class ZipLimits:
 
 
 @contextmanager
-def extracted(path: Path, *, limits: ZipLimits | None = None) -> Iterator[list[Path]]:
+def extracted(path: Path, *, limits: ZipLimits | None = None, inside: Path | None = None) -> Iterator[list[Path]]:
     """Unpack a zip into a temporary folder, give its files in the zip's order, and remove the folder afterwards.
 
     Entries are written side by side under their cleaned base names (a numbered folder where two are alike), so no
     name in the zip can decide where something is written; names that try to are refused all the same.
 
+    Args:
+        path: The zip.
+        limits: What it may hold; the defaults of `ZipLimits` if None.
+        inside: Where the temporary folder is made; the system's place for such folders if None.
+
     Raises:
         InputError: Not a zip, damaged, encrypted, with escaping paths or links, or expanding beyond the limits.
+        OSError: The disk is full.
     """
     limits = limits or ZipLimits()
-    with tempfile.TemporaryDirectory(prefix="covidseg-zip-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="covidseg-zip-", dir=inside, ignore_cleanup_errors=True) as folder:
         yield _extract_all(path, Path(folder), limits=limits)
 
 
@@ -74,6 +81,8 @@ def _extract_all(path: Path, folder: Path, *, limits: ZipLimits) -> list[Path]:
     except InputError:
         raise
     except _BROKEN as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
         raise InputError(
             f"{path}: the zip is damaged or incomplete ({type(error).__name__}: {error}). Copy or download it again."
         ) from error

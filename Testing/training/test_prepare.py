@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from CovidSegLib.errors import InputError
+from CovidSegLib.geometry import Geometry
 from CovidSegLib.phantom import Phantom
 from CovidSegLib.preprocess import PreprocessingRecipe
 from helpers_training import SPACING_IJK_MM, ball_case, write_nifti
@@ -23,6 +24,7 @@ from CovidSegTraining.data import (
     WholeChest,
 )
 from CovidSegTraining.label_codes import Code
+from CovidSegTraining.label_files import read_labels
 from CovidSegTraining.prepare import prepare
 from CovidSegTraining.settings import read_settings
 
@@ -197,3 +199,13 @@ def test_labels_on_another_grid_are_refused(tmp_path: Path, phantom_data: Path, 
     write_nifti(folder / "valid.nii.gz", ill.labelmap_kji, geometry=ill.ct.geometry)
     with pytest.raises(InputError, match=r"segmentation.nii.gz.*differs from the CT"):
         _prepare(replace(LISTS, whole_chests=(), lungs=()), tmp_path, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("value", [256, 0.5, -1])
+def test_values_that_are_no_labels_are_refused_and_not_folded_into_one(tmp_path: Path, value: float) -> None:
+    import SimpleITK as sitk
+
+    image = sitk.GetImageFromArray(np.full((3, 4, 5), value, np.float32))
+    sitk.WriteImage(image, str(tmp_path / "labels.nii.gz"))
+    with pytest.raises(InputError, match="whole numbers from 0 to 255"):
+        read_labels(tmp_path / "labels.nii.gz", geometry=Geometry.from_sitk(image))
