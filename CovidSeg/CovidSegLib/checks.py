@@ -14,7 +14,7 @@ from .errors import InputError
 from .geometry import Geometry
 
 MIN_SLICES = 8
-#: Share of the slice spacing by which slices may be off: shear, tilt, uneven spacing (ARCHITECTURE, Data flow).
+#: Share of the slice spacing by which slices may be off: shear, tilt, uneven spacing.
 GRID_TOLERANCE = 0.01
 IN_PLANE_SPACING_MM = (0.1, 10.0)
 SLICE_SPACING_MM = (0.1, 20.0)

@@ -1,0 +1,133 @@
+"""Results compared: time points of one patient with the change per week, or one CT before and after an edit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+DAYS_PER_WEEK = 7.0
+
+FIGURES: Mapping[str, tuple[str, str]] = {
+    "poi_percent": ("lungs", "poi_percent"),
+    "poi_left_percent": ("left_lung", "poi_percent"),
+    "poi_right_percent": ("right_lung", "poi_percent"),
+    "lung_ml": ("lungs", "volume_ml"),
+    "left_lung_ml": ("left_lung", "volume_ml"),
+    "right_lung_ml": ("right_lung", "volume_ml"),
+    "infection_ml": ("lungs", "infection_ml"),
+}
+"""Figures followed over time -> region and name in a report."""
+
+
+@dataclass(frozen=True)
+class TimePoint:
+    """A CT of the patient with its figures.
+
+    Attributes:
+        name: What the user calls it; never a patient's identity.
+        report: `regions` and `severity` as in ``report.json``.
+        study_date: The day of the CT, if known.
+    """
+
+    name: str
+    report: Mapping[str, Any]
+    study_date: date | None = None
+
+
+@dataclass(frozen=True)
+class FollowUpRow:
+    """A time point beside the one before it; what is undefined is None.
+
+    Attributes:
+        name: Of the time point.
+        study_date: The day of the CT.
+        days: Since the earliest time point with a date.
+        figures: By the keys of `FIGURES`.
+        severity: Class of both lungs together.
+        change_per_week: Of each figure since the row before, in its unit per week (POI: percentage points);
+            None on the first row, without two dates, on the same or an earlier day, or if a figure is undefined.
+    """
+
+    name: str
+    study_date: date | None
+    days: int | None
+    figures: Mapping[str, float | None]
+    severity: str | None
+    change_per_week: Mapping[str, float | None]
+
+
+def follow_up(points: Sequence[TimePoint]) -> tuple[FollowUpRow, ...]:
+    """Return a row per time point: by date if all have one, else in the order given."""
+    ordered = in_order(points)
+    first = min((point.study_date for point in ordered if point.study_date is not None), default=None)
+    rows: list[FollowUpRow] = []
+    for point in ordered:
+        figures = figures_of(point.report)
+        days = None if point.study_date is None or first is None else (point.study_date - first).days
+        changes = _changes_per_week(rows[-1] if rows else None, figures=figures, days=days)
+        severity = point.report["severity"]["class"]
+        rows.append(FollowUpRow(point.name, point.study_date, days, figures, severity, changes))
+    return tuple(rows)
+
+
+def figures_of(report: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return those figures of a report that are followed over time, by the keys of `FIGURES`."""
+    regions = report["regions"]
+    return {key: regions[region][name] for key, (region, name) in FIGURES.items()}
+
+
+def in_order(points: Sequence[TimePoint]) -> tuple[TimePoint, ...]:
+    """Return time points by date, equal dates as given; all as given if one has no date."""
+    dated = [(point.study_date, index) for index, point in enumerate(points) if point.study_date is not None]
+    if len(dated) < len(points):
+        return tuple(points)
+    return tuple(points[index] for _, index in sorted(dated))
+
+
+def _changes_per_week(
+    before: FollowUpRow | None, *, figures: Mapping[str, float | None], days: int | None
+) -> dict[str, float | None]:
+    """Return the change per week of each figure since the row before."""
+    if before is None or before.days is None or days is None or days <= before.days:
+        return dict.fromkeys(figures)
+    grown = _growth(before.figures, after=figures)
+    weeks = (days - before.days) / DAYS_PER_WEEK
+    return {key: None if change is None else change / weeks for key, change in grown.items()}
+
+
+@dataclass(frozen=True)
+class PastResult:
+    """A result that was kept.
+
+    Attributes:
+        label: What it is, such as "before correction".
+        when: ISO date and time.
+        figures: By the keys of `FIGURES`.
+        severity: Class of both lungs together.
+    """
+
+    label: str
+    when: str
+    figures: Mapping[str, float | None]
+    severity: str | None
+
+
+def past_result(report: Mapping[str, Any], *, label: str, when: datetime) -> PastResult:
+    """Return what is kept of a report, to compare with a later one of the same CT."""
+    return PastResult(label, when.isoformat(timespec="seconds"), figures_of(report), report["severity"]["class"])
+
+
+def differences(before: PastResult, *, after: PastResult) -> dict[str, float | None]:
+    """Return how much each figure grew from one result to another, None where either is undefined."""
+    return _growth(before.figures, after=after.figures)
+
+
+def _growth(before: Mapping[str, float | None], *, after: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Return after minus before of each figure, None where either is undefined."""
+    grown: dict[str, float | None] = {}
+    for key, new in after.items():
+        old = before.get(key)
+        grown[key] = None if old is None or new is None else new - old
+    return grown

@@ -1,0 +1,146 @@
+"""Show a result: lung window, colours, surfaces in 3D, and the views where there is something to see."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .axis_profile import most_infected_voxel
+from .geometry import Geometry
+from .labels import SEGMENTS
+from .orient import Orientation
+from .preview import LEVEL_HU, WINDOW_HU
+from .scene import SceneContext
+from .scene_segments import find_segments, segment_mask
+from .scene_volume import check_volume, geometry_of, ijk_to_ras
+
+FILL_OPACITY = {"left_lung": 0.15, "right_lung": 0.15, "infection": 0.45}
+"""Opacity of a segment's area in slices: the lung below stays readable."""
+
+SURFACE_OPACITY = {"left_lung": 0.25, "right_lung": 0.25, "infection": 1.0}
+"""Opacity in 3D: the infection is seen through the lungs."""
+
+
+SURFACE_NETS = ("Conversion method", "1")
+"""Slicer's converter makes surfaces so in a third of the time and with half the triangles; they look alike."""
+
+
+def show_result(context: SceneContext, *, volume_node: Any, segmentation_node: Any) -> None:
+    """Show the CT in the lung window and the segments over it, in slices and in 3D.
+
+    The CT becomes the background of all slice views. Segments other than CovidSeg's are left as they are.
+
+    Raises:
+        InputError: `volume_node` is no CT volume.
+    """
+    check_volume(volume_node)
+    show_lung_window(volume_node)
+    for composite in nodes_of_class(context, "vtkMRMLSliceCompositeNode"):
+        composite.SetBackgroundVolumeID(volume_node.GetID())
+    show_segments(segmentation_node)
+
+
+def show_lung_window(volume_node: Any) -> None:
+    """Show a CT with window 1500 HU and level -600 HU."""
+    if volume_node.GetDisplayNode() is None:
+        volume_node.CreateDefaultDisplayNodes()
+    display = volume_node.GetDisplayNode()
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevel(WINDOW_HU, LEVEL_HU)
+
+
+def show_segments(segmentation_node: Any) -> None:
+    """Show CovidSeg's segments: lungs in translucent blue, infection in red, as areas and as surfaces."""
+    import slicer
+
+    if segmentation_node.GetDisplayNode() is None:
+        segmentation_node.CreateDefaultDisplayNodes()
+    display = segmentation_node.GetDisplayNode()
+    segmentation = segmentation_node.GetSegmentation()
+    found = find_segments(segmentation_node)
+    for definition in SEGMENTS:
+        if definition.segment_id not in found:
+            continue
+        node_id = found[definition.segment_id]
+        segmentation.GetSegment(node_id).SetColor(*definition.color_rgb)
+        display.SetSegmentVisibility(node_id, True)
+        display.SetSegmentOpacity2DFill(node_id, FILL_OPACITY[definition.segment_id])
+        display.SetSegmentOpacity2DOutline(node_id, 1.0)
+        display.SetSegmentOpacity3D(node_id, SURFACE_OPACITY[definition.segment_id])
+    # The segments' own opacities are meant as they are; Slicer multiplies both.
+    display.SetOpacity2DFill(1.0)
+    display.SetOpacity2DOutline(1.0)
+    display.SetOpacity3D(1.0)
+    display.SetVisibility(True)
+    display.SetVisibility3D(True)
+    segmentation.SetConversionParameter(*SURFACE_NETS)
+    segmentation_node.CreateClosedSurfaceRepresentation()
+    display.SetPreferredDisplayRepresentationName3D(
+        slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
+    )
+
+
+def most_infected_ras(segmentation_node: Any, *, volume_node: Any) -> tuple[float, float, float] | None:
+    """Return a point of the slice with most infection, where that slice is infected; None without infection.
+
+    The slices are the CT's own, the ones that lie closest to axial as the CT stands in the scene.
+
+    Returns:
+        point_ras (mm) in the world, parent transforms included.
+
+    Raises:
+        InputError: No CT volume, or no labelmap can be made of the infection.
+    """
+    check_volume(volume_node)
+    node_id = find_segments(segmentation_node).get("infection")
+    if node_id is None:
+        return None
+    infection_kji = segment_mask(segmentation_node, segment_id=node_id, volume_node=volume_node)
+    index_ijk = most_infected_voxel(infection_kji, orientation=world_orientation(volume_node))
+    return None if index_ijk is None else world_point(volume_node, point_ras=local_point(volume_node, index_ijk))
+
+
+def world_orientation(volume_node: Any) -> Orientation:
+    """Return how a volume's grid lies in the world: under its transform if that is linear, else by itself."""
+    import vtk
+
+    transform = volume_node.GetParentTransformNode()
+    if transform is None or not transform.IsTransformToWorldLinear():
+        return Orientation.of(geometry_of(volume_node)[0])
+    to_world = vtk.vtkMatrix4x4()
+    transform.GetMatrixTransformToWorld(to_world)
+    matrix = np.array([[to_world.GetElement(row, column) for column in range(4)] for row in range(4)])
+    size_ijk = volume_node.GetImageData().GetDimensions()
+    return Orientation.of(Geometry.from_ijk_to_ras(matrix @ ijk_to_ras(volume_node), size_ijk=size_ijk))
+
+
+def local_point(volume_node: Any, index_ijk: tuple[int, int, int]) -> tuple[float, float, float]:
+    """Return point_ras (mm) of a voxel's centre, parent transforms left out."""
+    r, a, s, _ = ijk_to_ras(volume_node) @ (*index_ijk, 1.0)
+    return (float(r), float(a), float(s))
+
+
+def world_point(node: Any, *, point_ras: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Return where a point of a node lies in the world (mm), under all its parent transforms."""
+    point = [0.0, 0.0, 0.0]
+    node.TransformPointToWorld(point_ras, point)
+    return (point[0], point[1], point[2])
+
+
+def jump_to(context: SceneContext, *, ras: tuple[float, float, float]) -> None:
+    """Centre every slice view on a point_ras (mm) of the world."""
+    for node in nodes_of_class(context, "vtkMRMLSliceNode"):
+        node.JumpSliceByCentering(*ras)
+
+
+def scroll_to(context: SceneContext, *, ras: tuple[float, float, float]) -> None:
+    """Bring every slice view to the slice through a point_ras (mm) of the world; nothing is shifted sideways."""
+    for node in nodes_of_class(context, "vtkMRMLSliceNode"):
+        node.JumpSliceByOffsetting(*ras)
+
+
+def nodes_of_class(context: SceneContext, class_name: str) -> list[Any]:
+    """Return the scene's nodes of a class, in the scene's order."""
+    scene = context.scene
+    return [scene.GetNthNodeByClass(index, class_name) for index in range(scene.GetNumberOfNodesByClass(class_name))]

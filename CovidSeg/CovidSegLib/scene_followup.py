@@ -1,0 +1,242 @@
+"""Follow-up in a scene: which CTs are of one patient, when they were taken, and a table and plots of the course."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import InputError
+from .followup import FIGURES, FollowUpRow, TimePoint, follow_up
+from .scene import SceneContext
+from .scene_display import nodes_of_class
+from .scene_outputs import VOLUME_ROLE
+from .scene_plots import BOTH_LUNGS_RGB, COLORS, Chart, Curve, Plot, remove_plot, show_chart, show_columns
+from .scene_segments import find_segments
+from .scene_table import NOT_DEFINED
+
+if TYPE_CHECKING:
+    from .logic import CovidSegLogic
+
+DATE_FORMATS = ("%Y%m%d", "%Y-%m-%d", "%Y.%m.%d")
+"""As in DICOM, as written today, and as in DICOM before version 3."""
+
+FOLLOW_UP = "CovidSeg.followup"
+"""Beginning of the roles by which the follow-up's table refers to its plots."""
+
+TITLES = {
+    "poi_percent": ("%", "percentage of infection, both lungs"),
+    "poi_left_percent": ("%", "percentage of infection, left lung"),
+    "poi_right_percent": ("%", "percentage of infection, right lung"),
+    "lung_ml": ("ml", "volume of both lungs, infection included"),
+    "left_lung_ml": ("ml", "volume of the left lung"),
+    "right_lung_ml": ("ml", "volume of the right lung"),
+    "infection_ml": ("ml", "volume of the infection"),
+}
+"""Unit and meaning of each of `FIGURES`."""
+
+_LEFT_RGB, _RIGHT_RGB, _INFECTION_RGB = (COLORS[name] for name in ("left_lung", "right_lung", "infection"))
+_CHARTS = {
+    "poi": (
+        "percentage of infection (%)",
+        (
+            Curve("both lungs", "poi_percent", BOTH_LUNGS_RGB),
+            Curve("left lung", "poi_left_percent", _LEFT_RGB),
+            Curve("right lung", "poi_right_percent", _RIGHT_RGB),
+        ),
+    ),
+    "volumes": (
+        "volume (ml)",
+        (
+            Curve("both lungs", "lung_ml", BOTH_LUNGS_RGB),
+            Curve("left lung", "left_lung_ml", _LEFT_RGB),
+            Curve("right lung", "right_lung_ml", _RIGHT_RGB),
+            Curve("infection", "infection_ml", _INFECTION_RGB),
+        ),
+    ),
+    "severity": ("severity class (CT-0 to CT-4)", (Curve("severity", "severity", BOTH_LUNGS_RGB),)),
+}
+
+
+@dataclass(frozen=True)
+class FollowUp:
+    """A follow-up in the scene.
+
+    Attributes:
+        rows: The time points with their changes per week.
+        tableNode: The same for reading.
+        plots: "poi", "volumes" and "severity" over the days since the first CT, or over the number of the
+            time point if not all have a date.
+    """
+
+    rows: tuple[FollowUpRow, ...]
+    tableNode: Any
+    plots: dict[str, Plot]
+
+
+def study_date(context: SceneContext, *, volume_node: Any) -> date | None:
+    """Return the day a CT was taken, as DICOM says in its study or in the volume node; None if it is not known."""
+    import slicer
+
+    name = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMStudyDateAttributeName()
+    hierarchy = context.subject_hierarchy()
+    item = hierarchy.GetItemByDataNode(volume_node)
+    texts = [volume_node.GetAttribute(name)]
+    while item and item != hierarchy.GetSceneItemID():
+        texts.append(hierarchy.GetItemAttribute(item, name))
+        item = hierarchy.GetItemParent(item)
+    return next((day for day in map(parse_date, texts) if day is not None), None)
+
+
+def parse_date(text: str | None) -> date | None:
+    """Return the day that a text such as 20200331 or 2020-03-31 says; None if it says none."""
+    for date_format in DATE_FORMATS:
+        try:
+            return datetime.strptime((text or "").strip(), date_format).date()
+        except ValueError:
+            continue
+    return None
+
+
+def segmentations_of_patient(context: SceneContext, *, volume_node: Any) -> list[Any]:
+    """Return the CovidSeg segmentations of a CT's patient, earliest CT first.
+
+    A CT outside any patient of the subject hierarchy goes with the others outside.
+    """
+    patient = patient_item(context, volume_node=volume_node)
+    nodes = [
+        node
+        for node in nodes_of_class(context, "vtkMRMLSegmentationNode")
+        if node.GetNodeReference(VOLUME_ROLE) is not None
+        and "infection" in find_segments(node)
+        and patient_item(context, volume_node=node.GetNodeReference(VOLUME_ROLE)) == patient
+    ]
+    days = [study_date(context, volume_node=node.GetNodeReference(VOLUME_ROLE)) or date.max for node in nodes]
+    return [nodes[index] for index in sorted(range(len(nodes)), key=days.__getitem__)]
+
+
+def patient_item(context: SceneContext, *, volume_node: Any) -> int:
+    """Return the subject-hierarchy item of a CT's patient, 0 if it has none."""
+    import slicer
+
+    hierarchy = context.subject_hierarchy()
+    item = hierarchy.GetItemByDataNode(volume_node)
+    if not item:
+        return 0
+    level = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMLevelPatient()
+    return int(hierarchy.GetItemAncestorAtLevel(item, level))
+
+
+def time_point(logic: CovidSegLogic, *, segmentation_node: Any, day: date | None = None) -> TimePoint:
+    """Return a segmentation's figures as they are now, with the day of its CT.
+
+    Args:
+        logic: Measures the segments.
+        segmentation_node: A segmentation made by CovidSeg.
+        day: The day; as DICOM says if None.
+
+    Raises:
+        InputError: The CT of the segmentation is not in the scene, or it cannot be measured.
+    """
+    volume_node = segmentation_node.GetNodeReference(VOLUME_ROLE)
+    if volume_node is None:
+        raise InputError(
+            f"The CT of '{segmentation_node.GetName()}' is not in the scene. Load it, or leave this one out."
+        )
+    quantities = logic.quantifySegmentation(segmentation_node, volumeNode=volume_node)
+    known_day = day or study_date(logic.context, volume_node=volume_node)
+    return TimePoint(volume_node.GetName(), quantities.to_dict(), known_day)
+
+
+def show_follow_up(context: SceneContext, *, points: Sequence[TimePoint], table_node: Any = None) -> FollowUp:
+    """Show time points as a table to read, and as plots.
+
+    Args:
+        context: The scene.
+        points: By date if all have one, else in the order they are to be shown.
+        table_node: `FollowUp.tableNode` of an earlier call, which is updated with its plots; new nodes if None.
+
+    Raises:
+        InputError: There is no time point.
+    """
+    if not points:
+        raise InputError("No time point is chosen. Segment at least one CT of the patient, and choose it.")
+    rows = follow_up(points)
+    table_node = table_node or context.add_node("vtkMRMLTableNode", name="CovidSeg follow-up")
+    table_node.SetAndObserveTable(_readable_table(rows))
+    table_node.SetUseColumnTitleAsColumnHeader(False)
+    table_node.SetUseFirstColumnAsRowHeader(True)
+    for key, (unit, meaning) in TITLES.items():
+        for name, suffix in ((key, ""), (f"{key}_change_per_week", " per week")):
+            table_node.SetColumnUnitLabel(name, unit + suffix)
+            table_node.SetColumnDescription(name, ("change of the " if suffix else "") + meaning)
+    columns = _plot_columns(rows)
+    dated = not np.isnan(columns["days"]).any()
+    numbers = show_columns(context, owner=table_node, role=FOLLOW_UP, name="figures", columns=columns)
+    plots = {}
+    for key, (y_title, curves) in _CHARTS.items():
+        chart = Chart(
+            name=key,
+            title="Follow-up",
+            x_column="days" if dated else "number",
+            x_title="days since the first CT" if dated else "time point",
+            y_title=y_title,
+            curves=curves,
+            markers=True,
+        )
+        plots[key] = show_chart(context, owner=table_node, role=f"{FOLLOW_UP}.{key}", chart=chart, table_node=numbers)
+    return FollowUp(rows, table_node, plots)
+
+
+def remove_follow_up(context: SceneContext, *, table_node: Any) -> None:
+    """Take a follow-up's table and plots out of the scene; the CTs and their segmentations stay."""
+    for role in (FOLLOW_UP, *(f"{FOLLOW_UP}.{key}" for key in _CHARTS)):
+        remove_plot(context, owner=table_node, role=role)
+    context.remove_node(table_node)
+
+
+def _readable_table(rows: Sequence[FollowUpRow]) -> Any:
+    """Return a `vtkTable` of text, a row per time point; what is undefined reads "n/a"."""
+    import vtk
+
+    table = vtk.vtkTable()
+    cells = [_cells(row) for row in rows]
+    for name in cells[0]:
+        column = vtk.vtkStringArray()
+        column.SetName(name)
+        for row in cells:
+            column.InsertNextValue(row[name])
+        table.AddColumn(column)
+    return table
+
+
+def _cells(row: FollowUpRow) -> dict[str, str]:
+    return {
+        "time_point": row.name,
+        "date": NOT_DEFINED if row.study_date is None else row.study_date.isoformat(),
+        "days": NOT_DEFINED if row.days is None else str(row.days),
+        "severity": row.severity or NOT_DEFINED,
+        **{key: _text(row.figures[key], sign="") for key in FIGURES},
+        **{f"{key}_change_per_week": _text(row.change_per_week[key], sign="+") for key in FIGURES},
+    }
+
+
+def _text(value: float | None, *, sign: str) -> str:
+    return NOT_DEFINED if value is None else f"{value:{sign}.2f}"
+
+
+def _plot_columns(rows: Sequence[FollowUpRow]) -> dict[str, np.ndarray]:
+    """Return the figures as numbers, NaN where undefined; a severity class CT-n is n."""
+
+    def column(values: Sequence[float | None]) -> np.ndarray:
+        return np.array([np.nan if value is None else float(value) for value in values])
+
+    return {
+        "number": np.arange(1.0, len(rows) + 1.0),
+        "days": column([row.days for row in rows]),
+        **{key: column([row.figures[key] for row in rows]) for key in FIGURES},
+        "severity": column([None if row.severity is None else int(row.severity.removeprefix("CT-")) for row in rows]),
+    }

@@ -1,0 +1,296 @@
+"""Plots of a result as nodes: infection along the patient's axis, and the HU of lungs and infection.
+
+A plot is a table node with one column per curve, plot series on it, and a chart. They belong to an
+owner (the segmentation, or the follow-up's table), which refers to table and chart by roles; a later
+call updates them in place, so that re-running leaves no nodes behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .axis_profile import AxisProfile, axis_profile
+from .errors import InputError
+from .hu_histogram import HuHistogram, HuHistograms
+from .labels import SEGMENTS
+from .scene import SceneContext
+from .scene_display import local_point, world_orientation, world_point
+from .scene_outputs import VOLUME_ROLE
+from .scene_segments import find_segments, segment_mask
+from .scene_volume import geometry_of
+from .segment_masks import SegmentMasks
+
+PROFILE, HISTOGRAM = "CovidSeg.profile", "CovidSeg.histogram"
+"""What the roles of a segmentation's plots begin with."""
+
+POINT_COLUMNS = ("r_mm", "a_mm", "s_mm")
+"""Columns of the profile's table: the point to look at, in the CT's own RAS, its transforms left out."""
+
+BIN_HU = 20
+HISTOGRAM_HU = (-1100, 200)
+"""What the histogram shows; the few voxels beyond count towards the whole."""
+
+COLORS = {definition.segment_id: definition.color_rgb for definition in SEGMENTS}
+BOTH_LUNGS_RGB = (0.25, 0.25, 0.25)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A curve of a chart: its name, the table's column with its heights, and its colour (RGB, 0 to 1)."""
+
+    name: str
+    column: str
+    color_rgb: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What a chart shows, without any node.
+
+    Attributes:
+        name: For its nodes.
+        title: Over the chart.
+        x_column: Column of the table along which the curves run.
+        x_title: Of the axis, with unit.
+        y_title: Of the axis, with unit.
+        curves: From first to last.
+        markers: Whether each row is marked; for few rows.
+    """
+
+    name: str
+    title: str
+    x_column: str
+    x_title: str
+    y_title: str
+    curves: tuple[Curve, ...]
+    markers: bool = False
+
+
+@dataclass(frozen=True)
+class Plot:
+    """The nodes of a plot."""
+
+    tableNode: Any
+    chartNode: Any
+    seriesNodes: tuple[Any, ...]
+
+
+PROFILE_CHART = Chart(
+    name="infection along the axis",
+    title="Infection from apex to base",
+    x_column="distance_mm",
+    x_title="distance from the apex (mm)",
+    y_title="percentage of infection (%)",
+    curves=(
+        Curve("both lungs", "poi_percent", BOTH_LUNGS_RGB),
+        Curve("left lung", "poi_left_percent", COLORS["left_lung"]),
+        Curve("right lung", "poi_right_percent", COLORS["right_lung"]),
+    ),
+)
+HISTOGRAM_CHART = Chart(
+    name="HU histogram",
+    title="Density of lungs and infection",
+    x_column="hu",
+    x_title="HU",
+    y_title=f"share of its voxels per {BIN_HU} HU (%)",
+    curves=(
+        Curve("lungs, infection included", "lungs_percent", COLORS["left_lung"]),
+        Curve("infection", "infection_percent", COLORS["infection"]),
+    ),
+)
+
+
+def read_masks(segmentation_node: Any, *, volume_node: Any) -> SegmentMasks:
+    """Return CovidSeg's segments as masks on the volume's grid; a segment that is not there is empty.
+
+    Raises:
+        InputError: A segment has no voxels that can be brought onto the grid.
+    """
+    found = find_segments(segmentation_node)
+    geometry, _ = geometry_of(volume_node)
+    left, right, infection = (
+        segment_mask(segmentation_node, segment_id=found[definition.segment_id], volume_node=volume_node)
+        if definition.segment_id in found
+        else np.zeros(geometry.shape_kji, dtype=bool)
+        for definition in SEGMENTS
+    )
+    return SegmentMasks(left, right, infection, geometry)
+
+
+def show_profile(context: SceneContext, *, segmentation_node: Any, volume_node: Any, masks: SegmentMasks) -> Plot:
+    """Show the percentage of infection per slice, from apex to base; the table's rows are the slices.
+
+    Args:
+        context: The scene.
+        segmentation_node: Owns the plot.
+        volume_node: The CT.
+        masks: As `read_masks` gives them.
+    """
+    profile = axis_profile(masks, orientation=world_orientation(volume_node))
+    columns = _profile_columns(profile, volume_node=volume_node)
+    owned = {"owner": segmentation_node, "role": PROFILE}
+    table_node = show_columns(context, **owned, name=PROFILE_CHART.name, columns=columns)
+    table_node.SetNodeReferenceID(VOLUME_ROLE, volume_node.GetID())
+    return show_chart(context, **owned, chart=PROFILE_CHART, table_node=table_node)
+
+
+def ras_of_profile_point(table_node: Any, *, row: int) -> tuple[float, float, float]:
+    """Return where to look for a point of the profile: point_ras (mm) in the world, as the CT stands now.
+
+    Args:
+        table_node: The profile's table, also one of a scene that was saved and loaded.
+        row: Number of the point, from 0, as a click in the plot reports it.
+
+    Raises:
+        InputError: There is no such point, or the CT is not in the scene any more.
+    """
+    volume_node = table_node.GetNodeReference(VOLUME_ROLE)
+    if volume_node is None:
+        raise InputError("The CT of this plot is not in the scene any more. Load it again, and segment it.")
+    table = table_node.GetTable()
+    columns = [table.GetColumnByName(name) for name in POINT_COLUMNS]
+    if None in columns or not 0 <= row < table.GetNumberOfRows():
+        raise InputError(f"'{table_node.GetName()}' has no point {row} to jump to. Update the plot.")
+    r, a, s = (float(column.GetValue(row)) for column in columns)
+    return world_point(volume_node, point_ras=(r, a, s))
+
+
+def show_histogram(context: SceneContext, *, segmentation_node: Any, hu_kji: np.ndarray, masks: SegmentMasks) -> Plot:
+    """Show how the HU of lungs (infection included) and of infection are distributed.
+
+    Args:
+        context: The scene.
+        segmentation_node: Owns the plot.
+        hu_kji: (k, j, i) CT in HU; int16 is fastest.
+        masks: As `read_masks` gives them.
+    """
+    lungs, infection = _histograms(hu_kji, masks=masks)
+    start, stop = HISTOGRAM_HU
+    edges_hu = np.arange(start, stop + BIN_HU, BIN_HU)
+    columns = {"hu": edges_hu[:-1] + BIN_HU / 2.0}
+    for name, histogram in (("lungs", lungs), ("infection", infection)):
+        voxels = np.array([histogram.count(start=edge, below=edge + BIN_HU) for edge in edges_hu[:-1]], dtype=float)
+        columns[f"{name}_ml"] = voxels * masks.geometry.voxel_volume_ml
+        columns[f"{name}_percent"] = 100.0 * voxels / max(histogram.count(), 1)
+    owned = {"owner": segmentation_node, "role": HISTOGRAM}
+    table_node = show_columns(context, **owned, name=HISTOGRAM_CHART.name, columns=columns)
+    return show_chart(context, **owned, chart=HISTOGRAM_CHART, table_node=table_node)
+
+
+def show_columns(context: SceneContext, *, owner: Any, role: str, name: str, columns: Mapping[str, np.ndarray]) -> Any:
+    """Return the table node with columns of numbers: a new one, or the one that `owner` refers to by `role`.
+
+    Args:
+        context: The scene.
+        owner: Node that keeps the reference.
+        role: What the reference's name begins with.
+        name: For a new node, after the owner's name.
+        columns: Name -> (n,) numbers, NaN where undefined.
+    """
+    table = _owned_node(context, owner=owner, role=f"{role}.table", class_name="vtkMRMLTableNode", name=name)
+    table.SetAndObserveTable(_table(columns))
+    context.place_beside(table, neighbour=owner)
+    return table
+
+
+def show_chart(context: SceneContext, *, owner: Any, role: str, chart: Chart, table_node: Any) -> Plot:
+    """Show columns of a table as a chart: new nodes, or those that `owner` refers to by `role`.
+
+    Args:
+        context: The scene.
+        owner: Node that keeps the reference to the chart.
+        role: What the reference's name begins with.
+        chart: What is drawn.
+        table_node: Has the columns that the chart names.
+    """
+    node = _owned_node(context, owner=owner, role=f"{role}.chart", class_name="vtkMRMLPlotChartNode", name=chart.name)
+    series = _series_nodes(context, chart_node=node, curves=chart.curves)
+    for series_node, curve in zip(series, chart.curves, strict=True):
+        _set_up_series(series_node, table_node=table_node, chart=chart, curve=curve)
+    node.SetTitle(chart.title)
+    node.SetXAxisTitle(chart.x_title)
+    node.SetYAxisTitle(chart.y_title)
+    context.place_beside(node, neighbour=owner)
+    return Plot(table_node, node, series)
+
+
+def remove_plot(context: SceneContext, *, owner: Any, role: str) -> None:
+    """Take a plot's nodes out of the scene; absent is fine."""
+    chart_node = owner.GetNodeReference(f"{role}.chart")
+    if chart_node is not None:
+        count = chart_node.GetNumberOfPlotSeriesNodes()
+        for node in [chart_node.GetNthPlotSeriesNode(index) for index in range(count)]:
+            context.remove_node(node)
+        context.remove_node(chart_node)
+    context.remove_node(owner.GetNodeReference(f"{role}.table"))
+
+
+def _profile_columns(profile: AxisProfile, *, volume_node: Any) -> dict[str, np.ndarray]:
+    points = [local_point(volume_node, (int(i), int(j), int(k))) for i, j, k in profile.point_ijk]
+    point_ras = np.array(points, dtype=float).reshape(-1, 3)
+    return {
+        "distance_mm": profile.distance_mm,
+        "poi_percent": profile.poi_percent("lungs"),
+        "poi_left_percent": profile.poi_percent("left_lung"),
+        "poi_right_percent": profile.poi_percent("right_lung"),
+        "lung_ml": profile.lung_ml["lungs"],
+        "infection_ml": profile.infection_ml["lungs"],
+        **{name: point_ras[:, axis] for axis, name in enumerate(POINT_COLUMNS)},
+    }
+
+
+def _histograms(hu_kji: np.ndarray, *, masks: SegmentMasks) -> tuple[HuHistogram, HuHistogram]:
+    """Return the histograms of the lungs with their infection, and of the infection."""
+    histograms = HuHistograms(dtype=hu_kji.dtype, code_count=3)
+    for hu_ji, left, right, infection in zip(hu_kji, masks.left_kji, masks.right_kji, masks.infection_kji, strict=True):
+        histograms.add(hu_ji, np.where(infection, np.uint8(2), (left | right).view(np.uint8)))
+    return histograms.where(lambda code: True), histograms.where(lambda code: code == 2)
+
+
+def _owned_node(context: SceneContext, *, owner: Any, role: str, class_name: str, name: str) -> Any:
+    """Return the node that `owner` refers to, or a new one that it refers to from now on."""
+    node = owner.GetNodeReference(role)
+    if node is None:
+        node = context.add_node(class_name, name=f"{owner.GetName()} {name}")
+        owner.SetNodeReferenceID(role, node.GetID())
+    return node
+
+
+def _table(columns: Mapping[str, np.ndarray]) -> Any:
+    """Return a `vtkTable` of float64 columns."""
+    import vtk
+    from vtk.util.numpy_support import numpy_to_vtk
+
+    table = vtk.vtkTable()
+    for name, values in columns.items():
+        column = numpy_to_vtk(np.ascontiguousarray(values, dtype=np.float64), deep=True)
+        column.SetName(name)
+        table.AddColumn(column)
+    return table
+
+
+def _series_nodes(context: SceneContext, *, chart_node: Any, curves: Sequence[Curve]) -> tuple[Any, ...]:
+    """Return the chart's series nodes, one per curve; missing ones are made."""
+    for curve in curves[chart_node.GetNumberOfPlotSeriesNodes() :]:
+        node = context.add_node("vtkMRMLPlotSeriesNode", name=curve.name)
+        chart_node.AddAndObservePlotSeriesNodeID(node.GetID())
+    return tuple(chart_node.GetNthPlotSeriesNode(index) for index in range(len(curves)))
+
+
+def _set_up_series(node: Any, *, table_node: Any, chart: Chart, curve: Curve) -> None:
+    import slicer
+
+    series = slicer.vtkMRMLPlotSeriesNode
+    node.SetName(curve.name)  # the legend shows it, so no number is appended where it is taken
+    node.SetAndObserveTableNodeID(table_node.GetID())
+    node.SetPlotType(series.PlotTypeScatter)
+    node.SetXColumnName(chart.x_column)
+    node.SetYColumnName(curve.column)
+    node.SetMarkerStyle(series.MarkerStyleCircle if chart.markers else series.MarkerStyleNone)
+    node.SetLineStyle(series.LineStyleSolid)
+    node.SetLineWidth(2.0)
+    node.SetColor(*curve.color_rgb)

@@ -1,0 +1,120 @@
+"""Pictures in 3D without a window: what is where, in which colour, and what happens without OpenGL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip install 'covidseg[slicer]'")
+import SimpleITK as sitk  # noqa: E402
+from CovidSegLib import scene_rendering  # noqa: E402
+from CovidSegLib.errors import CovidSegError, InputError  # noqa: E402
+from CovidSegLib.geometry import Geometry  # noqa: E402
+from CovidSegLib.labels import Label  # noqa: E402
+from CovidSegLib.scene_rendering import render_labelmap, render_segmentation  # noqa: E402
+
+pytestmark = pytest.mark.slicer
+
+SIZE = (160, 120)
+GEOMETRY = Geometry((40, 24, 30), (2.0, 2.0, 2.0))
+"""i runs to the patient's left, j to the back, k to the head."""
+
+
+@pytest.fixture
+def opengl() -> None:
+    """Skip where nothing can be rendered."""
+    try:
+        scene_rendering._window()
+    except CovidSegError as error:
+        pytest.skip(str(error))
+
+
+def chest() -> np.ndarray:
+    """Return two boxes of lung, and an infection at the top of the left one."""
+    labels_kji = np.zeros(GEOMETRY.shape_kji, dtype=np.uint8)
+    labels_kji[4:26, 6:18, 24:36] = Label.LEFT_LUNG
+    labels_kji[4:26, 6:18, 4:16] = Label.RIGHT_LUNG
+    labels_kji[18:23, 9:15, 27:33] = Label.INFECTION
+    return labels_kji
+
+
+def read_png(path: Path) -> np.ndarray:
+    """Return a picture as (rows, columns, 3) float, rows from the top."""
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path))).astype(float)[..., :3]  # type: ignore[no-any-return]
+
+
+def centre_of(mask: np.ndarray) -> tuple[float, float]:
+    """Return where a part of the picture is: share of its height and of its width."""
+    rows, columns = np.nonzero(mask)
+    return float(rows.mean() / mask.shape[0]), float(columns.mean() / mask.shape[1])
+
+
+def red_of(picture: np.ndarray) -> np.ndarray:
+    red, green, blue = picture.transpose(2, 0, 1)
+    return np.asarray(red > 1.5 * np.maximum(green, blue))
+
+
+def blue_of(picture: np.ndarray) -> np.ndarray:
+    red, _, blue = picture.transpose(2, 0, 1)
+    return np.asarray(blue > 1.1 * red)
+
+
+def test_infection_is_red_through_the_lung_on_the_patients_side(opengl: None, tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    render_labelmap(path, labelmap_kji=chest(), geometry=GEOMETRY, size=SIZE)
+    picture = read_png(path)
+    assert picture.shape == (120, 160, 3)
+    row, column = centre_of(red_of(picture))
+    assert row < 0.45, "the infection is at the top of the lung"
+    assert column > 0.6, "from the front, the patient's left is on the picture's right"
+    blue = blue_of(picture)
+    assert blue[:, :80].sum() == pytest.approx(blue[:, 80:].sum() + red_of(picture).sum(), rel=0.1)
+    assert (picture[0] == 255.0).all(), "the background is white"
+
+
+def test_empty_infection_leaves_two_blue_lungs(opengl: None, tmp_path: Path) -> None:
+    labels_kji = chest()
+    labels_kji[labels_kji == Label.INFECTION] = Label.LEFT_LUNG
+    render_labelmap(tmp_path / "picture.png", labelmap_kji=labels_kji, geometry=GEOMETRY, size=SIZE)
+    picture = read_png(tmp_path / "picture.png")
+    assert not red_of(picture).any()
+    assert blue_of(picture)[:, :80].any()
+    assert blue_of(picture)[:, 80:].any()
+
+
+def test_segmentation_node_is_rendered_and_stays_as_it_is(opengl: None, logic: Any, case: Any, tmp_path: Path) -> None:
+    node = logic.process(case.volume).segmentationNode
+    render_segmentation(tmp_path / "picture.png", segmentation_node=node, size=SIZE)
+    picture = read_png(tmp_path / "picture.png")
+    assert red_of(picture).any()
+    assert blue_of(picture).any()
+    assert not node.GetSegmentation().ContainsRepresentation("Closed surface")
+
+
+def test_nothing_to_show_is_an_error(tmp_path: Path) -> None:
+    nothing = np.zeros(GEOMETRY.shape_kji, dtype=np.uint8)
+    with pytest.raises(InputError, match="neither lungs nor infection"):
+        render_labelmap(tmp_path / "picture.png", labelmap_kji=nothing, geometry=GEOMETRY)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_opengl_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Blind:
+        def SetOffScreenRendering(self, on: bool) -> None:  # noqa: N802
+            pass
+
+        def SupportsOpenGL(self) -> int:  # noqa: N802
+            return 0
+
+    monkeypatch.setattr(scene_rendering, "_window_makers", lambda: [Blind, Blind])
+    with pytest.raises(CovidSegError, match=r"offers no OpenGL.*\s+Install Mesa"):
+        render_labelmap(tmp_path / "picture.png", labelmap_kji=chest(), geometry=GEOMETRY)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be written"):
+        render_labelmap(tmp_path / "no" / "picture.png", labelmap_kji=chest(), geometry=GEOMETRY, size=SIZE)
