@@ -1,0 +1,212 @@
+"""`slicer.app.layoutManager()`: three slice views with real slice logics, a 3D view, a plot and a table view.
+
+Nothing is drawn. What the views would show stands in their nodes, which are real.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from host_errors import HostError
+from PySide6 import QtWidgets
+from PySide6.QtCore import Signal
+
+SLICES = ("Red", "Yellow", "Green")
+
+
+class LayoutManager:
+    """The views and their arrangement."""
+
+    def __init__(self, application_logic: Any) -> None:
+        import slicer
+
+        self._application_logic = application_logic
+        self._scene = scene = application_logic.GetMRMLScene()
+        slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene)
+        self._logic = slicer.vtkMRMLLayoutLogic()  # makes the view nodes that an arrangement needs
+        self._logic.SetMRMLScene(scene)
+        self._logic.SetMRMLApplicationLogic(application_logic)
+        self._layout = self._logic.GetLayoutNode()
+        self._layout.SetViewArrangement(self._layout.SlicerLayoutFourUpView)
+        self._slices = {name: SliceWidget(name, application_logic) for name in SLICES}
+        self._view = ThreeDWidget(scene.GetFirstNodeByClass("vtkMRMLViewNode"))
+        self._plots: dict[str, PlotWidget] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        raise HostError(f"the host's layout manager does not know '{name}'")
+
+    @property
+    def layout(self) -> int:
+        """The arrangement of views, a `vtkMRMLLayoutNode.SlicerLayout...` value."""
+        return int(self._layout.GetViewArrangement())
+
+    @layout.setter
+    def layout(self, value: int) -> None:
+        self.setLayout(value)
+
+    def mrmlSliceLogics(self) -> Any:
+        """Return the slice logics, a vtkCollection."""
+        return self._application_logic.GetSliceLogics()
+
+    def close(self) -> None:
+        """Let go of the scene, logics first."""
+        self._application_logic.GetSliceLogics().RemoveAllItems()
+        for logic in (self._logic, *(widget.sliceLogic() for widget in self._slices.values())):
+            logic.SetMRMLScene(None)
+            logic.SetMRMLApplicationLogic(None)
+
+    def setLayout(self, value: int) -> None:
+        """Arrange the views."""
+        self._layout.SetViewArrangement(value)
+
+    def layoutLogic(self) -> Any:
+        """Return the real layout logic."""
+        return self._logic
+
+    def sliceViewNames(self) -> tuple[str, ...]:
+        """Return the names of the slice views."""
+        return tuple(self._slices)
+
+    def sliceWidget(self, name: str) -> SliceWidget:
+        """Return a slice view by name."""
+        return self._slices[name]
+
+    @property
+    def threeDViewCount(self) -> int:
+        """How many 3D views there are."""
+        return 1
+
+    def threeDWidget(self, index: int) -> ThreeDWidget:
+        """Return a 3D view."""
+        return self._view
+
+    @property
+    def plotViewCount(self) -> int:
+        """How many plot views there are; none before an arrangement with a plot was chosen."""
+        return len(self._plot_nodes())
+
+    def plotWidget(self, index: int) -> PlotWidget | None:
+        """Return a plot view."""
+        nodes = self._plot_nodes()
+        if index >= len(nodes):
+            return None
+        return self._plots.setdefault(nodes[index].GetID(), PlotWidget(nodes[index]))
+
+    def resetSliceViews(self) -> None:
+        """Fit the volumes into the slice views."""
+        for widget in self._slices.values():
+            widget.sliceLogic().FitSliceToBackground()
+
+    def _plot_nodes(self) -> list[Any]:
+        count = self._scene.GetNumberOfNodesByClass("vtkMRMLPlotViewNode")
+        return [self._scene.GetNthNodeByClass(index, "vtkMRMLPlotViewNode") for index in range(count)]
+
+    def resetThreeDViews(self) -> None:
+        """Look at everything in the 3D views."""
+        self._view.reset = True
+
+
+class SliceWidget:
+    """A slice view: real slice logic, slice node and composite node."""
+
+    def __init__(self, name: str, application_logic: Any) -> None:
+        import slicer
+
+        self._logic = slicer.vtkMRMLSliceLogic()
+        self._logic.SetMRMLApplicationLogic(application_logic)
+        self._logic.SetMRMLScene(application_logic.GetMRMLScene())
+        self._logic.SetSliceNode(application_logic.GetMRMLScene().GetSingletonNode(name, "vtkMRMLSliceNode"))
+        self._logic.GetSliceNode().SetDimensions(300, 300, 1)
+        application_logic.GetSliceLogics().AddItem(self._logic)
+
+    def sliceLogic(self) -> Any:
+        """Return the slice logic."""
+        return self._logic
+
+    def mrmlSliceNode(self) -> Any:
+        """Return the slice node."""
+        return self._logic.GetSliceNode()
+
+    def mrmlSliceCompositeNode(self) -> Any:
+        """Return the node that says which volumes are shown."""
+        return self._logic.GetSliceCompositeNode()
+
+    def sliceController(self) -> Any:
+        """Return the view's controller."""
+        return _Holder(fitSliceToBackground=self._logic.FitSliceToBackground)
+
+    def fitSliceToBackground(self) -> None:
+        """Fit the volume into the view."""
+        self._logic.FitSliceToBackground()
+
+
+class ThreeDWidget:
+    """A 3D view; records what it was asked for."""
+
+    def __init__(self, node: Any) -> None:
+        self._node = node
+        self.reset = False
+
+    def mrmlViewNode(self) -> Any:
+        """Return the view node."""
+        return self._node
+
+    def threeDView(self) -> ThreeDWidget:
+        """Return the view (here the same object)."""
+        return self
+
+    def threeDController(self) -> ThreeDWidget:
+        """Return the controller (here the same object)."""
+        return self
+
+    def resetFocalPoint(self) -> None:
+        """Centre the scene."""
+        self.reset = True
+
+    def resetCamera(self) -> None:
+        """Look at everything."""
+        self.reset = True
+
+
+class PlotWidget:
+    """A plot view with its node."""
+
+    def __init__(self, node: Any) -> None:
+        self._node = node
+        self._view = PlotView()
+
+    def mrmlPlotViewNode(self) -> Any:
+        """Return the plot view node."""
+        return self._node
+
+    def plotView(self) -> PlotView:
+        """Return the view."""
+        return self._view
+
+
+class PlotView(QtWidgets.QWidget):
+    """Where a plot would be drawn."""
+
+    _dataSelected = Signal(object, object)
+    SIGNALS = {"dataSelected(vtkStringArray*,vtkCollection*)": "_dataSelected"}  # noqa: RUF012
+
+    def select(self, series_id: str, rows: list[int]) -> None:
+        """Tell that points of a series were clicked, as the view does."""
+        import vtk
+
+        names, chosen, ids = vtk.vtkStringArray(), vtk.vtkCollection(), vtk.vtkIdTypeArray()
+        names.InsertNextValue(series_id)
+        for row in rows:
+            ids.InsertNextValue(row)
+        chosen.AddItem(ids)
+        self._dataSelected.emit(names, chosen)
+
+
+class _Holder:
+    """An object with a few functions; anything else is unknown."""
+
+    def __init__(self, **functions: Any) -> None:
+        self.__dict__.update(functions)
+
+    def __getattr__(self, name: str) -> Any:
+        raise HostError(f"the host does not know '{name}' here")
