@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 _ROOT = Path(__file__).resolve().parent.parent
+
+if "slicer" not in sys.modules:
+    _slicer = importlib.util.find_spec("slicer")
+    if _slicer is not None and _slicer.origin is None:  # the folder Testing/slicer, not Slicer
+        sys.modules["slicer"] = None  # type: ignore[assignment]
 
 
 def _data_dir() -> Path:
