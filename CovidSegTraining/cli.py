@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from CovidSegLib.exit_codes import FAILED, STOPPED, USAGE
 from CovidSegLib.failures import explain, one_line
 
-from . import cli_data, cli_evaluate, cli_product
+from . import cli_data, cli_evaluate, cli_experiment, cli_product
 from .cli_common import Parser, UsageError
 
 #: Commands that are planned; refused by name until they exist.
-NOT_YET = ("predict", "cv")
+NOT_YET = ("cv",)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for room in (cli_data, cli_product, cli_evaluate):
+    for room in (cli_data, cli_product, cli_experiment, cli_evaluate):
         room.add_commands(commands)
     return parser
 

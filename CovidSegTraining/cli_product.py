@@ -20,6 +20,7 @@ from .cli_common import (
     say,
     use_threads,
 )
+from .cli_experiment import add_fit_options, fit_experiment, prepare_experiment, refuse_experiment_options
 
 
 def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -39,9 +40,12 @@ def _add_prepare(commands: argparse._SubParsersAction[Parser]) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> int:
+    from .experiment_config import is_experiment
     from .prepare import prepare
     from .settings import read_settings
 
+    if is_experiment(options.config):
+        return prepare_experiment(options)
     settings = read_settings(options.config)
     data = settings.data
     if options.phantoms is not None:
@@ -58,6 +62,7 @@ def _add_fit(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument("--init", metavar="WEIGHTS", type=Path, help="begin with these weights (.pt or .safetensors)")
     add_config(parser)
     add_compute(parser)
+    add_fit_options(parser)
 
 
 def _fit(options: argparse.Namespace) -> int:
@@ -65,10 +70,14 @@ def _fit(options: argparse.Namespace) -> int:
 
     from CovidSegLib.device import resolve_device
 
+    from .experiment_config import is_experiment
     from .export import load_state
     from .fit import Fit, load_cases
     from .settings import read_settings
 
+    if is_experiment(options.config):
+        return fit_experiment(options)
+    refuse_experiment_options(options)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     use_threads(options.threads)
     config = replace(read_settings(options.config).fit, device=resolve_device(options.device))

@@ -107,4 +107,4 @@ def test_failure_is_one_line_and_one(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_help_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
-    assert "Not in this version yet: predict" in capsys.readouterr().out
+    assert "Not in this version yet: cv" in capsys.readouterr().out

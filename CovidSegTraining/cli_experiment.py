@@ -1,0 +1,114 @@
+"""The experiment's commands: `predict`, and what `prepare` and `fit` do when `--config` is an experiment's recipe."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from CovidSegLib.exit_codes import OK
+
+from .cli_common import Parser, UsageError, add_command, add_compute, count_from_zero, folder, say, use_threads
+
+
+def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
+    """Register the commands."""
+    parser = add_command(commands, "predict", summary="label cases with a trained fold of an experiment", run=_predict)
+    parser.add_argument("--run", metavar="RUN", type=folder, required=True, help="folder of a 'fit'")
+    parser.add_argument("--data", metavar="DIR", type=folder, required=True, help="holds <case>/imaging.nii.gz")
+    parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="folder for <case>.nii.gz")
+    parser.add_argument("--cases", metavar="NAME", nargs="+", help="default: those the fold was validated on")
+    parser.add_argument("--checkpoint", choices=("best_loss", "last"), help="default: as the recipe says")
+    add_compute(parser)
+
+
+def add_fit_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `fit` takes for an experiment only."""
+    group = parser.add_argument_group("with an experiment's recipe as --config")
+    group.add_argument("--fold", metavar="K", type=count_from_zero, help="fold to train, from 0")
+    group.add_argument("--folds", metavar="JSON", type=Path, help="the folds (default: the paper's)")
+    group.add_argument("--data", metavar="DIR", type=folder, help="bring the cache up to date with these cases first")
+    group.add_argument("--precision", choices=("float32", "bfloat16"), help="instead of the recipe's")
+
+
+def refuse_experiment_options(options: argparse.Namespace) -> None:
+    """Make sure that no option of `add_fit_options` was given for another recipe.
+
+    Raises:
+        UsageError: One was.
+    """
+    _refuse(options, ("fold", "folds", "data", "precision"), why="is for an experiment's recipe as --config")
+
+
+def prepare_experiment(options: argparse.Namespace) -> int:
+    """Run `prepare` for an experiment's recipe."""
+    from .experiment_cache import prepare_cases
+    from .experiment_config import read_experiment
+
+    _refuse(options, ("phantoms",), why="is for the product's recipe")
+    recipe = read_experiment(options.config)
+    prepare_cases(
+        options.data,
+        cache_dir=options.output,
+        settings=recipe.preprocessing,
+        classes=recipe.network.classes,
+        tell=say,
+    )
+    return OK
+
+
+def fit_experiment(options: argparse.Namespace) -> int:
+    """Run `fit` for an experiment's recipe."""
+    from CovidSegLib.device import describe_device
+
+    from .experiment_cache import load_prepared, prepare_cases
+    from .experiment_config import read_experiment
+    from .experiment_fit import ExperimentFit
+    from .splits import original_folds, read_folds
+
+    _refuse(options, ("minutes", "init"), why="is for the product's recipe")
+    if options.fold is None:
+        raise UsageError("--fold K is needed with an experiment's recipe")
+    recipe = read_experiment(options.config)
+    if options.precision is not None:
+        recipe = replace(recipe, training=replace(recipe.training, precision=options.precision))
+    folds = original_folds() if options.folds is None else read_folds(options.folds)
+    if options.fold >= len(folds):
+        raise UsageError(f"--fold {options.fold}: there are {len(folds)} folds, 0 to {len(folds) - 1}")
+    use_threads(options.threads)
+    settings, classes = recipe.preprocessing, recipe.network.classes
+    if options.data is not None:
+        prepare_cases(options.data, cache_dir=options.cache, settings=settings, classes=classes, tell=say)
+    fold = folds[options.fold]
+    cases = load_prepared(options.cache, names=(*fold.training, *fold.validation), settings=settings, classes=classes)
+    run = ExperimentFit(
+        options.output, cases=cases, fold=fold, fold_number=options.fold, recipe=recipe, device=options.device
+    )
+    say(f"fold {options.fold} on {describe_device(str(run.device))}, after epoch {run.epoch}")
+    run.run(tell=say)
+    say(f"{run.epoch} epochs, lowest loss {run.stopping.best_loss:.4f} -> {options.output}")
+    return OK
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from .experiment_predict import predict_cases
+    from .run_folder import read_run
+
+    use_threads(options.threads)
+    names = options.cases or list(read_run(options.run)["origin"]["validation"])
+    predict_cases(
+        options.run,
+        data_dir=options.data,
+        names=names,
+        output=options.output,
+        device=options.device,
+        checkpoint=options.checkpoint,
+        tell=say,
+    )
+    return OK
+
+
+def _refuse(options: argparse.Namespace, names: tuple[str, ...], *, why: str) -> None:
+    for name in names:
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name} {why}")

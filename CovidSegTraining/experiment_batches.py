@@ -1,0 +1,137 @@
+"""The experiment's volumes on their device, and the stream of batches cut from them.
+
+Every random number follows from seed, fold, epoch, kind and place of the crop, so that a run that was interrupted,
+or one that several processes share, sees the same crops.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from .experiment_augmentation import Volume, crop_batch, draw_crop
+from .experiment_cache import PreparedCase
+from .experiment_config import Augmentation, Patches
+from .experiment_loss import UNKNOWN
+from .world import World
+
+if TYPE_CHECKING:
+    import torch
+
+#: Volumes stay on the GPU if they take no more than this share of its free memory.
+GPU_SHARE = 0.25
+#: Bytes per voxel: image float32, labels uint8.
+_VOXEL_BYTES = 5
+
+_Tensors = TypeVar("_Tensors", bound="tuple[torch.Tensor, ...]")
+
+
+class Volumes(Sequence[Volume]):
+    """Prepared cases on the device; if a GPU has no room for them, in pinned memory, copied when asked for."""
+
+    def __init__(self, cases: Sequence[PreparedCase], *, device: torch.device) -> None:
+        import torch
+
+        size_bytes = _VOXEL_BYTES * sum(case.image_kji.size for case in cases)
+        self.device = device
+        self.pinned = device.type == "cuda" and size_bytes > GPU_SHARE * torch.cuda.mem_get_info(device)[0]
+        self._volumes = [self._kept(case) for case in cases]
+
+    def __len__(self) -> int:
+        return len(self._volumes)
+
+    def __getitem__(self, number: int) -> Volume:  # type: ignore[override]
+        volume = self._volumes[number]
+        if not self.pinned:
+            return volume
+        image, labels = (t.to(self.device, non_blocking=True) for t in (volume.image, volume.labels))
+        return Volume(image, labels, volume.complete)
+
+    def _kept(self, case: PreparedCase) -> Volume:
+        import torch
+
+        tensors = (torch.from_numpy(case.image_kji), torch.from_numpy(case.labels_kji))
+        image, labels = (t.pin_memory() if self.pinned else t.to(self.device) for t in tensors)
+        return Volume(image, labels, complete=not bool((case.labels_kji == UNKNOWN).any()))
+
+
+@dataclass(frozen=True)
+class CropStream:
+    """The crops of one kind (training or validation) of a run.
+
+    Attributes:
+        volumes: What is cut from.
+        patches: Size and number per batch.
+        augmentation: None: plain crops.
+        shuffled: Whether the cases come in a new order each epoch; each comes as often as any other, or once more.
+        seeds: Seed, fold and kind.
+    """
+
+    volumes: Volumes
+    patches: Patches
+    augmentation: Augmentation | None
+    shuffled: bool
+    seeds: tuple[int, ...]
+
+    def epoch(self, epoch: int, *, crops: int, world: World) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Give images (n, 1, k, j, i) and labels (n, k, j, i) of each batch of an epoch, this process's part of them.
+
+        Args:
+            epoch: From 0.
+            crops: In the whole epoch; the last batch may be smaller.
+            world: Which part.
+        """
+        order = np.arange(len(self.volumes))
+        if self.shuffled:
+            np.random.default_rng([*self.seeds, epoch]).shuffle(order)
+        batch = self.patches.batch
+
+        def make(number: int) -> tuple[torch.Tensor, torch.Tensor]:
+            places = range(number * batch, min((number + 1) * batch, crops))[world.rank :: world.size]
+            return crop_batch(
+                [self.volumes[order[place % len(order)]] for place in places],
+                draws=[
+                    draw_crop(self.augmentation, rng=np.random.default_rng([*self.seeds, epoch, place]))
+                    for place in places
+                ],
+                size_kji=self.patches.size_kji,
+                settings=self.augmentation,
+            )
+
+        return prefetched(make, count=math.ceil(crops / batch), device=self.volumes.device)
+
+
+def prefetched(make: Callable[[int], _Tensors], *, count: int, device: torch.device) -> Iterator[_Tensors]:
+    """Give make(0), make(1), ...; on a GPU each is made in a stream of its own while the one before is used.
+
+    Args:
+        make: Returns a tuple of tensors.
+        count: How many.
+        device: Of the tensors.
+    """
+    import torch
+
+    if device.type != "cuda":
+        yield from map(make, range(count))
+        return
+    beside, current = torch.cuda.Stream(device, priority=-1), torch.cuda.current_stream(device)
+    beside.wait_stream(current)
+
+    def made(number: int) -> tuple[_Tensors, torch.cuda.Event]:
+        with torch.cuda.stream(beside):
+            tensors = make(number)
+            return tensors, beside.record_event()
+
+    following = made(0)
+    for number in range(count):
+        tensors, ready = following
+        if number + 1 < count:
+            following = made(number + 1)
+        current.wait_event(ready)
+        for tensor in tensors:
+            tensor.record_stream(current)
+        yield tensors

@@ -1,0 +1,298 @@
+"""Train one fold of an experiment, from its recipe alone; run again, it continues to the same result.
+
+On the CPU the result is the same bit for bit; a GPU's sums depend on the order in which it takes them.
+Within an epoch nothing waits for the device: losses are summed up there, and read once at the end.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from CovidSegLib.allocator import freed_memory_kept
+from CovidSegLib.device import resolve_device
+from CovidSegLib.errors import InputError
+
+from .experiment_batches import CropStream, Volumes
+from .experiment_cache import PreparedCase
+from .experiment_config import Experiment
+from .experiment_loss import METRICS, UNKNOWN, batch_loss
+from .networks import build_experiment_network
+from .run_folder import RunFolder
+from .schedule import EarlyStopping, LearningRate
+from .splits import Fold
+from .world import World, average_gradients, share_buffers
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+#: Kinds of crops, for the seeds.
+_TRAINING, _VALIDATION = 0, 1
+
+
+class ExperimentFit:
+    """A training run in a folder; `run` continues from its last checkpoint.
+
+    Attributes:
+        network: As trained; its first weights follow from the seed.
+        epoch: Epochs done.
+        history: A row per epoch, see `run_folder.COLUMNS`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        cases: Sequence[PreparedCase],
+        fold: Fold,
+        fold_number: int,
+        recipe: Experiment,
+        device: str,
+        world: World | None = None,
+    ) -> None:
+        """Begin a run, or take up the one in the folder.
+
+        Args:
+            folder: Made if need be.
+            cases: Prepared cases, at least those of the fold.
+            fold: What is learnt from, and what is validated on.
+            fold_number: From 0.
+            recipe: All settings.
+            device: auto, cpu, cuda, cuda:N or mps; never another one than asked for.
+            world: The processes that share each batch; torch.distributed must be set up if there are several.
+
+        Raises:
+            DeviceError: The device is not there.
+            InputError: A case of the fold is missing or on both sides, a side is empty, the labels do not fit, or
+                the folder holds another run.
+            ModelError: The checkpoint is damaged.
+        """
+        import torch
+
+        self.recipe, self.world = recipe, world or World()
+        self.device = torch.device(resolve_device(device))
+        if recipe.patches.batch % self.world.size:
+            raise InputError(
+                f"a batch of {recipe.patches.batch} cannot be shared evenly by {self.world.size} processes; "
+                "change patches.batch or their number"
+            )
+        training, validation = _sides(cases, fold=fold, classes=recipe.network.classes)
+        self.folder = RunFolder(folder, fold=fold_number)
+        if self.world.rank == 0:
+            origin = {
+                side: {case.name: case.key for case in group}
+                for side, group in (("training", training), ("validation", validation))
+            }
+            self.folder.begin(recipe, origin={**origin, "device": self.device.type, "processes": self.world.size})
+        self._seeds = (recipe.training.seed, fold_number)
+        self._crops = (self._stream(_TRAINING, training), self._stream(_VALIDATION, validation))
+        torch.manual_seed(recipe.training.seed)
+        network, adam = recipe.network, recipe.optimizer
+        self.network = build_experiment_network(network.name, classes=network.classes, options=network.options)
+        self.network = self.network.to(self.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.optimizer = torch.optim.Adam(
+            self.network.parameters(), lr=adam.learning_rate, betas=adam.betas, eps=adam.epsilon
+        )
+        self.rate = LearningRate(adam, plateau=recipe.training.plateau)
+        self.stopping = EarlyStopping(patience=recipe.training.early_stopping_patience)
+        self.epoch = 0
+        self.history: list[dict[str, float]] = []
+        self._resume()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has reached its end."""
+        return self.epoch >= self.recipe.training.epochs or self.stopping.stops
+
+    def run(self, *, epochs: int | None = None, tell: Callable[[str], object] = log.info) -> None:
+        """Train to the end, or for so many more epochs; a checkpoint is written after each.
+
+        Args:
+            epochs: None: to the end.
+            tell: Called with a line per epoch.
+
+        Raises:
+            InputError: The loss is not a number any more.
+            OSError: A checkpoint cannot be written; the one before is still there.
+        """
+        last = math.inf if epochs is None else self.epoch + epochs
+        try:
+            with _fast(self.device):
+                while not self.finished and self.epoch < last:
+                    row = self.run_epoch()
+                    tell(", ".join(f"{name} {row[name]:.6g}" for name in ("epoch", "loss", "val_loss", "lr")))
+        finally:
+            self.folder.close()
+
+    def run_epoch(self) -> dict[str, float]:
+        """Train and validate for an epoch, save, and return its row of the history."""
+        import torch
+
+        # Dropout is the only draw from torch's own generators.
+        torch.manual_seed(int(np.random.SeedSequence([*self._seeds, self.epoch, self.world.rank]).generate_state(1)[0]))
+        # As in the paper's histories: the rate that the epoch began with.
+        rate = self.rate.at(self._batches_done)
+        losses, validation = self._train().tolist(), self._validate().tolist()
+        if not math.isfinite(losses[0]):
+            raise InputError(
+                f"{self.folder.path}: the loss of epoch {self.epoch + 1} is not a number; the run stands at the epoch "
+                "before. Use precision float32 or a lower optimizer.learning_rate, in another folder."
+            )
+        self.epoch += 1
+        row: dict[str, float] = {"epoch": self.epoch}
+        row.update(zip(METRICS, losses, strict=True))
+        row.update(zip((f"val_{name}" for name in METRICS), validation, strict=True))
+        self.history.append({**row, "lr": rate})
+        self.rate.end_epoch(losses[0])
+        improved = self.stopping.end_epoch(losses[0])
+        if self.world.rank == 0:
+            self._save(improved=improved)
+        return self.history[-1]
+
+    def train_batch(self, image: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Take one step of the optimiser on a batch; return its metrics, on the device."""
+        self.optimizer.zero_grad(set_to_none=True)
+        found = batch_loss(self._logits(image), labels, settings=self.recipe.loss)
+        found.loss.backward()
+        if self.world.size > 1:
+            average_gradients(self.network, world=self.world)
+        if not self._is_broken():
+            self.optimizer.step()
+        return found.metrics
+
+    @property
+    def _batches_done(self) -> int:
+        return self.epoch * self.recipe.training.batches_per_epoch
+
+    def _stream(self, kind: int, cases: Sequence[PreparedCase]) -> CropStream:
+        recipe = self.recipe
+        augmented = kind == _TRAINING or recipe.training.validation_augmented
+        return CropStream(
+            Volumes(cases, device=self.device),
+            patches=recipe.patches,
+            augmentation=recipe.augmentation if augmented else None,
+            shuffled=kind == _TRAINING,
+            seeds=(*self._seeds, kind),
+        )
+
+    def _train(self) -> torch.Tensor:
+        """Return the mean metrics of an epoch of training, over all processes."""
+        import torch
+
+        count = self.recipe.training.batches_per_epoch
+        crops = self._crops[_TRAINING].epoch(self.epoch, crops=count * self.recipe.patches.batch, world=self.world)
+        self.network.train()
+        summed = torch.zeros(len(METRICS), device=self.device)
+        for number, (image, labels) in enumerate(crops):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.rate.at(self._batches_done + number)
+            summed += self.train_batch(image, labels)
+        if self.world.size > 1:
+            torch.distributed.all_reduce(summed)
+            share_buffers(self.network)
+        return summed / (count * self.world.size)
+
+    def _validate(self) -> torch.Tensor:
+        """Return the mean metrics over crops of the held-out cases; every process takes all of them."""
+        import torch
+
+        stream = self._crops[_VALIDATION]
+        count = self.recipe.training.validation_crops * len(stream.volumes)
+        self.network.eval()
+        summed = torch.zeros(len(METRICS), device=self.device)
+        with torch.inference_mode():
+            for image, labels in stream.epoch(self.epoch, crops=count, world=World()):
+                summed += len(image) * batch_loss(self._logits(image), labels, settings=self.recipe.loss).metrics
+        return summed / count
+
+    def _logits(self, image: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        with autocast(self.device, precision=self.recipe.training.precision):
+            return self.network(image.contiguous(memory_format=torch.channels_last_3d))  # type: ignore[no-any-return]
+
+    def _is_broken(self) -> bool:
+        """Tell whether a gradient is not a number: bfloat16 convolutions on the CPU return such now and then."""
+        import torch
+
+        if self.recipe.training.precision != "bfloat16" or self.device.type != "cpu":
+            return False
+        return not all(bool(torch.isfinite(p.grad).all()) for p in self.network.parameters() if p.grad is not None)
+
+    def _save(self, *, improved: bool) -> None:
+        self.folder.write_history(self.history)
+        weights = self.network.state_dict()
+        state: dict[str, Any] = {
+            "network": weights,
+            "optimizer": self.optimizer.state_dict(),
+            "rate": self.rate.state_dict(),
+            "stopping": self.stopping.state_dict(),
+            "epoch": self.epoch,
+            "history": self.history,
+        }
+        best = {"network": weights, "epoch": self.epoch, "loss": self.stopping.best_loss}
+        self.folder.save(state, best=best if improved else None)
+
+    def _resume(self) -> None:
+        state = self.folder.load(device=self.device)
+        if state is None:
+            return
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.rate.load_state_dict(state["rate"])
+        self.stopping.load_state_dict(state["stopping"])
+        self.epoch, self.history = state["epoch"], state["history"]
+        log.info("continuing after epoch %d", self.epoch)
+
+
+def autocast(device: torch.device, *, precision: str) -> AbstractContextManager[Any]:
+    """Return the context in which the network multiplies with this precision."""
+    import torch
+
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def _sides(cases: Sequence[PreparedCase], *, fold: Fold, classes: int) -> tuple[list[PreparedCase], list[PreparedCase]]:
+    """Return the cases to learn from and those to validate on."""
+    if len(cases) < 2:
+        raise InputError(f"{len(cases)} prepared case(s): at least one to learn from and another to validate on needed")
+    if both := sorted(set(fold.training) & set(fold.validation)):
+        raise InputError(f"case '{both[0]}' is in training and in validation; take it out of one")
+    if not fold.training or not fold.validation:
+        raise InputError("the fold needs at least one case for training and one for validation")
+    by_name = {case.name: case for case in cases}
+    if missing := sorted({*fold.training, *fold.validation} - by_name.keys()):
+        raise InputError(
+            f"case '{missing[0]}' of the fold ({len(missing)} in all) is not prepared; "
+            "prepare it, or make folds of what is there with 'covidseg-train split'"
+        )
+    for case in cases:
+        highest = int(case.labels_kji[case.labels_kji != UNKNOWN].max(initial=0))
+        if highest >= classes:
+            raise InputError(f"case '{case.name}' has label {highest}, the recipe only {classes} classes")
+    training = [by_name[name] for name in fold.training]
+    seen = set().union(*(np.unique(case.labels_kji).tolist() for case in training))
+    for label in sorted(set(range(classes)) - seen):
+        log.warning("no training case has a voxel of label %d: it cannot be learnt", label)
+    return training, [by_name[name] for name in fold.validation]
+
+
+@contextmanager
+def _fast(device: torch.device) -> Iterator[None]:
+    """Let cuDNN try what is fastest; on the CPU, keep memory instead of giving it back after each batch."""
+    import torch
+
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        with freed_memory_kept() if device.type == "cpu" else nullcontext():
+            yield
+    finally:
+        torch.backends.cudnn.benchmark = before

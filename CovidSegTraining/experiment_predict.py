@@ -1,0 +1,148 @@
+"""Label cases with a trained fold: overlapping patches, their mean, the likeliest class, back onto the CT's grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from CovidSegLib.device import resolve_device
+from CovidSegLib.errors import InputError, ModelError
+
+from .experiment_cache import PreparedVolume, prepare_volume, resize_labels
+from .experiment_config import Experiment, read_experiment
+from .experiment_fit import autocast
+from .networks import build_experiment_network
+from .run_folder import BEST, LAST, read_run, read_state
+
+if TYPE_CHECKING:
+    import torch
+
+
+def predict_cases(
+    run: Path,
+    *,
+    data_dir: Path,
+    names: Sequence[str],
+    output: Path,
+    device: str,
+    checkpoint: str | None = None,
+    tell: Callable[[str], object] = print,
+) -> None:
+    """Write `<case>.nii.gz` (uint8, the CT's grid) for each case.
+
+    Args:
+        run: Folder of a training run.
+        data_dir: Holds `<case>/imaging.nii.gz`.
+        names: Of the cases.
+        output: Folder for the labelmaps, made if need be.
+        device: auto, cpu, cuda, cuda:N or mps.
+        checkpoint: "best_loss" or "last"; None: as the recipe says.
+        tell: Called with a line per case.
+
+    Raises:
+        DeviceError: The device is not there.
+        InputError: The run or a CT cannot be used.
+        ModelError: There are no weights, they are damaged, or are of another network.
+    """
+    import torch
+
+    recipe = read_experiment(run / "recipe.yaml")
+    on = torch.device(resolve_device(device))
+    network = load_network(run, recipe=recipe, device=on, checkpoint=checkpoint)
+    output.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        volume = prepare_volume(data_dir / name, settings=recipe.preprocessing)
+        labels = predict_labels(volume.image_kji, network=network, recipe=recipe, device=on)
+        write_labels(output / f"{name}.nii.gz", restore(labels, volume=volume, recipe=recipe), volume=volume)
+        tell(f"{name}: {output / f'{name}.nii.gz'}")
+
+
+def load_network(
+    run: Path, *, recipe: Experiment, device: torch.device, checkpoint: str | None = None
+) -> torch.nn.Module:
+    """Return the network of a training run, ready to predict.
+
+    Raises:
+        InputError: The folder holds no run.
+        ModelError: There are no weights, they are damaged, or are of another network than the recipe's.
+    """
+    read_run(run)
+    path = run / (BEST if (checkpoint or recipe.training.checkpoint_rule) == "best_loss" else LAST)
+    state = read_state(path, device=device, remedy="choose the other checkpoint, or train again")
+    settings = recipe.network
+    network = build_experiment_network(settings.name, classes=settings.classes, options=settings.options)
+    try:
+        network.load_state_dict(state["network"])
+    except RuntimeError as error:
+        raise ModelError(
+            f"{path}: its weights are not of the network in recipe.yaml ({settings.name}, {settings.classes} classes); "
+            "put the recipe back that the run was trained with"
+        ) from error
+    return network.to(device).eval()
+
+
+def predict_labels(
+    image_kji: np.ndarray, *, network: torch.nn.Module, recipe: Experiment, device: torch.device
+) -> np.ndarray:
+    """Return labels (k, j, i) uint8 of a preprocessed image.
+
+    The softmax is averaged over all patches that cover a voxel; the paper's code took the mean of two patches at a
+    time, one after the other, which weighs the last ones more.
+
+    Args:
+        image_kji: (k, j, i) float32.
+        network: On the device, in evaluation mode.
+        recipe: Patches, overlap and precision.
+        device: Where to run.
+    """
+    import torch
+    from monai.inferers import sliding_window_inference
+
+    def probabilities(patch: torch.Tensor) -> torch.Tensor:
+        with autocast(device, precision=recipe.training.precision):
+            logits = network(patch)
+        return torch.softmax(logits.float(), dim=1)
+
+    with torch.inference_mode():
+        summed = sliding_window_inference(
+            torch.from_numpy(image_kji)[None, None].to(device),
+            roi_size=recipe.patches.size_kji,
+            sw_batch_size=1,
+            predictor=probabilities,
+            overlap=overlap_shares(recipe),
+            mode="constant",
+            padding_mode="constant",
+        )
+        labels = summed[0].argmax(dim=0)  # type: ignore[index, union-attr]
+    return np.asarray(labels.cpu().numpy(), dtype=np.uint8)
+
+
+def overlap_shares(recipe: Experiment) -> list[float]:
+    """Return the overlap along k, j, i as a share of the patch."""
+    overlap = zip(recipe.prediction.overlap_ijk[::-1], recipe.patches.size_kji, strict=True)
+    # A hair less: MONAI rounds the distance of two patches down.
+    return [max(voxels / size - 1e-9, 0.0) for voxels, size in overlap]
+
+
+def restore(labels_kji: np.ndarray, *, volume: PreparedVolume, recipe: Experiment) -> np.ndarray:
+    """Return labels in the CT's own array (k, j, i), resized label by label."""
+    restored = np.zeros(volume.geometry.shape_kji, dtype=np.uint8)
+    view = restored if volume.orientation is None else volume.orientation.view(restored)
+    view[:] = resize_labels(labels_kji, shape_kji=view.shape, threshold=recipe.preprocessing.label_threshold)
+    return restored
+
+
+def write_labels(path: Path, labels_kji: np.ndarray, *, volume: PreparedVolume) -> None:
+    """Write labels on the CT's grid as `.nii.gz`, whole or not at all."""
+    import SimpleITK as sitk
+
+    aside = path.with_name(f".part-{path.name}")  # the suffix tells SimpleITK the format
+    try:
+        sitk.WriteImage(volume.geometry.to_sitk(labels_kji), str(aside), useCompression=True)
+        aside.replace(path)
+    except RuntimeError as error:
+        raise InputError(f"{path}: cannot be written; check the disk's free space and the folder's rights") from error
+    finally:
+        aside.unlink(missing_ok=True)

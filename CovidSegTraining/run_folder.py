@@ -1,0 +1,205 @@
+"""The folder of a training run: recipe, origin, history, checkpoints; each file is whole, whatever happens.
+
+recipe.yaml              every setting
+run.json                 fold, cases and their keys, seed, versions, device, state of the repository
+history.fold_K.tsv       a row per epoch, in the columns of the paper's histories
+tensorboard/             the same for TensorBoard, where it is installed
+last.pt, previous.pt     the latest two checkpoints, to continue from
+best.pt                  the weights of the lowest training loss
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from CovidSegLib.errors import InputError, ModelError
+
+from .experiment_config import Experiment, read_experiment
+from .experiment_loss import METRICS
+from .splits import write_whole
+
+if TYPE_CHECKING:
+    import torch
+
+#: Columns of a history, as in the paper's.
+COLUMNS = ("epoch", *METRICS, *(f"val_{name}" for name in METRICS), "lr")
+
+LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
+
+
+class RunFolder:
+    """A training run on disk.
+
+    Attributes:
+        path: The folder.
+        fold: Which fold is trained, from 0.
+    """
+
+    def __init__(self, path: Path, *, fold: int) -> None:
+        self.path, self.fold = path, fold
+        self._tensorboard: Any = None
+
+    def begin(self, recipe: Experiment, *, origin: Mapping[str, Any]) -> None:
+        """Write recipe and origin; of a folder that has them, make sure that they are the same.
+
+        Args:
+            recipe: The settings.
+            origin: What else decides the outcome, in plain values: cases and their keys, number of processes.
+
+        Raises:
+            InputError: The folder holds another run.
+        """
+        import yaml
+
+        described = self.path / "run.json"
+        if described.exists():
+            self._check_same(recipe, origin=origin)
+            return
+        recipe_text = yaml.safe_dump(recipe.to_plain(), sort_keys=False)
+        write_whole(self.path / "recipe.yaml", recipe_text.encode())
+        values = {"fold": self.fold, "origin": origin, "seed": recipe.training.seed, **_surroundings()}
+        write_whole(described, (json.dumps(values, indent=2) + "\n").encode())
+
+    def save(self, state: Mapping[str, Any], *, best: Mapping[str, Any] | None) -> None:
+        """Write a checkpoint, and the best weights if these are; the checkpoint before is kept.
+
+        Raises:
+            OSError: The disk is full, for instance; what was there is still there.
+        """
+        if best is not None:
+            _write_state(self.path / BEST, best)
+        _write_state(self.path / LAST, state, keep_as=self.path / PREVIOUS)
+
+    def load(self, *, device: torch.device) -> dict[str, Any] | None:
+        """Return the latest checkpoint, None if there is none.
+
+        Raises:
+            ModelError: It is damaged; the text says how to go on.
+        """
+        last, previous = self.path / LAST, self.path / PREVIOUS
+        if not last.exists():
+            # The process was ended between two renames.
+            return read_state(previous, device=device, remedy="delete it to begin again") if previous.exists() else None
+        remedy = "delete it to continue from the epoch before" if previous.exists() else "delete it to begin again"
+        return read_state(last, device=device, remedy=remedy)
+
+    def write_history(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Write the history of all epochs so far, and its last row for TensorBoard."""
+        lines = ["\t".join(COLUMNS), *("\t".join(str(row[name]) for name in COLUMNS) for row in rows)]
+        write_whole(self.path / f"history.fold_{self.fold}.tsv", ("\n".join(lines) + "\n").encode())
+        if self._tensorboard is None:
+            self._tensorboard = _summary_writer(self.path / "tensorboard", first_epoch=int(rows[-1]["epoch"]))
+        if self._tensorboard:
+            for name in COLUMNS[1:]:
+                self._tensorboard.add_scalar(name, rows[-1][name], int(rows[-1]["epoch"]))
+            self._tensorboard.flush()
+
+    def close(self) -> None:
+        """End the record for TensorBoard."""
+        if self._tensorboard:
+            self._tensorboard.close()
+        self._tensorboard = None
+
+    def _check_same(self, recipe: Experiment, *, origin: Mapping[str, Any]) -> None:
+        values = read_run(self.path)
+        if values.get("fold") != self.fold:
+            raise InputError(f"{self.path}: holds fold {values.get('fold')}, not {self.fold}; choose another folder")
+        if read_experiment(self.path / "recipe.yaml") != recipe:
+            raise InputError(f"{self.path}: begun with another recipe (recipe.yaml there); choose another folder")
+        before, now = values.get("origin"), json.loads(json.dumps(origin))
+        if before != now:
+            differing = next(
+                (key for key in now if not isinstance(before, dict) or before.get(key) != now[key]), "origin"
+            )
+            raise InputError(f"{self.path}: begun with other {differing}; choose another folder")
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """Return what `run.json` of a run folder says.
+
+    Raises:
+        InputError: There is none, or it is damaged.
+    """
+    try:
+        values = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: no training run ({error.strerror}: run.json); give the folder of a 'fit'") from error
+    except ValueError as error:
+        raise InputError(f"{path / 'run.json'}: damaged ({error}); choose another folder") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path / 'run.json'}: damaged; choose another folder")
+    return values
+
+
+def read_state(path: Path, *, device: torch.device, remedy: str) -> dict[str, Any]:
+    """Return what a checkpoint holds.
+
+    Raises:
+        ModelError: It is missing or damaged.
+    """
+    import pickle
+
+    import torch
+
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: not there; run 'covidseg-train fit' first") from error
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError) as error:
+        raise ModelError(f"{path}: damaged; {remedy}") from error
+    if not isinstance(state, dict) or "network" not in state:
+        raise ModelError(f"{path}: no checkpoint; {remedy}")
+    return state
+
+
+def _write_state(path: Path, state: Mapping[str, Any], *, keep_as: Path | None = None) -> None:
+    import torch
+
+    # In memory first: torch reports a full disk as an error without a cause.
+    stream = io.BytesIO()
+    torch.save(dict(state), stream)
+    aside = path.with_name(path.name + ".part")
+    try:
+        with aside.open("wb") as file:
+            file.write(stream.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        if keep_as is not None and path.exists():
+            os.replace(path, keep_as)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _surroundings() -> dict[str, Any]:
+    """Return versions, and the state of the repository this code lies in (null outside of one)."""
+    from CovidSegLib.runtime import versions
+
+    def git(*arguments: str) -> str | None:
+        here = Path(__file__).parent
+        try:
+            done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, timeout=30)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return {
+        "versions": versions(),
+        "git": {"commit": git("rev-parse", "HEAD"), "changed": None if changed is None else bool(changed)},
+    }
+
+
+def _summary_writer(folder: Path, *, first_epoch: int) -> Any:
+    """Return TensorBoard's writer, False where it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return False
+    return SummaryWriter(str(folder), purge_step=first_epoch)  # type: ignore[no-untyped-call]
