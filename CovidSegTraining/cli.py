@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from CovidSegLib.exit_codes import FAILED, STOPPED, USAGE
 from CovidSegLib.failures import explain, one_line
 
-from . import cli_data, cli_evaluate, cli_experiment, cli_product
+from . import cli_calibration, cli_data, cli_evaluate, cli_experiment, cli_product
 from .cli_common import Parser, UsageError
 
 #: Commands that are planned; refused by name until they exist.
@@ -63,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for room in (cli_data, cli_product, cli_experiment, cli_evaluate):
+    for room in (cli_data, cli_product, cli_experiment, cli_evaluate, cli_calibration):
         room.add_commands(commands)
     return parser
 

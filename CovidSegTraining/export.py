@@ -55,6 +55,7 @@ def export_weights(weights: Path, *, bundle_dir: Path, version: str | None = Non
     data = save(tensors)
     sha256 = hashlib.sha256(data).hexdigest()
     own["weights"] = {"file": WEIGHTS_FILE, **own.get("weights", {}), "sha256": sha256}
+    own.pop("calibration", None)  # it belonged to the weights of before
     metadata["version"] = version or metadata["version"]
     _write_whole(bundle_dir / "models" / own["weights"]["file"], data)
     _write_whole(metadata_path, _metadata_text(metadata, before=before, path=metadata_path).encode("utf-8"))

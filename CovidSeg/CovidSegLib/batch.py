@@ -116,6 +116,7 @@ def _options_as_json(options: RunOptions) -> dict[str, Any]:
         "workers": options.workers,
         "preview": options.preview,
         "series": options.series,
+        "uncertainty": options.uncertainty,
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +37,8 @@ class Bundle:
         network_config: Which network.
         preprocessing: What its input must look like.
         postprocessing: How its output is cleaned.
+        temperature: What makes its probabilities agree with frequencies, see `uncertainty.tempered`; labels do
+            not depend on it.
     """
 
     path: Path
@@ -43,6 +46,7 @@ class Bundle:
     network_config: NetworkConfig
     preprocessing: PreprocessingRecipe
     postprocessing: PostprocessingRecipe
+    temperature: float = 1.0
 
     @property
     def name(self) -> str:
@@ -101,6 +105,7 @@ def load_bundle(path: Path | str | None = None) -> Bundle:
             network_config=network_config,
             preprocessing=PreprocessingRecipe.from_dict(own["preprocessing"]),
             postprocessing=PostprocessingRecipe.from_dict(own.get("postprocessing", {})),
+            temperature=_temperature(own.get("calibration", {}), metadata_path=metadata_path),
         )
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelError(
@@ -121,6 +126,14 @@ def _check_weights_entry(entry: dict[str, Any], *, metadata_path: Path) -> None:
         raise ModelError(f"{metadata_path}: the weights must be a .safetensors file in the bundle's models folder")
     if not isinstance(sha256, str) or len(sha256) != 64:
         raise ModelError(f"{metadata_path}: the SHA-256 of the weights must be 64 hexadecimal digits, not {sha256!r}")
+
+
+def _temperature(calibration: dict[str, Any], *, metadata_path: Path) -> float:
+    """Return the temperature in the metadata, 1 if they name none."""
+    value = calibration.get("temperature", 1.0) if isinstance(calibration, dict) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < value < math.inf:
+        raise ModelError(f"{metadata_path}: calibration must name a temperature above 0, not {calibration!r}")
+    return float(value)
 
 
 def load_network(weights_path: Path, *, config: NetworkConfig, sha256: str) -> torch.nn.Module:

@@ -1,4 +1,4 @@
-"""Write the files of a case: segmentation, labelmap, report, table and preview."""
+"""Write the files of a case: segmentation, labelmap, report, table, preview and uncertainty."""
 
 from __future__ import annotations
 
@@ -12,13 +12,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .case_state import LABELMAP_FILE, PREVIEW_FILE, REPORT_CSV_FILE, REPORT_JSON_FILE, SEGMENTATION_FILE
+from .case_state import (
+    LABELMAP_FILE,
+    PREVIEW_FILE,
+    REPORT_CSV_FILE,
+    REPORT_JSON_FILE,
+    SEGMENTATION_FILE,
+    UNCERTAINTY_FILE,
+)
 from .preview import write_preview_png
 from .report import write_report_csv, write_report_json
 from .segmentation_file import write_labelmap_nifti, write_seg_nrrd
 from .sitk_quiet import itk_reason
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from .geometry import Geometry
     from .pipeline import SegmentationResult
 
 _FULL_BELOW_BYTES = 1 << 20
@@ -27,7 +37,12 @@ _NIFTI_HEADER_BYTES = 352
 
 
 def write_case_files(
-    folder: Path, *, result: SegmentationResult, recorded_options: dict[str, str], preview: bool
+    folder: Path,
+    *,
+    result: SegmentationResult,
+    recorded_options: dict[str, str],
+    preview: bool,
+    uncertainty_kji: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Write all files of a case into an existing folder; return the report.
 
@@ -36,6 +51,7 @@ def write_case_files(
         result: What was found in the CT.
         recorded_options: Options that the result depends on, for resuming.
         preview: Whether to write preview.png.
+        uncertainty_kji: (k, j, i) uint8 in per cent, of `segment`; written as uncertainty.nii.gz if given.
 
     Raises:
         OSError: The disk is full, or the folder cannot be written.
@@ -43,9 +59,9 @@ def write_case_files(
     labelmap_kji, geometry = result.labelmap, result.geometry
     report = result.report()
     report["runtime"] = {**report["runtime"], "options": recorded_options}
-    with _itk_errors_named(folder):
-        write_labelmap_nifti(folder / LABELMAP_FILE, labelmap_kji=labelmap_kji, geometry=geometry)
-    _check_written_whole(folder / LABELMAP_FILE, voxels=labelmap_kji.size)
+    _write_nifti(folder / LABELMAP_FILE, labelmap_kji, geometry=geometry)
+    if uncertainty_kji is not None:
+        _write_nifti(folder / UNCERTAINTY_FILE, uncertainty_kji, geometry=geometry)
     write_seg_nrrd(folder / SEGMENTATION_FILE, labelmap_kji=labelmap_kji, geometry=geometry)
     if preview:
         with _itk_errors_named(folder):
@@ -53,6 +69,12 @@ def write_case_files(
     write_report_csv(folder / REPORT_CSV_FILE, report)
     write_report_json(folder / REPORT_JSON_FILE, report)
     return report
+
+
+def _write_nifti(path: Path, values_kji: np.ndarray, *, geometry: Geometry) -> None:
+    with _itk_errors_named(path.parent):
+        write_labelmap_nifti(path, labelmap_kji=values_kji, geometry=geometry)
+    _check_written_whole(path, voxels=values_kji.size)
 
 
 @contextmanager

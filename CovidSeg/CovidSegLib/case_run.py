@@ -65,6 +65,7 @@ class RunOptions:
     workers: int = 1
     preview: bool = True
     series: str | None = None
+    uncertainty: bool = False
 
     @property
     def recorded(self) -> dict[str, str]:
@@ -161,7 +162,7 @@ class CaseRunner:
             options=options.recorded,
         )
         if folder.exists() and not options.overwrite:
-            reason = why_incomplete(folder, key=key, preview=options.preview)
+            reason = why_incomplete(folder, key=key, preview=options.preview, uncertainty=options.uncertainty)
             if reason is None:
                 return _outcome(case, status=Status.SKIPPED, report=read_report(folder) or {})
             note(f"computing again: {reason}")
@@ -171,14 +172,24 @@ class CaseRunner:
         chosen = {} if options.series is None else {"series": options.series}
         ct = dataclasses.replace(self.engine.read(case.path, **chosen), name=case.name)
         result = self.engine.segment(
-            ct, mode=options.mode, device=options.device, bundle=bundle, progress=progress, cancelled=None
+            ct,
+            mode=options.mode,
+            device=options.device,
+            bundle=bundle,
+            progress=progress,
+            cancelled=None,
+            uncertainty=options.uncertainty,
         )
         reporter.tell("write", 0, 1)
         with new_case_folder(folder) as partial:
             from .case_files import write_case_files
 
             report = write_case_files(
-                partial, result=result, recorded_options=options.recorded, preview=options.preview
+                partial,
+                result=result,
+                recorded_options=options.recorded,
+                preview=options.preview,
+                uncertainty_kji=result.uncertainty,
             )
         return _outcome(case, status=Status.DONE, report=report)
 

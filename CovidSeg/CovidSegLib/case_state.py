@@ -15,7 +15,15 @@ LABELMAP_FILE = "labelmap.nii.gz"
 REPORT_JSON_FILE = "report.json"
 REPORT_CSV_FILE = "report.csv"
 PREVIEW_FILE = "preview.png"
-CASE_FILES = (SEGMENTATION_FILE, LABELMAP_FILE, REPORT_JSON_FILE, REPORT_CSV_FILE, PREVIEW_FILE)
+UNCERTAINTY_FILE = "uncertainty.nii.gz"
+CASE_FILES = (
+    SEGMENTATION_FILE,
+    LABELMAP_FILE,
+    REPORT_JSON_FILE,
+    REPORT_CSV_FILE,
+    PREVIEW_FILE,
+    UNCERTAINTY_FILE,
+)
 
 _CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")
 
@@ -35,9 +43,10 @@ class CaseKey:
     options: dict[str, str]
 
 
-def files_of_case(*, preview: bool) -> tuple[str, ...]:
-    """Return the names of the files that a complete case folder has."""
-    return CASE_FILES if preview else tuple(name for name in CASE_FILES if name != PREVIEW_FILE)
+def files_of_case(*, preview: bool, uncertainty: bool = False) -> tuple[str, ...]:
+    """Return the names of the files that a complete case folder has; it may hold the others, too."""
+    left_out = {PREVIEW_FILE: not preview, UNCERTAINTY_FILE: not uncertainty}
+    return tuple(name for name in CASE_FILES if not left_out.get(name))
 
 
 def read_report(folder: Path) -> dict[str, Any] | None:
@@ -49,9 +58,10 @@ def read_report(folder: Path) -> dict[str, Any] | None:
     return report if isinstance(report, dict) else None
 
 
-def why_incomplete(folder: Path, *, key: CaseKey, preview: bool) -> str | None:
+def why_incomplete(folder: Path, *, key: CaseKey, preview: bool, uncertainty: bool = False) -> str | None:
     """Return why the folder is not the complete result for `key`, or None if it is."""
-    missing = [name for name in files_of_case(preview=preview) if not (folder / name).is_file()]
+    files = files_of_case(preview=preview, uncertainty=uncertainty)
+    missing = [name for name in files if not (folder / name).is_file()]
     if missing:
         return f"{missing[0]} is missing"
     report = read_report(folder)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .case_names import IMAGING_STEM, NameBook, case_name_of, image_extension, stem_of
+from .case_state import LABELMAP_FILE, UNCERTAINTY_FILE
 from .errors import InputError
 from .image_kinds import is_dicom_file, is_dicom_zip, is_labelmap, study_of
 from .inputs import SUPPORTED, image_suffix
@@ -177,10 +178,15 @@ def _image_files(folder: Path, *, out_real: str | None, notes: _Notes) -> Iterat
         if extension == ".zip":
             if is_dicom_zip(entry):
                 yield entry
-        elif is_labelmap(entry):
+        elif is_labelmap(entry) or _is_uncertainty_map(entry):
             notes.labelmaps.append(entry)
         else:
             yield entry
+
+
+def _is_uncertainty_map(path: Path) -> bool:
+    """Tell whether the file is a map that an earlier run wrote beside its labelmap: no CT, though it looks grey."""
+    return path.name == UNCERTAINTY_FILE and path.with_name(LABELMAP_FILE).is_file()
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -116,6 +116,9 @@ def _add_segment(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument("--workers", metavar="N", type=_count, default=1, help="cases in parallel (default 1)")
     parser.add_argument("--no-preview", dest="preview", action="store_false", help="write no preview.png")
     parser.add_argument(
+        "--uncertainty", action="store_true", help="write uncertainty.nii.gz, too: 0 sure to 100 %% open, per voxel"
+    )
+    parser.add_argument(
         "--series",
         help="DICOM: the series to take, by number, UID or part of its description (default: the axial "
         "chest series with most slices)",

@@ -26,6 +26,7 @@ def run_segment(arguments: argparse.Namespace, *, engine: Engine | None = None) 
         workers=arguments.workers,
         preview=arguments.preview,
         series=arguments.series,
+        uncertainty=arguments.uncertainty,
     )
     reporter = ConsoleReporter(out_dir=options.out_dir, details=arguments.verbose)
     try:

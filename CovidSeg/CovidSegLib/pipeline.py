@@ -22,8 +22,9 @@ from .preprocess import NetworkInput, preprocess, unscale_hu
 from .progress import CancelledCallback, ProgressCallback, Reporter
 from .quantify import Quantities, quantify_labelmap
 from .report import build_report
-from .restore import restore_labels
+from .restore import restore_labels, restore_map
 from .runtime import Clock, runtime_record
+from .uncertainty import entropy
 from .volume import CTVolume
 
 
@@ -42,6 +43,8 @@ class SegmentationResult:
         model: name, version, sha256 of the bundle.
         runtime: device, mode, seconds, stages, peak_memory_mb, versions.
         input_details: More on the input, e.g. the DICOM series.
+        uncertainty: (k, j, i) uint8 in per cent, if it was asked for: the entropy of the averaged softmax, 100 where
+            all classes are alike; 0 outside the patient.
     """
 
     labelmap: np.ndarray
@@ -54,6 +57,7 @@ class SegmentationResult:
     model: dict[str, Any]
     runtime: dict[str, Any]
     input_details: dict[str, Any] = field(default_factory=dict)
+    uncertainty: np.ndarray | None = None
 
     def report(self) -> dict[str, Any]:
         """Return the contents of `report.json`."""
@@ -77,6 +81,7 @@ def segment(
     bundle: Bundle | Path | str | None = None,
     progress: ProgressCallback | None = None,
     cancelled: CancelledCallback | None = None,
+    uncertainty: bool = False,
 ) -> SegmentationResult:
     """Return lungs and infection of a chest CT, on its own grid, with quantities.
 
@@ -87,6 +92,7 @@ def segment(
         bundle: A loaded bundle (its network is kept for the next case), a bundle's folder, or the shipped one.
         progress: Called with a `Progress` at every step.
         cancelled: Asked at every step; True stops the run.
+        uncertainty: Whether to map how sure the network is, too; the labels stay the same.
 
     Raises:
         InputError: This is no chest CT that can be segmented.
@@ -111,6 +117,7 @@ def segment(
     with clock.stage("network"):
         prediction = predict(network_input.image_kji, network=network, mode=mode, device=device, reporter=reporter)
     with clock.stage("back"):
+        doubt = entropy(prediction.probabilities, temperature=bundle.temperature) if uncertainty else None
         labels = make_consistent(
             prediction.probabilities,
             hu_kji=unscale_hu(network_input.image_kji, window_hu=bundle.preprocessing.window_hu),
@@ -121,6 +128,8 @@ def segment(
         if not labels.any():
             raise InputError(f"{ct.name}: no lungs found: is this a chest CT in HU?")
         labelmap = restore_labels(labels, network_input=network_input, geometry=ct.geometry, reporter=reporter)
+        if doubt is not None:
+            doubt = restore_map(doubt, network_input=network_input, geometry=ct.geometry, reporter=reporter)
     with clock.stage("quantify"):
         reporter.tell("quantify", 0, 1)
         quantities = quantify_labelmap(ct.hu_kji, geometry=ct.geometry, labelmap_kji=labelmap)
@@ -135,6 +144,7 @@ def segment(
         model=bundle.to_dict(),
         runtime=runtime_record(device=prediction.device, mode=mode, clock=clock),
         input_details={} if ct.series is None else {"series": ct.series},
+        uncertainty=doubt,
     )
 
 

@@ -1,4 +1,4 @@
-"""From labels on the network's grid back to labels on the CT's own grid, slice by slice."""
+"""From labels, or a map, on the network's grid back to the CT's own grid, slice by slice."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .geometry import Geometry
 from .labels import Label
 from .preprocess import NetworkInput
 from .progress import Reporter
-from .resample import axis_weights
+from .resample import axis_weights, resample_kji
 
 #: Slices between two reports of progress.
 REPORT_EVERY = 32
@@ -54,6 +54,41 @@ def restore_labels(
         plane = np.einsum("k,ckji->cji", row[used].astype(np.float32), shares)
         out[ranges[0][0] + n, rows, columns] = _largest_share(weights_j @ (plane @ weights_i))
     return labelmap
+
+
+def restore_map(
+    values_kji: np.ndarray, *, network_input: NetworkInput, geometry: Geometry, reporter: Reporter
+) -> np.ndarray:
+    """Return a map on the CT's grid, in whole per cent, interpolated linearly.
+
+    It is worked out in slabs, so that nothing but the result has the CT's size. Outside the
+    patient and the network's grid all is 0.
+
+    Args:
+        values_kji: (k, j, i) float32 from 0 to 1 on `network_input.axes`.
+        network_input: The grid of the values and the way back.
+        geometry: The CT's grid.
+        reporter: Told at every slab.
+
+    Returns:
+        (k, j, i) uint8 from 0 to 100, in the CT's own axes.
+    """
+    restored = np.zeros(geometry.shape_kji, dtype=np.uint8)
+    values_kji = values_kji * network_input.inside_kji
+    if not values_kji.any():
+        return restored
+    out = network_input.orientation.view(restored)
+    ranges = [_covered(values_kji > 0, axis, network_input) for axis in range(3)]
+    target = [axis.part(*used) for axis, used in zip(network_input.source_axes, ranges, strict=True)]
+    seen = out[tuple(slice(*used) for used in ranges)]
+    for start in range(0, len(seen), REPORT_EVERY):
+        reporter.tell("back", start, len(seen))
+        stop = min(start + REPORT_EVERY, len(seen))
+        slab = (target[0].part(start, stop), target[1], target[2])
+        percent = resample_kji(values_kji, source=network_input.axes, target=slab)
+        percent *= 100.0
+        seen[start:stop] = np.rint(percent, out=percent)
+    return restored
 
 
 def _largest_share(shares: np.ndarray) -> np.ndarray:

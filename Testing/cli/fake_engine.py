@@ -43,6 +43,7 @@ class FakeResult:
     mode: str
     device: str
     sha256: str
+    uncertainty: np.ndarray | None = None
 
     @property
     def hu_kji(self) -> np.ndarray:
@@ -72,9 +73,19 @@ class FakeResult:
 
 
 def fake_segment(
-    ct: CTVolume, *, mode: str, device: str, bundle: FakeBundle, progress: Any, cancelled: Any
+    ct: CTVolume,
+    *,
+    mode: str,
+    device: str,
+    bundle: FakeBundle,
+    progress: Any,
+    cancelled: Any,
+    uncertainty: bool = False,
 ) -> FakeResult:
-    """Return thresholds as labels: lungs below -500 HU, left from the middle on, infection from -500 to -200."""
+    """Return thresholds as labels: lungs below -500 HU, left from the middle on, infection from -500 to -200.
+
+    The map of uncertainty, if asked for, holds every per cent from 0 to 100.
+    """
     del cancelled
     if "bug" in ct.name:
         raise ValueError("index out\nof range")
@@ -94,7 +105,8 @@ def fake_segment(
     labelmap[:, :, :middle][hu[:, :, :middle] < -500] = 2
     labelmap[:, :, middle:][hu[:, :, middle:] < -500] = 1
     labelmap[(hu >= -500) & (hu < -200)] = 3
-    return FakeResult(ct=ct, labelmap=labelmap, mode=mode, device=device, sha256=bundle.sha256)
+    percent = np.resize(np.arange(101, dtype=np.uint8), hu.shape) if uncertainty else None
+    return FakeResult(ct=ct, labelmap=labelmap, mode=mode, device=device, sha256=bundle.sha256, uncertainty=percent)
 
 
 def fake_load_bundle(path: Path | None) -> FakeBundle:

@@ -21,7 +21,7 @@ def _demo_phantom() -> Phantom:
     return _small_phantom(seed=cli_demo.DEMO_SEED, infection=cli_demo.DEMO_INFECTION_PERCENT)
 
 
-def _perfect_segment(ct, *, mode, device, bundle, progress, cancelled) -> FakeResult:  # type: ignore[no-untyped-def]
+def _perfect_segment(ct, *, mode, device, bundle, progress, cancelled, uncertainty) -> FakeResult:  # type: ignore[no-untyped-def]
     """Return the phantom's own truth."""
     return FakeResult(ct=ct, labelmap=_demo_phantom().labelmap_kji, mode=mode, device=device, sha256=bundle.sha256)
 

@@ -1,0 +1,140 @@
+"""A calibration for people: Markdown, JSON, and the reliability diagram."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from CovidSegLib.bundle import Bundle
+from CovidSegLib.uncertainty import BORDER_MM
+
+from .benchmark_report import describe_machine
+from .figures import save_figure
+from .splits import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+JSON_FILE, MARKDOWN_FILE, DIAGRAM_FILE = "calibration.json", "calibration.md", "reliability.png"
+AGREEMENT = (
+    "The labels are predictions of the paper's model: every figure is agreement with them, not truth. The "
+    "temperature is fitted on cases of the training only; as the network has learnt from these, the cases that are "
+    "measured only say more of a new patient. Voxels: those of the network's grid that the labels call lung or "
+    "infection, in slices where they are valid. Research software, not for clinical use."
+)
+COLORS = {"before": "#c0392b", "after": "#1f77b4"}
+
+
+def complete_calibration(
+    figures: dict[str, Any], *, bundle: Bundle, command: Sequence[str], mode: str
+) -> dict[str, Any]:
+    """Return the figures with what ran where, when, by which command."""
+    return {
+        "bundle": bundle.to_dict(),
+        "mode": mode,
+        "command": shlex.join(command),
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": describe_machine(),
+        **figures,
+    }
+
+
+def calibration_markdown(report: dict[str, Any]) -> str:
+    """Return the report as Markdown."""
+    model, temperature = report["bundle"], report["temperature"]
+    fitted = [row["name"] for row in report["cases"] if row["group"] == "training" and not row["error"]]
+    rows = [{"name": f"**{group}**", "error": None, **figures} for group, figures in report["groups"].items()]
+    rows += [{**row, "name": f"{row['name']} ({row['group']})"} for row in report["cases"]]
+    parts = [
+        f"# Calibration of {model['name']} {model['version']} ({model['sha256'][:12]}), mode {report['mode']}",
+        f"`{report['command']}`, {report['date']}, {report['machine']}.",
+        AGREEMENT,
+        f"Temperature {temperature:.3f}, fitted on {', '.join(fitted)}. To use it, put "
+        f'`"calibration": {{"temperature": {temperature:.3f}}}` into the section `covidseg` of the bundle\'s '
+        "metadata; it changes the uncertainty map, never a label.",
+        "## Infection probability, before -> after the temperature",
+        _probability_table(rows),
+        "## Entropy where the labels agree and where they do not, before -> after the temperature",
+        "AUROC: how well the entropy tells disagreeing voxels from agreeing ones (0.5 not at all); once more deeper "
+        f"in the lungs than {BORDER_MM:g} mm, away from the uncertain rim along their border.",
+        _entropy_table(rows),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def write_calibration(report: dict[str, Any], folder: Path) -> None:
+    """Write `calibration.json`, `calibration.md` and `reliability.png` into a folder."""
+    text = json.dumps(report, indent=2, allow_nan=False) + "\n"
+    write_whole(folder / JSON_FILE, text.encode("utf-8"))
+    write_whole(folder / MARKDOWN_FILE, calibration_markdown(report).encode("utf-8"))
+    save_figure(folder / DIAGRAM_FILE, draw_reliability(report))
+
+
+def draw_reliability(report: dict[str, Any]) -> Figure:
+    """Return the reliability diagrams, a column per group: shares infected above, how many voxels below."""
+    from matplotlib.figure import Figure
+
+    groups = report["reliability"]
+    figure = Figure(figsize=(3.8 * len(groups), 4.8), layout="constrained")
+    axes = figure.subplots(2, len(groups), squeeze=False, sharex=True, sharey="row", height_ratios=(3, 1))
+    for column, (group, diagrams) in enumerate(groups.items()):
+        _draw_group(axes[0, column], axes[1, column], diagrams=diagrams, figures=report["groups"][group])
+        axes[0, column].set_title(f"{group} cases", fontsize=10)
+        axes[1, column].set_xlabel("probability of infection given")
+    axes[0, 0].set_ylabel("share infected by the labels")
+    axes[1, 0].set_ylabel("voxels")
+    return figure
+
+
+def _draw_group(above: Axes, below: Axes, *, diagrams: dict[str, Any], figures: dict[str, Any]) -> None:
+    above.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle=":")
+    for when, found in diagrams.items():
+        used = [n for n, count in enumerate(found["count"]) if count]
+        given, infected = ([found[key][n] for n in used] for key in ("probability", "infected"))
+        label = f"{when}: ECE {figures[when]['ece']:.3f}"
+        above.plot(given, infected, marker="o", markersize=3.5, color=COLORS[when], label=label)
+        bins = len(found["count"])
+        below.stairs(found["count"], [n / bins for n in range(bins + 1)], color=COLORS[when])
+    above.legend(frameon=False, fontsize=8, loc="best")
+    below.set_yscale("log")
+    for panel in (above, below):
+        panel.spines[["top", "right"]].set_visible(False)
+
+
+def _probability_table(rows: list[dict[str, Any]]) -> str:
+    lines = []
+    for row in rows:
+        if row["error"]:
+            lines.append([row["name"], f"failed: {row['error']}", "", "", "", ""])
+            continue
+        before, after = row["before"], row["after"]
+        pairs = [_pair(before[score], after[score], digits=4) for score in ("ece", "brier", "nll")]
+        lines.append([row["name"], str(row["voxels"]), f"{100 * row['infected']:.1f}", *pairs])
+    return _table(["case", "voxels", "infected %", "ECE", "Brier", "NLL"], lines)
+
+
+def _entropy_table(rows: list[dict[str, Any]]) -> str:
+    header = ["case", "disagreeing %", "agreeing", "disagreeing", "AUROC", "deep: agreeing", "disagreeing", "AUROC"]
+    lines = []
+    for row in (row for row in rows if not row["error"]):
+        pairs = [
+            _pair(row["before"][where][key], row["after"][where][key], digits=3)
+            for where in ("entropy", "entropy_deep")
+            for key in ("agreeing", "disagreeing", "auroc")
+        ]
+        lines.append([row["name"], f"{100 * row['disagreement']:.1f}", *pairs])
+    return _table(header, lines)
+
+
+def _pair(*values: float | None, digits: int) -> str:
+    """Return a figure before and after the temperature."""
+    return " -> ".join("n/a" if value is None else f"{value:.{digits}f}" for value in values)
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *rows])

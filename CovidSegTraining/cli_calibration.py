@@ -1,0 +1,50 @@
+"""The command `calibrate`: how far a bundle's probabilities can be believed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from CovidSegLib.exit_codes import FAILED, OK
+
+from .cli_common import Parser, add_command, add_compute, folder, say, use_threads
+
+
+def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
+    """Register the command."""
+    parser = add_command(
+        commands, "calibrate", summary="fit a temperature, and measure a bundle's probabilities", run=_calibrate
+    )
+    parser.add_argument("--bundle", metavar="DIR", type=folder, help="model bundle (default: the one shipped)")
+    parser.add_argument("--data", metavar="DIR", type=folder, required=True, help="folder of the real CTs")
+    parser.add_argument("--mode", choices=("accurate", "fast"), default="accurate", help="default: accurate")
+    parser.add_argument("--only", metavar="NAME", nargs="+", default=(), help="only these labelled cases")
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", type=Path, help="folder for calibration.json, calibration.md, reliability.png"
+    )
+    add_compute(parser)
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    from CovidSegLib.bundle import load_bundle
+    from CovidSegLib.device import resolve_device
+
+    from .calibration import calibrate
+    from .calibration_report import calibration_markdown, complete_calibration, write_calibration
+
+    use_threads(options.threads)
+    bundle = load_bundle(options.bundle)
+    figures = calibrate(
+        options.data,
+        bundle=bundle,
+        mode=options.mode,
+        device=resolve_device(options.device),
+        only=tuple(options.only),
+        tell=lambda text: print(text, file=sys.stderr, flush=True),
+    )
+    report = complete_calibration(figures, bundle=bundle, command=options.command_line, mode=options.mode)
+    say(calibration_markdown(report))
+    if options.output is not None:
+        write_calibration(report, options.output)
+    return FAILED if any(row["error"] for row in report["cases"]) else OK

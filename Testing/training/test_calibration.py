@@ -1,0 +1,170 @@
+"""Calibration: errors, temperatures and ROC areas known by hand, and the command on phantoms."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from CovidSegLib.bundle import load_bundle
+from CovidSegLib.errors import InputError
+from CovidSegLib.labels import Label
+from CovidSegLib.uncertainty import tempered
+
+from CovidSegTraining import cli_calibration
+from CovidSegTraining.calibration import (
+    LungVoxels,
+    Reliability,
+    calibrate,
+    find_labelled,
+    fit_temperature,
+    lung_voxels,
+    measure,
+    separation,
+)
+from CovidSegTraining.calibration_report import AGREEMENT
+from CovidSegTraining.cli_common import Parser
+
+
+def believable(count: int = 60_000, *, seed: int = 0) -> LungVoxels:
+    """Return voxels whose labels are drawn from the very probabilities given to them."""
+    rng = np.random.default_rng(seed)
+    probabilities = rng.dirichlet([0.4, 0.5, 0.3, 0.6], count).T.astype(np.float32)
+    truth = (rng.random(count) > probabilities.cumsum(axis=0)).sum(axis=0).clip(0, 3).astype(np.uint8)
+    found = probabilities.argmax(axis=0).astype(np.uint8)
+    return LungVoxels(probabilities, truth, found, deep=rng.random(count) < 0.5)
+
+
+def test_error_of_two_bins_by_hand() -> None:
+    probability = np.array([0.1, 0.2, 0.3, 0.9, 1.0], dtype=np.float32)
+    infected = np.array([False, True, False, True, True])
+    found = Reliability.of(probability, infected, bins=2)
+    # 3 voxels of mean 0.2 and a third infected, 2 of mean 0.95 and all infected.
+    assert found.count.tolist() == [3, 2]
+    assert found.expected_error == pytest.approx(3 / 5 * (1 / 3 - 0.2) + 2 / 5 * 0.05, abs=1e-6)
+    empty_first = Reliability.of(probability[3:], infected[3:], bins=2).to_dict()
+    assert empty_first["probability"] == [None, pytest.approx(0.95)] and empty_first["infected"] == [None, 1.0]
+
+
+def test_probabilities_that_come_true_have_no_error_and_temperature_one() -> None:
+    voxels = believable()
+    assert fit_temperature([voxels]) == pytest.approx(1.0, abs=0.03)
+    figures = measure(voxels, temperature=1.0)
+    assert figures["before"] == figures["after"]
+    assert figures["before"]["ece"] < 0.01
+
+
+@pytest.mark.parametrize("sharpened_by", [2.5, 0.6])
+def test_fit_undoes_a_sharpening(sharpened_by: float) -> None:
+    voxels = believable()
+    sharp = replace(voxels, probabilities=tempered(voxels.probabilities, temperature=1 / sharpened_by))
+    temperature = fit_temperature([sharp, sharp])
+    assert temperature == pytest.approx(sharpened_by, rel=0.04)
+    figures = measure(sharp, temperature=temperature)
+    for score in ("ece", "brier", "nll"):
+        assert figures["after"][score] < figures["before"][score]
+    assert figures["after"]["ece"] < 0.01 and figures["before"]["ece"] > 0.03
+
+
+def test_certain_and_wrong_costs_much_but_is_finite() -> None:
+    wrong = LungVoxels(
+        np.array([[0], [1], [0], [0]], np.float32), *(np.array([n], np.uint8) for n in (3, 1)), deep=np.array([True])
+    )
+    assert measure(wrong, temperature=1.0)["before"]["nll"] == pytest.approx(-np.log(np.finfo(np.float32).eps))
+
+
+def test_area_under_the_curve_by_hand() -> None:
+    doubt, wrong = np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True])
+    # Of the 4 pairs of a wrong and a right voxel, 3 have the greater doubt at the wrong one.
+    assert separation(doubt, wrong) == {"agreeing": 0.25, "disagreeing": pytest.approx(0.575), "auroc": 0.75}
+    assert separation(doubt, wrong & False) == {
+        "agreeing": pytest.approx(doubt.mean()),
+        "disagreeing": None,
+        "auroc": None,
+    }
+
+
+def test_cases_are_sorted_by_what_they_may_be_used_for(phantom_data: Path) -> None:
+    assert find_labelled(phantom_data) == {"coronacases_001": "training", "coronacases_003": "measured only"}
+    with pytest.raises(InputError, match="no case of the training is chosen"):
+        find_labelled(phantom_data, only=["coronacases_003"])
+    with pytest.raises(InputError, match="no labelled case 'imlab_001'"):
+        find_labelled(phantom_data, only=["imlab_001"])
+
+
+def test_voxels_are_the_labelled_lungs_in_valid_slices(phantom_data: Path, threshold_bundle: Path) -> None:
+    from CovidSegLib.volume import read_ct
+
+    folder = phantom_data / "muller20" / "coronacases_001"
+    voxels = lung_voxels(folder, bundle=load_bundle(threshold_bundle), mode="fast", device="cpu")
+    assert voxels.probabilities.shape == (4, voxels.truth.size)
+    assert voxels.probabilities.sum(axis=0) == pytest.approx(np.ones(voxels.truth.size), abs=1e-4)
+    assert (voxels.truth > 0).all()
+    assert 0 < voxels.deep.mean() < 1
+    import SimpleITK as sitk
+
+    labels, valid = (
+        sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"{name}.nii.gz"))) for name in ("segmentation", "valid")
+    )
+    known_ml = ((labels > 0) & (valid > 0)).sum() * read_ct(folder).geometry.voxel_volume_ml
+    # Slices that are only partly known are left out.
+    assert known_ml * 0.9 < voxels.truth.size * 4.0 * 4.0 * 6.0 / 1000 < known_ml * 1.02
+    # The threshold network calls all lung left, and most infection infection.
+    assert set(np.unique(voxels.found)) <= {int(label) for label in Label}
+    assert (voxels.found[voxels.infected] == Label.INFECTION).mean() > 0.5
+
+
+def test_command_writes_figures_of_both_groups(
+    tmp_path: Path, phantom_data: Path, threshold_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = Parser(prog="covidseg-train")
+    cli_calibration.add_commands(parser.add_subparsers(required=True))
+    arguments = ["calibrate", "--bundle", str(threshold_bundle), "--data", str(phantom_data), "--mode", "fast"]
+    options = parser.parse_args([*arguments, "-o", str(tmp_path / "out"), "--device", "cpu"])
+    options.command_line = ["covidseg-train", *arguments]
+    assert options.command(options) == 0
+    printed = capsys.readouterr().out
+    assert AGREEMENT in printed and "coronacases_003 (measured only)" in printed
+    out = tmp_path / "out"
+    assert sorted(path.name for path in out.iterdir()) == ["calibration.json", "calibration.md", "reliability.png"]
+    report = json.loads((out / "calibration.json").read_text(encoding="utf-8"))
+    assert 0.2 <= report["temperature"] <= 10
+    assert [row["name"] for row in report["cases"]] == ["coronacases_001", "coronacases_003"]
+    # The phantom of both groups is the same patient.
+    assert report["groups"]["training"] == report["groups"]["measured only"]
+    assert report["groups"]["training"]["after"]["nll"] <= report["groups"]["training"]["before"]["nll"]
+    assert sum(report["reliability"]["training"]["after"]["count"]) == report["groups"]["training"]["voxels"]
+
+
+def test_temperature_comes_from_cases_of_the_training_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    voxels = believable(20_000)
+    sharp = replace(voxels, probabilities=tempered(voxels.probabilities, temperature=0.4))
+    answers = {"coronacases_001": voxels, "coronacases_003": sharp}
+    for name in answers:
+        (tmp_path / "muller20" / name).mkdir(parents=True)
+        (tmp_path / "muller20" / name / "segmentation.nii.gz").touch()
+    monkeypatch.setattr("CovidSegTraining.calibration.lung_voxels", lambda folder, **_: answers[folder.name])
+    found = calibrate(tmp_path, bundle=None, tell=lambda _: None)  # type: ignore[arg-type]
+    assert found["temperature"] == pytest.approx(1.0, abs=0.05)
+
+
+def test_failed_case_is_named_and_the_others_are_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("coronacases_001", "coronacases_002"):
+        (tmp_path / "muller20" / name).mkdir(parents=True)
+        (tmp_path / "muller20" / name / "segmentation.nii.gz").touch()
+
+    def answer(folder: Path, **_: object) -> LungVoxels:
+        if folder.name.endswith("2"):
+            raise InputError("coronacases_002: no lungs found")
+        return believable(5_000)
+
+    monkeypatch.setattr("CovidSegTraining.calibration.lung_voxels", answer)
+    told: list[str] = []
+    found = calibrate(tmp_path, bundle=None, tell=told.append)  # type: ignore[arg-type]
+    assert [row["error"] for row in found["cases"]] == [None, "coronacases_002: no lungs found"]
+    assert told[-1] == "coronacases_002: FAILED: coronacases_002: no lungs found"
+    monkeypatch.setattr("CovidSegTraining.calibration.lung_voxels", lambda folder, **_: answer(Path("2")))
+    with pytest.raises(InputError, match="every case of the training failed"):
+        calibrate(tmp_path, bundle=None, tell=told.append)  # type: ignore[arg-type]
