@@ -31,6 +31,9 @@ KERNEL_PAIR = ("tumour_5mm_soft", "tumour_5mm_sharp")
 FLIP_CASES = ("ricord_covid", "coronacases_003")
 SURFACE_TOLERANCE_MM = {"lungs": 1.0, "left": 1.0, "right": 1.0, "infection": 3.0}
 
+#: Of the phantoms, whose seeds are 1, 2, ...; none of them was trained on.
+PHANTOM_INFECTION_PERCENT = 20.0
+
 Group = Literal["kept-out", "lungs", "chest"]
 
 
@@ -53,6 +56,7 @@ class BenchmarkOptions:
         only: Names of cases; empty: all.
         robustness: Whether every whole chest is run through all `robustness_variants`.
         all_flips: Whether the stored-otherwise runs are made for all cases, not for two.
+        phantoms: How many synthetic patients with exact labels are measured too.
     """
 
     mode: str = "accurate"
@@ -60,6 +64,7 @@ class BenchmarkOptions:
     only: tuple[str, ...] = ()
     robustness: bool = False
     all_flips: bool = False
+    phantoms: int = 0
 
 
 def run_benchmark(
@@ -102,6 +107,7 @@ def run_benchmark(
         if case.name in KERNEL_PAIR:
             results[case.name] = result
         variants += _variant_rows(case, result, bundle=bundle, options=options, flips=case.name in flipped, tell=tell)
+    rows += _phantom_rows(bundle=bundle, options=options, tell=tell)
     return {"cases": rows, "variants": variants, "kernels": compare_kernels(results)}
 
 
@@ -202,6 +208,28 @@ def _scores(case: MeasuredCase, result: SegmentationResult) -> dict[str, Any]:
         mask = (read_labels(case.path / "lungs.nii.gz", geometry=result.geometry) > 0).astype(np.uint8)
         return {"scores": score_labels(mask, result.labelmap, regions=("lungs",), spacing_kji_mm=spacing)}
     return {}
+
+
+def _phantom_rows(*, bundle: Bundle, options: BenchmarkOptions, tell: Callable[[str], object]) -> list[dict[str, Any]]:
+    """Return the scores on synthetic patients, whose labels are exact."""
+    from CovidSegLib.phantom import make_phantom
+
+    rows = []
+    for seed in range(1, options.phantoms + 1):
+        phantom = make_phantom(seed=seed, infection=PHANTOM_INFECTION_PERCENT)
+        result = _segment(phantom.ct, bundle=bundle, options=options)
+        found, truth = result.quantities.poi_percent, phantom.truth.poi_percent
+        scores = score_labels(
+            phantom.labelmap_kji,
+            result.labelmap,
+            regions=tuple(REGIONS),
+            spacing_kji_mm=result.geometry.spacing_ijk_mm[::-1],
+        )
+        error = None if found is None or truth is None else found - truth
+        row = {"group": "phantom", "name": f"phantom_{seed}", "error": None, **measure(result), "scores": scores}
+        rows.append({**row, "poi_labels": truth, "poi_error": error})
+        tell(f"phantom_{seed}: POI {_number(found)} %, true {_number(truth)} %, {row['seconds']:.1f} s")
+    return rows
 
 
 def _variant_rows(

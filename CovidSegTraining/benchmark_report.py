@@ -220,6 +220,7 @@ def _cases_text(cases: list[dict[str, Any]]) -> str:
         "against the labels, in points, over these voxels.",
         "lungs": "lungs: not trained on; both lungs, infection included, against a lung mask (accuracy, as far as the "
         "masks, which follow a threshold closely, are right).",
+        "phantom": "phantom: synthetic patients with exact labels, none of them trained on. POI error in points.",
         "chest": "chest: whole chests without masks; those not named as measured only may have been trained on.",
     }
     return "\n".join(f"- {text}" for group, text in texts.items() if group in groups) + (

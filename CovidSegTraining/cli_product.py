@@ -143,6 +143,9 @@ def _add_benchmark(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument("--only", metavar="NAME", nargs="+", default=(), help="only these cases")
     parser.add_argument("--robustness", action="store_true", help="every whole chest resampled, noisy, rotated, ...")
     parser.add_argument("--all-flips", action="store_true", help="every case stored flipped and axis-swapped, not two")
+    parser.add_argument(
+        "--phantoms", metavar="N", type=count_from_zero, default=0, help="synthetic patients, too (default: none)"
+    )
     parser.add_argument("-o", "--output", metavar="DIR", type=Path, help="folder for benchmark.json and benchmark.md")
     add_compute(parser)
 
@@ -165,6 +168,7 @@ def _benchmark(options: argparse.Namespace) -> int:
             only=tuple(options.only),
             robustness=options.robustness,
             all_flips=options.all_flips,
+            phantoms=options.phantoms,
         ),
         tell=lambda text: print(text, file=sys.stderr, flush=True),
     )

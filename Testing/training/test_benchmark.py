@@ -73,6 +73,15 @@ def test_whole_chests_have_quantities_and_no_scores(figures: dict[str, Any], ill
     assert not row["sides_mistaken"] and row["seconds"] > 0
 
 
+def test_phantoms_are_scored_against_their_exact_labels(phantom_data: Path, threshold_bundle: Path) -> None:
+    options = BenchmarkOptions(device="cpu", mode="fast", only=("imlab_001",), phantoms=1)
+    found = run_benchmark(phantom_data, bundle=load_bundle(threshold_bundle), options=options, tell=str)
+    row = _row(found, "phantom_1")
+    assert row["group"] == "phantom" and row["scores"]["lungs"]["dice"] > 0.85
+    assert row["poi_labels"] == pytest.approx(20.0, abs=1.0)
+    assert row["poi_error"] == pytest.approx(row["poi_percent"] - row["poi_labels"])
+
+
 def test_two_kernels_of_one_scan_are_compared(figures: dict[str, Any]) -> None:
     kernels = figures["kernels"]
     assert kernels["dice"]["lungs"] > 0.99
