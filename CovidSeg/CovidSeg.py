@@ -1,17 +1,23 @@
-"""CovidSeg as 3D Slicer sees it: the module's card, its logic, and a self test.
+"""CovidSeg as 3D Slicer sees it: the module's card, what it remembers, hooks of its panel, and a self test.
+What CovidSeg does is in CovidSegLib; nothing heavy is imported here, so that Slicer starts as before."""
 
-The panel is not there yet. Until it is, the module is hidden in the module list, and is used from
-Slicer's Python console (`CovidSegLogic().process(volumeNode)`) or by Scripts/covidseg_batch.py.
-What CovidSeg does is in CovidSegLib; nothing heavy is imported here, so that Slicer starts as before.
-"""
+from pathlib import Path
+from typing import Annotated
 
 import slicer
+import vtk
 from CovidSegLib.logic import CovidSegLogic
+from CovidSegLib.widget_choices import Device, Mode
+from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
-from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadableModuleTest
-
-__all__ = ["CovidSeg", "CovidSegLogic", "CovidSegTest"]
+from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
 
 
 class CovidSeg(ScriptedLoadableModule):
@@ -21,45 +27,123 @@ class CovidSeg(ScriptedLoadableModule):
         ScriptedLoadableModule.__init__(self, parent)
         parent.title = _("CovidSeg")
         parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
-        parent.dependencies = ["Segmentations", "Terminologies"]
+        parent.dependencies = ["Segmentations", "SegmentEditor", "Terminologies"]
         parent.contributors = ["CovidSeg contributors"]
-        parent.hidden = True
         parent.helpText = _("""
-<p>CovidSeg finds the left lung, the right lung and COVID-19 infection in a chest CT, and measures the
-percentage of infection of each lung. The result is a segmentation that you can edit, and a table.</p>
-<p><b>Not for clinical use.</b> This is research software: it is no medical device, and its figures must not
-be used for diagnosis or treatment. Effusion, tumour and other pneumonia are not told apart from COVID-19.</p>
-<p>Everything is computed on this computer; no image leaves it.</p>
+<p>CovidSeg finds the left lung, the right lung and COVID-19 infection in a chest CT, and measures the percentage of
+infection of each lung. The result is a segmentation that you can edit, and a table.</p>
+<p><b>Not for clinical use.</b> This is research software: it is no medical device, and its figures must not be used
+for diagnosis or treatment. Effusion, tumour and other pneumonia are not told apart from COVID-19.
+Everything is computed on this computer; no image leaves it.</p>
 """)
         parent.acknowledgementText = _("""
 <p>The method is that of D. Mueller, I. Soto-Rey, F. Kramer: Robust chest CT image segmentation of COVID-19 lung
-infection based on limited data. Informatics in Medicine Unlocked 25 (2021) 100681.
-Please cite it if you use CovidSeg in your work.</p>
-""")
+infection based on limited data. Informatics in Medicine Unlocked 25 (2021) 100681. Please cite it.</p>""")
+        slicer.app.connect("startupCompleted()", self.registerSamples)
+
+    def registerSamples(self):
+        """Offer the phantom and Slicer's chest CT in the Sample Data module; nothing is made or downloaded yet."""
+        import SampleData
+        from CovidSegLib.scene_samples import register_samples
+
+        register_samples(SampleData, icons=Path(self.resourcePath("Icons")))
+
+
+@parameterNodeWrapper
+class CovidSegParameterNode:
+    """What the panel remembers in the scene. Folders of a batch are not among it: a scene may be passed on."""
+
+    inputVolume: vtkMRMLScalarVolumeNode
+    segmentation: vtkMRMLSegmentationNode
+    mode: Mode = Mode.ACCURATE
+    device: Device = Device.AUTO
+    rangeEnabled: bool = False
+    rangeFromHu: Annotated[int, WithinRange(-1024, 3071)] = -750
+    rangeToHu: Annotated[int, WithinRange(-1024, 3071)] = 150
+    islandMl: Annotated[float, WithinRange(0.01, 100.0)] = 0.1
+    batchOverwrite: bool = False
+
+
+class CovidSegWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationMixin):
+    """Hooks of the panel; what it does is in CovidSegLib.widget."""
+
+    def __init__(self, parent=None):
+        slicer.util.VTKObservationMixin.__init__(self)
+        self._parameterNode = self._guiTag = None
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+
+    def setup(self):
+        """Make the panel."""
+        ScriptedLoadableModuleWidget.setup(self)
+        from CovidSegLib.widget import Panel
+
+        scene, uiWidget = slicer.mrmlScene, slicer.util.loadUI(self.resourcePath("UI/CovidSeg.ui"))
+        self.layout.addWidget(uiWidget)
+        self.ui = slicer.util.childWidgetVariables(uiWidget)
+        uiWidget.setMRMLScene(scene)
+        self.logic = CovidSegLogic()
+        self.panel = Panel(self.ui, logic=self.logic)
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.initializeParameterNode)
+        self.addObserver(scene, scene.EndImportEvent, self.initializeParameterNode)
+        self.addObserver(scene, scene.NodeAddedEvent, self.panel.nodes_changed)
+        self.addObserver(scene, scene.NodeRemovedEvent, self.panel.nodes_changed)
+        self.initializeParameterNode()
+
+    def cleanup(self):
+        """Stop what runs, before the panel is deleted."""
+        self.setParameterNode(None)
+        self.removeObservers()
+        self.panel.close()
+
+    def enter(self):
+        """The panel comes on show."""
+        self.initializeParameterNode()
+        self.panel.enter()
+
+    def exit(self):
+        """Another module comes on show."""
+        self.panel.exit()
+
+    def onSceneStartClose(self, caller, event):
+        """Let go of the scene: a run is stopped, and its result never published."""
+        self.setParameterNode(None)
+
+    def initializeParameterNode(self, caller=None, event=None):
+        """Use the scene's parameter node, with the values that were saved in it."""
+        keeper = ScriptedLoadableModuleLogic()
+        keeper.moduleName = "CovidSeg"
+        node = keeper.getParameterNode()
+        if self._parameterNode is None or self._parameterNode.parameterNode is not node:
+            self.setParameterNode(CovidSegParameterNode(node))
+
+    def setParameterNode(self, parameterNode):
+        """Bind the widgets to a parameter node; None for none."""
+        if self._parameterNode is not None:
+            self._parameterNode.disconnectGui(self._guiTag)
+            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.panel.changed)
+        self._parameterNode = parameterNode
+        if parameterNode is not None:
+            bound = {widget.property("SlicerParameterName"): widget for widget in vars(self.ui).values()}
+            bound.pop(None, None)  # not connectGui: some versions of Slicer return no tag to disconnect by
+            self._guiTag = parameterNode.connectParametersToGui(bound)
+            self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self.panel.changed)
+        self.panel.set_parameters(parameterNode)
 
 
 class CovidSegTest(ScriptedLoadableModuleTest):
     """Self test in the application: the scene side of a run, with the truth in place of the network."""
 
-    def setUp(self):
-        """Start from an empty scene."""
-        slicer.mrmlScene.Clear()
-
     def runTest(self):
-        """Run all tests, as Slicer's Reload and Test does."""
-        self.setUp()
-        self.test_phantom_becomes_segments_and_table()
-
-    def test_phantom_becomes_segments_and_table(self):
-        """Put a synthetic CT into the scene and check what is published for it."""
+        """Put a synthetic CT into an empty scene and check what is published for it."""
         from CovidSegLib.scene_selftest import add_phantom_volume, truth_engine
 
+        slicer.mrmlScene.Clear()
         phantom, volumeNode = add_phantom_volume(slicer.mrmlScene)
         outputs = CovidSegLogic(engine=truth_engine(phantom)).process(volumeNode)
         segmentation = outputs.segmentationNode.GetSegmentation()
         ids = [segmentation.GetNthSegmentID(index) for index in range(segmentation.GetNumberOfSegments())]
         self.assertEqual(ids, ["left_lung", "right_lung", "infection"])
         self.assertEqual(outputs.tableNode.GetNumberOfRows(), 3)
-        self.assertAlmostEqual(outputs.report["poi_percent"], phantom.truth.poi_percent, places=6)
         again = CovidSegLogic().quantifySegmentation(outputs.segmentationNode, volumeNode=volumeNode)
         self.assertAlmostEqual(again.poi_percent, phantom.truth.poi_percent, places=6)

@@ -19,14 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from .errors import Cancelled, InputError
-from .labels import SEGMENTS
 from .scene import SceneContext
+from .scene_edited import mark_computed
 from .scene_file import load_segmentation, save_segmentation
 from .scene_outputs import check_output, output_segmentation, output_table
-from .scene_segments import find_segments, make_segments, replace_segments, segment_mask
+from .scene_segments import find_segments, make_segments, read_masks, replace_segments
 from .scene_table import results_table, show_table
 from .scene_volume import check_volume, geometry_of, ijk_to_ras, volume_from_node
 
@@ -162,6 +160,7 @@ class CovidSegLogic:
             for node in (segmentation, table_node):
                 node.SetAttribute(REPORT_ATTRIBUTE, report_text)
                 self.context.place_beside(node, neighbour=volumeNode)
+            mark_computed(segmentation)
             undo.pop_all()
         return SceneOutputs(segmentation, table_node, report, tuple(result.warnings))
 
@@ -180,20 +179,13 @@ class CovidSegLogic:
         found = find_segments(segmentationNode)
         _check_found(found, name=segmentationNode.GetName())
         ct = self.volumeFromNode(volumeNode)
-        masks_kji = {
-            definition.segment_id: segment_mask(
-                segmentationNode, segment_id=found[definition.segment_id], volume_node=volumeNode
-            )
-            if definition.segment_id in found
-            else np.zeros(ct.hu_kji.shape, dtype=bool)
-            for definition in SEGMENTS
-        }
+        masks = read_masks(segmentationNode, volume_node=volumeNode)
         return quantify(
             _hounsfield(ct).hu_kji,
             geometry=ct.geometry,
-            left_kji=masks_kji["left_lung"],
-            right_kji=masks_kji["right_lung"],
-            infection_kji=masks_kji["infection"],
+            left_kji=masks.left_kji,
+            right_kji=masks.right_kji,
+            infection_kji=masks.infection_kji,
         )
 
     def updateTable(self, tableNode: Any, *, quantities: Quantities) -> None:

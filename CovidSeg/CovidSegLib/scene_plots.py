@@ -20,8 +20,6 @@ from .labels import SEGMENTS
 from .scene import SceneContext
 from .scene_display import local_point, world_orientation, world_point
 from .scene_outputs import VOLUME_ROLE
-from .scene_segments import find_segments, segment_mask
-from .scene_volume import geometry_of
 from .segment_masks import SegmentMasks
 
 PROFILE, HISTOGRAM = "CovidSeg.profile", "CovidSeg.histogram"
@@ -104,23 +102,6 @@ HISTOGRAM_CHART = Chart(
 )
 
 
-def read_masks(segmentation_node: Any, *, volume_node: Any) -> SegmentMasks:
-    """Return CovidSeg's segments as masks on the volume's grid; a segment that is not there is empty.
-
-    Raises:
-        InputError: A segment has no voxels that can be brought onto the grid.
-    """
-    found = find_segments(segmentation_node)
-    geometry, _ = geometry_of(volume_node)
-    left, right, infection = (
-        segment_mask(segmentation_node, segment_id=found[definition.segment_id], volume_node=volume_node)
-        if definition.segment_id in found
-        else np.zeros(geometry.shape_kji, dtype=bool)
-        for definition in SEGMENTS
-    )
-    return SegmentMasks(left, right, infection, geometry)
-
-
 def show_profile(context: SceneContext, *, segmentation_node: Any, volume_node: Any, masks: SegmentMasks) -> Plot:
     """Show the percentage of infection per slice, from apex to base; the table's rows are the slices.
 
@@ -128,7 +109,7 @@ def show_profile(context: SceneContext, *, segmentation_node: Any, volume_node: 
         context: The scene.
         segmentation_node: Owns the plot.
         volume_node: The CT.
-        masks: As `read_masks` gives them.
+        masks: As `scene_segments.read_masks` gives them.
     """
     profile = axis_profile(masks, orientation=world_orientation(volume_node))
     columns = _profile_columns(profile, volume_node=volume_node)
@@ -166,7 +147,7 @@ def show_histogram(context: SceneContext, *, segmentation_node: Any, hu_kji: np.
         context: The scene.
         segmentation_node: Owns the plot.
         hu_kji: (k, j, i) CT in HU; int16 is fastest.
-        masks: As `read_masks` gives them.
+        masks: As `scene_segments.read_masks` gives them.
     """
     lungs, infection = _histograms(hu_kji, masks=masks)
     start, stop = HISTOGRAM_HU

@@ -15,7 +15,8 @@ from .errors import InputError
 from .geometry import Geometry
 from .labels import SEGMENTS, Label, SegmentDefinition
 from .nearest_lung import bounding_box, whole_lungs_labelmap
-from .scene_volume import ijk_to_ras
+from .scene_volume import geometry_of, ijk_to_ras
+from .segment_masks import SegmentMasks
 from .terminology import TERMINOLOGY_TAG, segment_id_of, terminology_entry
 
 COINCIDENT_VOXELS = 0.01
@@ -228,3 +229,20 @@ def _resampled(labelmap: Any, *, node: Any, volume_node: Any) -> np.ndarray | No
     if not done:
         return None
     return np.asarray(vtk_to_numpy(resampled.GetPointData().GetScalars()).reshape(dimensions[::-1]) != 0)
+
+
+def read_masks(segmentation_node: Any, *, volume_node: Any) -> SegmentMasks:
+    """Return CovidSeg's segments as masks on the volume's grid; a segment that is not there is empty.
+
+    Raises:
+        InputError: A segment has no voxels that can be brought onto the grid.
+    """
+    found = find_segments(segmentation_node)
+    geometry, _ = geometry_of(volume_node)
+    left, right, infection = (
+        segment_mask(segmentation_node, segment_id=found[definition.segment_id], volume_node=volume_node)
+        if definition.segment_id in found
+        else np.zeros(geometry.shape_kji, dtype=bool)
+        for definition in SEGMENTS
+    )
+    return SegmentMasks(left, right, infection, geometry)

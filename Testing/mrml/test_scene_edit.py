@@ -20,13 +20,16 @@ from CovidSegLib.scene import SceneContext  # noqa: E402
 from CovidSegLib.scene_edit import (  # noqa: E402
     MAX_RESULTS,
     EditMask,
-    EditWatcher,
     ResultsHistory,
     editor_node,
-    is_edited,
-    mark_computed,
     remove_infection_islands,
     set_up_editor,
+)
+from CovidSegLib.scene_edited import (  # noqa: E402
+    COMPUTED_ATTRIBUTE,
+    EditWatcher,
+    is_edited,
+    mark_computed,
 )
 from CovidSegLib.scene_segments import oriented_image, segment_mask  # noqa: E402
 
@@ -295,7 +298,10 @@ def test_edits_are_seen_also_where_nobody_watched(logic: Any, case: Any) -> None
 def test_segments_that_covidseg_did_not_make_count_as_edited_but_no_segments_do_not(
     context: Any, logic: Any, case: Any
 ) -> None:
-    assert is_edited(logic.process(case.volume).segmentationNode)  # nobody said that they are as computed
+    made = logic.process(case.volume).segmentationNode
+    assert not is_edited(made)
+    made.RemoveAttribute(COMPUTED_ATTRIBUTE)  # as if somebody else had made them
+    assert is_edited(made)
     node = context.add_node("vtkMRMLSegmentationNode", name="empty")
     assert not is_edited(node)
 

@@ -17,12 +17,11 @@ from CovidSegLib.scene_plots import (  # noqa: E402
     PROFILE,
     Plot,
     ras_of_profile_point,
-    read_masks,
     remove_plot,
     show_histogram,
     show_profile,
 )
-from CovidSegLib.scene_segments import oriented_image  # noqa: E402
+from CovidSegLib.scene_segments import oriented_image, read_masks  # noqa: E402
 
 pytestmark = pytest.mark.slicer
 

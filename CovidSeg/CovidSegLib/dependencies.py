@@ -1,0 +1,218 @@
+"""The packages that Slicer lacks, fetched only when the user agreed: torch, MONAI and two small ones.
+
+torch comes through the PyTorch extension, which knows the computer's GPU; the others through
+`slicer.packaging` (5.12 and later) or `slicer.util.pip_install`. What is installed already is held
+at its version, so that nothing is ever replaced. Where Slicer runs its tests nothing is installed,
+and it says nothing of that: what counts is what can be imported afterwards.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from .errors import Cancelled, CovidSegError
+from .resources import resource_path
+
+TORCH_VERSIONS = ">=2.8,<3"
+HELD_PACKAGES = ("numpy", "scipy", "SimpleITK", "torch", "torchvision", "vtk", "itk")
+"""Packages that an installation must not touch, if they are there."""
+
+
+RUN_WITH = ("torch", "monai.inferers", "monai.data.utils", "safetensors.torch", "scipy.ndimage", "SimpleITK")
+"""What the engine imports while it runs."""
+
+
+class DependencyError(CovidSegError):
+    """A package that CovidSeg computes with is missing, or too old, and was not installed."""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What has to be installed before the network can run.
+
+    Attributes:
+        torch: Whether torch is missing.
+        packages: The others, as requirements, e.g. "monai>=1.5,<2".
+    """
+
+    torch: bool
+    packages: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return self.torch or bool(self.packages)
+
+
+class Installer(Protocol):
+    """Who installs; `SlicerInstaller` in the application, a stand-in in tests."""
+
+    def install_torch(self, versions: str) -> None: ...
+
+    def install_packages(self, requirements: tuple[str, ...], *, constraints: Path) -> None: ...
+
+
+def ensure_dependencies(*, installer: Installer, ask: Callable[[Missing], bool]) -> None:
+    """Make sure that the network can run; ask first if anything has to be installed.
+
+    Args:
+        installer: Who installs.
+        ask: Told what is missing; False means no.
+
+    Raises:
+        Cancelled: The user said no.
+        DependencyError: torch is there but too old, or a package is still missing afterwards.
+    """
+    missing = find_missing()
+    if not missing:
+        return
+    if not ask(missing):
+        raise Cancelled("Nothing was installed. CovidSeg cannot segment without these packages.")
+    if missing.torch:
+        installer.install_torch(TORCH_VERSIONS)
+    if missing.packages:
+        with _constraints_file() as path:
+            installer.install_packages(missing.packages, constraints=path)
+    importlib.invalidate_caches()
+    _check_imports(missing)
+
+
+def load_packages() -> None:
+    """Import what the network runs on; call it on the main thread, before another thread needs it.
+
+    The first import of torch on another thread, beside imports on the main thread, has ended the whole program.
+
+    Raises:
+        DependencyError: A package is missing or does not work.
+    """
+    for name in RUN_WITH:
+        _import(name)
+
+
+def find_missing() -> Missing:
+    """Return what is missing, without importing it.
+
+    Raises:
+        DependencyError: torch is there in a version that CovidSeg cannot use.
+    """
+    torch_version = _installed("torch")
+    if torch_version is not None and not _satisfies(torch_version, f"torch{TORCH_VERSIONS}"):
+        raise DependencyError(
+            f"torch {torch_version} is installed, and CovidSeg needs torch {TORCH_VERSIONS}. CovidSeg replaces nothing "
+            "that other modules may rely on: change the version in the module PyTorch Utils, and restart Slicer."
+        )
+    needed = []
+    for requirement in requirements():
+        version = _installed(_name_of(requirement))
+        if version is None or not _satisfies(version, requirement):
+            needed.append(requirement)
+    return Missing(torch=torch_version is None, packages=tuple(needed))
+
+
+def requirements() -> tuple[str, ...]:
+    """Return the lines of Resources/requirements.txt."""
+    lines = resource_path("requirements.txt").read_text(encoding="utf-8").splitlines()
+    return tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+
+
+class SlicerInstaller:
+    """Installs within the Slicer application; on the main thread, because Slicer shows windows."""
+
+    def install_torch(self, versions: str) -> None:
+        """Install torch with the PyTorch extension.
+
+        Raises:
+            Cancelled: The user said no to the extension's own question.
+            DependencyError: The extension is not installed.
+        """
+        try:
+            utils = importlib.import_module("PyTorchUtils")
+        except ImportError as error:
+            raise DependencyError(
+                "The PyTorch extension is needed to install torch. Open the Extensions Manager, install the extension "
+                "PyTorch, restart Slicer, and try again."
+            ) from error
+        if utils.PyTorchUtilsLogic().installTorch(askConfirmation=True, torchVersionRequirement=versions) is None:
+            raise Cancelled("torch was not installed. CovidSeg cannot segment without it.")
+
+    def install_packages(self, requirements: tuple[str, ...], *, constraints: Path) -> None:
+        """Install packages by pip into Slicer's Python; the user was asked already."""
+        packaging = _slicer_packaging()
+        if packaging is not None:
+            packaging.pip_ensure(
+                list(requirements), constraints=constraints, prompt_install=False, requester="CovidSeg"
+            )
+            return
+        import slicer
+
+        slicer.util.pip_install(["--constraint", str(constraints), *requirements])
+
+
+def _slicer_packaging() -> Any:
+    """Return `slicer.packaging`, or None before Slicer 5.12."""
+    try:
+        return importlib.import_module("slicer.packaging")
+    except ImportError:
+        return None
+
+
+def _check_imports(missing: Missing) -> None:
+    """Import what was missing.
+
+    Raises:
+        DependencyError: It is still missing, or does not work.
+    """
+    names = (["torch"] if missing.torch else []) + [_name_of(requirement) for requirement in missing.packages]
+    for name in names:
+        _import(name)
+
+
+def _import(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except Exception as error:  # a broken installation raises anything, OSError of a missing library too
+        raise DependencyError(
+            f"{name} was not installed, or does not work ({error}). Restart Slicer and try again; "
+            "the Python console shows what pip said."
+        ) from error
+
+
+@contextmanager
+def _constraints_file() -> Iterator[Path]:
+    """Yield a file for pip that holds what is installed at its version."""
+    lines = [f"{name}=={version}" for name in HELD_PACKAGES if (version := _installed(name)) is not None]
+    with tempfile.TemporaryDirectory(prefix="covidseg-") as folder:
+        path = Path(folder) / "constraints.txt"
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        yield path
+
+
+def _installed(name: str) -> str | None:
+    """Return the version of an installed package that has something to import, else None."""
+    try:
+        version = importlib.metadata.version(name)
+        return version if importlib.util.find_spec(name) is not None else None
+    except (importlib.metadata.PackageNotFoundError, ImportError, ValueError):
+        return None
+
+
+def _name_of(requirement: str) -> str:
+    return str(_requirement(requirement).name)
+
+
+def _satisfies(version: str, requirement: str) -> bool:
+    return bool(_requirement(requirement).specifier.contains(version, prereleases=True))
+
+
+def _requirement(text: str) -> Any:
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:  # pip, which is always there, carries a copy
+        from pip._vendor.packaging.requirements import Requirement  # type: ignore[import-untyped, assignment]
+    return Requirement(text)

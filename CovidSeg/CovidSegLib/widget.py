@@ -1,0 +1,191 @@
+"""The panel: its sections put together, and what it does when the scene or the user's choice changes.
+
+Sections react to the user (widget_run, widget_results, widget_correct, widget_followup, widget_batch),
+`runner` works in the background, `logic` and the scene* files do what the scene needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .case_run import Engine as BatchEngine
+from .dependencies import SlicerInstaller, ensure_dependencies, load_packages
+from .runner import Runner
+from .scene_display import nodes_of_class
+from .scene_outputs import VOLUME_ROLE
+from .widget_batch import BatchSection
+from .widget_consent import SlicerDialogs, consent_text
+from .widget_correct import CorrectSection
+from .widget_device import DeviceLine
+from .widget_followup import FollowUpSection
+from .widget_publish import Published
+from .widget_results import ResultsSection
+from .widget_run import SegmentSection
+from .widget_tools import Dialogs, PanelLogic, Parameters, Workplace, poll_timer, waiting
+from .widget_views import SlicerViews, Views
+
+LOOK_AGAIN_MS = 50
+"""Pause after which nodes that came or went are taken into account, all at once."""
+
+
+class Panel:
+    """CovidSeg's panel in the module area."""
+
+    def __init__(
+        self,
+        ui: Any,
+        *,
+        logic: PanelLogic,
+        dialogs: Dialogs | None = None,
+        views: Views | None = None,
+        prepare: Callable[[], None] | None = None,
+        batch_engine: BatchEngine | None = None,
+    ) -> None:
+        """Bring the widgets of CovidSeg.ui to life.
+
+        Args:
+            ui: The widgets by name.
+            logic: Does what the scene needs.
+            dialogs: Asks the user; windows of the application if None.
+            views: Plots and slices; those of the application if None.
+            prepare: Makes sure that the network can run; by default missing packages are installed after consent.
+            batch_engine: The parts that a batch calls; the real ones if None.
+        """
+        import qt
+
+        self.place = Workplace(
+            ui=ui,
+            logic=logic,
+            runner=Runner(make_timer=poll_timer),
+            dialogs=dialogs or SlicerDialogs(),
+            prepare=prepare or self._ensure_dependencies,
+            refresh=self.refresh,
+        )
+        views = views or SlicerViews(logic.context)
+        self._measurer = Runner(make_timer=poll_timer)
+        self.results = ResultsSection(self.place, measurer=self._measurer, views=views)
+        self.segment = SegmentSection(
+            self.place,
+            changing=self.results.figures.ignoring_edits,
+            figures_of=self.results.figures_of,
+            published=self._published,
+        )
+        self.correct = CorrectSection(self.place)
+        self.follow_up = FollowUpSection(self.place, views=views, figures_on_show=self.results.figures_of)
+        self.batch = BatchSection(self.place, views=views, engine=batch_engine)
+        self.device = DeviceLine(self.place)
+        self._volume: Any = None
+        self._segmentation: Any = None
+        self._changing = False
+        self._entered = False
+        self._timer = qt.QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(LOOK_AGAIN_MS)
+        self._timer.connect("timeout()", self.look_again)
+        ui.followUpSection.connect("contentsCollapsed(bool)", self.refresh)
+        self.refresh()
+
+    def set_parameters(self, parameters: Parameters | None) -> None:
+        """Work with the scene that holds these parameters; None before it is closed: a run is stopped then."""
+        self._timer.stop()
+        self._volume = self._segmentation = None
+        if parameters is None:
+            self.segment.scene_closes()
+            self.correct.scene_closes()
+            self.follow_up.scene_closes()
+        else:
+            self.correct.scene_opened()
+        self.place.parameters = parameters
+        self.look_again()
+
+    def changed(self, caller: Any = None, event: Any = None) -> None:
+        """React to a choice of the user, or to a node that is not there any more."""
+        if self._changing:
+            return
+        self._changing = True
+        try:
+            self._follow_choice()
+        finally:
+            self._changing = False
+        self.results.figures.choose(self.place.segmentation())
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Show everywhere what can be done now."""
+        for section in (self.segment, self.results, self.correct, self.batch):
+            section.refresh()
+        if not self.place.ui.followUpSection.collapsed:
+            self.follow_up.refresh()
+        if self._entered:
+            self.device.refresh()
+
+    def nodes_changed(self, caller: Any = None, event: Any = None) -> None:
+        """Take into account, in a moment, that nodes came or went."""
+        self._timer.start()
+
+    def look_again(self) -> None:
+        """Take into account what is in the scene now; choose the first CT if none is chosen."""
+        parameters = self.place.parameters
+        if parameters is not None and parameters.inputVolume is None:
+            volumes = nodes_of_class(self.place.logic.context, "vtkMRMLScalarVolumeNode")
+            cts = [node for node in volumes if node.GetClassName() == "vtkMRMLScalarVolumeNode"]
+            if cts:
+                parameters.inputVolume = cts[0]
+        self.changed()
+
+    def enter(self) -> None:
+        """The panel comes on show."""
+        self._entered = True
+        self.correct.enter()
+        self.device.look_again()
+        self.look_again()
+
+    def exit(self) -> None:
+        """Another module comes on show."""
+        self._entered = False
+        self.correct.exit()
+
+    def close(self) -> None:
+        """End the threads, before the panel is deleted; what runs is stopped."""
+        self.set_parameters(None)
+        self.correct.close()
+        self.place.runner.close()
+        self._measurer.close()
+
+    def _follow_choice(self) -> None:
+        """Let CT and result follow each other: the one that the user chose decides."""
+        parameters = self.place.parameters
+        if parameters is None:
+            return
+        volume, segmentation = parameters.inputVolume, parameters.segmentation
+        if segmentation is not None and segmentation is not self._segmentation:
+            its_volume = segmentation.GetNodeReference(VOLUME_ROLE)
+            if its_volume is not None and its_volume is not volume:
+                parameters.inputVolume = volume = its_volume
+        elif volume is not self._volume and (
+            segmentation is None or segmentation.GetNodeReference(VOLUME_ROLE) is not volume
+        ):
+            parameters.segmentation = segmentation = self._last_result_of(volume)
+        self._volume, self._segmentation = volume, segmentation
+
+    def _last_result_of(self, volume: Any) -> Any:
+        """Return the newest segmentation that CovidSeg made of a CT, or None."""
+        nodes = nodes_of_class(self.place.logic.context, "vtkMRMLSegmentationNode")
+        made = [node for node in nodes if volume is not None and node.GetNodeReference(VOLUME_ROLE) is volume]
+        return made[-1] if made else None
+
+    def _published(self, published: Published) -> None:
+        self.results.figures.choose(published.segmentation)
+        self.results.figures.renew(hu_kji=published.hu_kji)
+        self.place.ui.resultsSection.collapsed = False
+        self.device.remember(published.report.get("runtime") or {})
+
+    def _ensure_dependencies(self) -> None:
+        """Install what is missing, after asking, and load it."""
+        ensure_dependencies(
+            installer=SlicerInstaller(), ask=lambda missing: self.place.dialogs.confirm(consent_text(missing))
+        )
+        with waiting():
+            load_packages()
+        self.device.look_again()

@@ -1,0 +1,188 @@
+"""Small charts of the panel, drawn by Qt onto a picture; colours follow the application's, light or dark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+HEIGHT = 130
+LEFT, RIGHT, TOP, BOTTOM = 40, 12, 8, 24
+"""Margins in pixels; what lies between them is the plot."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve: its name, its heights at the chart's x (NaN for a gap), and its colour."""
+
+    name: str
+    y: np.ndarray
+    color_rgb: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What a chart's axes show.
+
+    Attributes:
+        x: (n,) ascending, shared by all lines.
+        x_ticks: (place, text) along the bottom.
+        unit: After the numbers of the y axis.
+    """
+
+    x: np.ndarray
+    x_ticks: tuple[tuple[float, str], ...]
+    unit: str = "%"
+
+
+def chart_picture(axes: Axes, *, lines: Sequence[Line], width: int, palette: Any, marker_x: float | None = None) -> Any:
+    """Return a chart as `qt.QPixmap`.
+
+    Args:
+        axes: What the axes show.
+        lines: The curves, the first at the back.
+        width: In pixels.
+        palette: The widget's `qt.QPalette`.
+        marker_x: Where a vertical line marks the place that is looked at; none if None.
+    """
+    import qt
+
+    picture = qt.QPixmap(width, HEIGHT)
+    picture.fill(palette.color(qt.QPalette.Base))
+    painter = qt.QPainter(picture)
+    try:
+        painter.setRenderHint(qt.QPainter.Antialiasing, True)
+        scale = _Scale(axes, lines=lines, width=width)
+        _draw_grid(painter, axes=axes, scale=scale, color=palette.color(qt.QPalette.Text))
+        for line in lines:
+            _draw_line(painter, axes=axes, line=line, scale=scale)
+        if marker_x is not None:
+            painter.setPen(_pen(palette.color(qt.QPalette.Highlight), width=2.0))
+            at = int(scale.across(marker_x))
+            painter.drawLine(at, TOP, at, HEIGHT - BOTTOM)
+        _draw_legend(painter, lines=lines, width=width, color=palette.color(qt.QPalette.Text))
+    finally:
+        painter.end()
+    return picture
+
+
+def share_at(pixel_x: float, *, width: int) -> float:
+    """Return how far along the x axis a pixel lies, from 0 to 1."""
+    return float(np.clip((pixel_x - LEFT) / max(width - LEFT - RIGHT, 1), 0.0, 1.0))
+
+
+class _Scale:
+    """Where values lie on the picture."""
+
+    def __init__(self, axes: Axes, *, lines: Sequence[Line], width: int) -> None:
+        self._width = width
+        self._x0, self._x1 = (float(axes.x[0]), float(axes.x[-1])) if axes.x.size else (0.0, 1.0)
+        heights = [float(np.nanmax(line.y)) for line in lines if line.y.size and not np.isnan(line.y).all()]
+        self.y_top = _round_up(max(heights, default=1.0))
+
+    def across(self, x: float) -> float:
+        span = self._x1 - self._x0
+        share = (x - self._x0) / span if span > 0 else 0.5
+        return LEFT + share * (self._width - LEFT - RIGHT)
+
+    def down(self, y: float) -> float:
+        return HEIGHT - BOTTOM - y / self.y_top * (HEIGHT - TOP - BOTTOM)
+
+
+def _round_up(value: float) -> float:
+    """Return the next round number: 1, 2, 5, 10, 20, 50, 100 ..."""
+    if value <= 0:
+        return 1.0
+    power = 10.0 ** np.floor(np.log10(value))
+    return float(next(step * power for step in (1.0, 2.0, 5.0, 10.0) if value <= step * power * (1 + 1e-9)))
+
+
+def _draw_grid(painter: Any, *, axes: Axes, scale: _Scale, color: Any) -> None:
+    import qt
+
+    faint = qt.QColor(color)
+    faint.setAlpha(50)
+    right = int(scale.across(axes.x[-1])) if axes.x.size else LEFT
+    for share in (0.0, 0.5, 1.0):
+        y = int(scale.down(share * scale.y_top))
+        painter.setPen(_pen(faint, width=1.0))
+        painter.drawLine(LEFT, y, right, y)
+        painter.setPen(_pen(color, width=1.0))
+        text = f"{share * scale.y_top:g} {axes.unit}"
+        painter.drawText(qt.QRect(0, y - 8, LEFT - 4, 16), _flags(qt.Qt.AlignRight, qt.Qt.AlignVCenter), text)
+    for number, (x, text) in enumerate(axes.x_ticks):
+        at = int(scale.across(x))
+        inward = qt.Qt.AlignLeft if number == 0 else qt.Qt.AlignHCenter
+        if number == len(axes.x_ticks) - 1 and number > 0:
+            inward = qt.Qt.AlignRight
+        start = {qt.Qt.AlignLeft: at, qt.Qt.AlignHCenter: at - 60, qt.Qt.AlignRight: at - 120}[inward]
+        painter.drawText(qt.QRect(start, HEIGHT - BOTTOM + 4, 120, 18), _flags(inward, qt.Qt.AlignVCenter), text)
+
+
+def _draw_line(painter: Any, *, axes: Axes, line: Line, scale: _Scale) -> None:
+    import qt
+
+    painter.setPen(_pen(_color(line.color_rgb), width=2.0))
+    points = [(scale.across(x), scale.down(y)) for x, y in zip(axes.x, line.y, strict=True)]
+    for (x0, y0), (x1, y1) in pairwise(points):
+        if not (np.isnan(y0) or np.isnan(y1)):
+            painter.drawLine(qt.QPointF(x0, y0), qt.QPointF(x1, y1))
+
+
+def _draw_legend(painter: Any, *, lines: Sequence[Line], width: int, color: Any) -> None:
+    """Name the curves, from the right edge to the left."""
+    import qt
+
+    right = width - RIGHT
+    for line in reversed(lines):
+        text_width = painter.fontMetrics().boundingRect(line.name).width()
+        painter.setPen(_pen(color, width=1.0))
+        painter.drawText(
+            qt.QRect(right - text_width - 4, TOP - 4, text_width + 4, 18), _flags(qt.Qt.AlignRight), line.name
+        )
+        painter.setPen(_pen(_color(line.color_rgb), width=3.0))
+        painter.drawLine(right - text_width - 22, TOP + 5, right - text_width - 8, TOP + 5)
+        right -= text_width + 34
+
+
+def _pen(color: Any, *, width: float) -> Any:
+    import qt
+
+    pen = qt.QPen(color)
+    pen.setWidthF(width)
+    return pen
+
+
+def _color(color_rgb: tuple[float, float, float]) -> Any:
+    import qt
+
+    return qt.QColor(*(round(255 * part) for part in color_rgb))
+
+
+def _flags(*flags: Any) -> int:
+    """Return alignment flags as the number that `drawText` takes in Qt 5 and Qt 6."""
+    return sum(int(getattr(flag, "value", flag)) for flag in flags)
+
+
+def watch_label(label: Any, *, clicked: Callable[[float], None], resized: Callable[[], None]) -> Any:
+    """Call `clicked` with the x of every click on a label, and `resized`; return the filter, which has to be kept."""
+    import qt
+
+    class LabelFilter(qt.QObject):  # type: ignore[misc, name-defined]
+        """Sees the label's events before the label does."""
+
+        def eventFilter(self, watched: Any, event: Any) -> bool:
+            if event.type() == qt.QEvent.MouseButtonPress:
+                # Qt 6 has another name for it, and warns of the old one.
+                point = event.position() if hasattr(event, "position") else event.pos()
+                clicked(float(point.x()))
+            elif event.type() == qt.QEvent.Resize:
+                resized()
+            return False
+
+    label_filter = LabelFilter()
+    label.installEventFilter(label_filter)
+    return label_filter

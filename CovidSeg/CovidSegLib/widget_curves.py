@@ -1,0 +1,89 @@
+"""The two charts of the section Results, and the slider that moves the slice views along the lungs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from slicer.i18n import tr as _
+
+from .labels import SEGMENTS
+from .widget_charts import HEIGHT, Axes, Line, chart_picture, share_at, watch_label
+from .widget_measure import Measurement
+
+_COLORS = {definition.segment_id: definition.color_rgb for definition in SEGMENTS}
+_BOTH_LUNGS_RGB = (0.55, 0.55, 0.55)
+_WIDGETS = ("histogramTitle", "histogramLabel", "profileTitle", "profileLabel", "positionSlider")
+
+
+class CurvesView:
+    """Draws histogram and profile of a measurement."""
+
+    def __init__(self, ui: Any, *, moved: Callable[[int], None]) -> None:
+        """Draw into the widgets of `ui`; `moved` is told the number of the slice that is to be looked at."""
+        import qt
+
+        self._ui, self._moved = ui, moved
+        self._measurement: Measurement | None = None
+        for label in (ui.histogramLabel, ui.profileLabel):
+            label.setFixedHeight(HEIGHT)
+            label.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Fixed)
+        self._filters = (
+            watch_label(ui.histogramLabel, clicked=lambda _x: None, resized=self._draw),
+            watch_label(ui.profileLabel, clicked=self._clicked, resized=self._draw),
+        )
+        ui.positionSlider.connect("valueChanged(int)", self._slid)
+
+    def show(self, measurement: Measurement | None) -> None:
+        """Draw a measurement's curves; none for None, or where there is nothing to draw."""
+        self._measurement = measurement if measurement is not None and measurement.profile.distance_mm.size else None
+        for name in _WIDGETS:
+            getattr(self._ui, name).visible = self._measurement is not None
+        if self._measurement is not None:
+            slider = self._ui.positionSlider
+            last = self._measurement.profile.distance_mm.size - 1
+            slider.blockSignals(True)
+            slider.setMaximum(last)
+            slider.setValue(int(np.argmax(self._measurement.profile.infection_ml["lungs"])))
+            slider.blockSignals(False)
+            self._draw()
+
+    def _clicked(self, pixel_x: float) -> None:
+        if self._measurement is not None:
+            last = self._measurement.profile.distance_mm.size - 1
+            self._ui.positionSlider.setValue(round(share_at(pixel_x, width=self._ui.profileLabel.width) * last))
+
+    def _slid(self, row: int) -> None:
+        self._draw()
+        self._moved(row)
+
+    def _draw(self) -> None:
+        if self._measurement is None:
+            return
+        density, profile = self._measurement.density, self._measurement.profile
+        hu_ticks = tuple((float(hu), f"{hu}") for hu in (-1000, -750, -500, -250, 0))
+        self._paint(
+            self._ui.histogramLabel,
+            axes=Axes(density.hu, hu_ticks),
+            lines=(
+                Line(_("lungs"), density.lungs_percent, _COLORS["left_lung"]),
+                Line(_("infection"), density.infection_percent, _COLORS["infection"]),
+            ),
+        )
+        x = profile.distance_mm
+        ticks = ((float(x[0]), _("apex")), (float(x[-1] / 2), f"{x[-1] / 2:.0f} mm"), (float(x[-1]), _("base")))
+        self._paint(
+            self._ui.profileLabel,
+            axes=Axes(x, ticks),
+            lines=(
+                Line(_("left"), profile.poi_percent("left_lung"), _COLORS["left_lung"]),
+                Line(_("right"), profile.poi_percent("right_lung"), _COLORS["right_lung"]),
+                Line(_("both"), profile.poi_percent("lungs"), _BOTH_LUNGS_RGB),
+            ),
+            marker_x=float(x[self._ui.positionSlider.value]),
+        )
+
+    def _paint(self, label: Any, *, axes: Axes, lines: tuple[Line, ...], marker_x: float | None = None) -> None:
+        width = max(int(label.width), 200)
+        label.setPixmap(chart_picture(axes, lines=lines, width=width, palette=label.palette, marker_x=marker_x))

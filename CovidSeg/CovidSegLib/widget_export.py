@@ -1,0 +1,121 @@
+"""What the panel writes: the table as text or CSV, and a case folder as the command line's; without Qt."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .geometry import Geometry
+from .quantify import Quantities
+from .report import build_report
+from .segment_masks import SegmentMasks
+
+CORRECTED = "The segments were corrected by hand in 3D Slicer after the network made them."
+TABLE_COLUMNS = ("region", "volume_ml", "infection_ml", "poi_percent", "mean_hu", "mass_g")
+
+
+@dataclass(frozen=True)
+class CaseSource:
+    """What a case report is made of, independent of the scene.
+
+    Attributes:
+        name: The CT's.
+        stored: The report of the run that made the segments, if any.
+        quantities: The figures now.
+        hu_kji: (k, j, i) the CT in HU.
+        masks: The segments on the CT's grid.
+        edited: Whether the segments were corrected by hand.
+    """
+
+    name: str
+    stored: Mapping[str, Any] | None
+    quantities: Quantities
+    hu_kji: np.ndarray
+    masks: SegmentMasks
+    edited: bool
+
+    @property
+    def labelmap(self) -> np.ndarray:
+        """(k, j, i) exclusive labels, as a run's result has them."""
+        return self.masks.to_labelmap()
+
+    @property
+    def geometry(self) -> Geometry:
+        """The CT's grid."""
+        return self.masks.geometry
+
+    def report(self) -> dict[str, Any]:
+        """Return the content of report.json: figures of now, model and runtime of the run."""
+        stored = self.stored or {}
+        warnings = [*stored.get("warnings", []), *([CORRECTED] if self.edited else [])]
+        given = dict(stored.get("input") or {})
+        fingerprint = str(given.pop("fingerprint", ""))
+        return build_report(
+            case=str(stored.get("case") or self.name),
+            quantities=self.quantities,
+            geometry=self.geometry,
+            fingerprint=fingerprint,
+            model=stored.get("model") or {"name": None, "version": None, "sha256": None},
+            runtime=stored.get("runtime") or {"device": None, "mode": None, "seconds": None},
+            warnings=warnings,
+            input_details=given,
+        )
+
+
+def save_case(
+    *, source: CaseSource, folder: str, progress: Callable[[Any], None], cancelled: Callable[[], bool]
+) -> Path:
+    """Write the case into a new folder below `folder` and return its path; an earlier one is kept beside it.
+
+    Raises:
+        OSError: The disk is full, or the folder cannot be written.
+    """
+    from .case_files import write_case_files
+    from .case_folder import new_case_folder
+
+    target = _free_folder(Path(folder), name=source.name)
+    runtime = (source.stored or {}).get("runtime") or {}
+    options = {key: str(runtime.get(key)) for key in ("mode", "device")}
+    with new_case_folder(target) as partial:
+        write_case_files(partial, result=source, recorded_options=options, preview=True)  # type: ignore[arg-type]
+    return target
+
+
+def save_table(path: str | Path, *, figures: Mapping[str, Any]) -> None:
+    """Write the figures as CSV, a row per region, not rounded; undefined is n/a."""
+    from .case_folder import new_file
+
+    with new_file(Path(path)) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(TABLE_COLUMNS)
+        writer.writerows(_cells(figures))
+
+
+def table_text(figures: Mapping[str, Any]) -> str:
+    """Return the figures with tabs between the columns, for a document or a spreadsheet."""
+    rows = [TABLE_COLUMNS, *_cells(figures)]
+    return "\n".join("\t".join(str(cell) for cell in row) for row in rows) + "\n"
+
+
+def _cells(figures: Mapping[str, Any]) -> list[list[Any]]:
+    rows = []
+    for key in ("lungs", "left_lung", "right_lung"):
+        region = figures["regions"][key]
+        values = [region[name] for name in ("volume_ml", "infection_ml", "poi_percent")]
+        values += [region["hu"]["mean"], region["mass_g"]]
+        rows.append([key, *("n/a" if value is None else round(value, 4) for value in values)])
+    return rows
+
+
+def _free_folder(parent: Path, *, name: str) -> Path:
+    """Return a folder that does not exist yet, named after the case."""
+    stem = "".join(letter if letter.isalnum() or letter in " ._-" else "_" for letter in name).strip(" .") or "case"
+    number = 1
+    while (target := parent / (stem if number == 1 else f"{stem}-{number}")).exists():
+        number += 1
+    return target

@@ -1,0 +1,116 @@
+"""A result goes into the scene and onto the screen, and what it replaced can come back; without Qt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from slicer.i18n import tr as _
+
+from .errors import CovidSegError
+from .scene import SceneContext
+from .scene_display import jump_to, most_infected_ras, show_result
+from .scene_edit import ResultsHistory
+from .scene_edited import segments_digest
+from .scene_outputs import check_output
+from .scene_segments import restore_segments, snapshot_segments
+from .widget_tools import PanelLogic
+
+
+@dataclass(frozen=True)
+class Before:
+    """A segmentation's segments and attributes, to bring them back."""
+
+    segmentation: Any
+    segments: Any
+    attributes: dict[str, str]
+
+    @classmethod
+    def of(cls, segmentation: Any) -> Before:
+        """Return the state of now."""
+        attributes = {name: segmentation.GetAttribute(name) for name in segmentation.GetAttributeNames()}
+        return cls(segmentation, snapshot_segments(segmentation), attributes)
+
+    def restore(self) -> None:
+        """Bring the segments and attributes back."""
+        restore_segments(self.segmentation, before=self.segments)
+        for name in {*self.segmentation.GetAttributeNames(), *self.attributes}:
+            self.segmentation.SetAttribute(name, self.attributes.get(name))
+
+
+@dataclass(frozen=True)
+class Published:
+    """A result that was put into the scene.
+
+    Attributes:
+        segmentation: Its node.
+        before: What the node held before; None for a new node.
+        report: The content of report.json.
+        hu_kji: (k, j, i) the CT in HU as it was segmented, if the engine gives it.
+    """
+
+    segmentation: Any
+    before: Before | None
+    report: dict[str, Any]
+    hu_kji: np.ndarray | None = None
+
+
+def publish(
+    logic: PanelLogic, *, result: Any, volume: Any, segmentation: Any, previous: Mapping[str, Any] | None
+) -> Published:
+    """Put a result into the scene, show it, and move the views to the slice with most infection.
+
+    Args:
+        logic: Writes the segments.
+        result: The engine's.
+        volume: The CT.
+        segmentation: Its CovidSeg segments are replaced; a new node if None.
+        previous: Figures of what is replaced, kept to compare with.
+    """
+    before = None if segmentation is None else Before.of(segmentation)
+    outputs = logic.publish(result, volumeNode=volume, segmentationNode=segmentation)
+    if previous is not None:
+        history = ResultsHistory(outputs.segmentationNode)
+        history.add(label=_("Previous result"), report=previous, when=datetime.now())
+    show_result(logic.context, volume_node=volume, segmentation_node=outputs.segmentationNode)
+    point_ras = most_infected_ras(outputs.segmentationNode, volume_node=volume)
+    if point_ras is not None:
+        jump_to(logic.context, ras=point_ras)
+    return Published(outputs.segmentationNode, before, outputs.report, getattr(result, "hu_kji", None))
+
+
+def check_unlocked(context: SceneContext, *, segmentation: Any, volume: Any) -> None:
+    """Refuse an output that is locked, or that cannot take a result without harm to what else is in it.
+
+    Raises:
+        CovidSegError: Why, and what to do.
+    """
+    check_output(context, node=segmentation, volume_node=volume)
+    if not segmentation.GetSelectable():
+        text = _("The segmentation '{name}' is locked. Unlock it, or choose New segmentation.")
+        raise CovidSegError(text.format(name=segmentation.GetName()))
+
+
+def still_free(context: SceneContext, *, segmentation: Any, volume: Any, digest: str) -> tuple[Any, str]:
+    """Return the segmentation that a run was meant for, None for a new one if somebody was there meanwhile, and why.
+
+    Args:
+        context: The scene.
+        segmentation: Chosen when the run began; None for a new one.
+        volume: The CT.
+        digest: Of the segments when the run began.
+
+    Raises:
+        CovidSegError: It was locked, or cannot take the result any more.
+    """
+    if segmentation is None:
+        return None, ""
+    if not context.scene.IsNodePresent(segmentation):
+        return None, _("The segmentation for the result was removed meanwhile; a new one was made.")
+    check_unlocked(context, segmentation=segmentation, volume=volume)
+    if segments_digest(segmentation) != digest:
+        return None, _("The segments were corrected meanwhile and kept; the result is in a new segmentation.")
+    return segmentation, ""

@@ -1,0 +1,219 @@
+"""The section Results: figures, severity, curves, and what can be done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from slicer.i18n import tr as _
+
+from .errors import CovidSegError
+from .followup import PastResult
+from .runner import Failure, Handlers, Runner
+from .scene_display import jump_to, most_infected_ras
+from .scene_edit import ResultsHistory
+from .scene_edited import is_edited
+from .scene_segments import read_masks
+from .widget_curves import CurvesView
+from .widget_export import CaseSource, save_case, save_table, table_text
+from .widget_texts import (
+    comparison_text,
+    composition_text,
+    headline_text,
+    previous_text,
+    severity_text,
+    table_rows,
+)
+from .widget_tools import Workplace, explain_error, import_for_worker, set_role, show_text
+from .widget_update import Figures, stored_report
+from .widget_views import Views
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class ResultsSection:
+    """Shows what was found in the chosen segmentation."""
+
+    def __init__(self, place: Workplace, *, measurer: Runner, views: Views) -> None:
+        """Work in `place`; `measurer` measures and saves beside a run, `views` shows plots."""
+        self._place, self._ui, self._measurer, self._views = place, place.ui, measurer, views
+        self._curves = CurvesView(place.ui, moved=self._look_at)
+        self._drawn: Any = None
+        self.figures = Figures(place.logic, measurer=measurer, changed=self._show)
+        buttons: dict[str, Callable[[], None]] = {
+            "updateButton": self.figures.measure,
+            "mostInfectedButton": self.show_most_infected,
+            "plotsButton": self.show_plots,
+            "copyButton": self.copy,
+            "csvButton": self.save_csv,
+            "reportButton": self.save_report,
+        }
+        for name, function in buttons.items():
+            getattr(self._ui, name).connect("clicked(bool)", function)
+        self._curves.show(None)
+        self._say("")
+        self._show()
+
+    def figures_of(self, segmentation: Any) -> Mapping[str, Any] | None:
+        """Return the figures of a segmentation if they are on show and up to date."""
+        on_show = segmentation is self.figures.node and not self.figures.measuring
+        return self.figures.current if on_show else None
+
+    def refresh(self) -> None:
+        """Show what can be done now."""
+        figures = self.figures.current
+        nothing = "" if figures is not None else _("Segment a CT first, or choose a result above.")
+        unmeasured = nothing
+        if not nothing and self.figures.measurement is None:
+            unmeasured = self.figures.problem or _("Still measuring...")
+        infection = unmeasured
+        if figures is not None and not unmeasured and not figures["regions"]["lungs"]["infection_ml"]:
+            infection = _("No infection was found.")
+        self._place.allow("mostInfectedButton", unless=infection)
+        self._place.allow("copyButton", unless=nothing)
+        self._place.allow("csvButton", unless=nothing)
+        self._place.allow("plotsButton", unless=unmeasured)
+        busy = _("Wait until the figures are measured.") if self._measurer.busy else ""
+        self._place.allow("reportButton", unless=unmeasured or busy)
+        self._place.allow("updateButton", unless=busy)
+
+    def show_most_infected(self) -> None:
+        """Move the slice views to the slice with most infection."""
+        with self._errors_shown():
+            point_ras = most_infected_ras(self.figures.node, volume_node=self.figures.volume)
+            if point_ras is not None:
+                jump_to(self._place.logic.context, ras=point_ras)
+
+    def show_plots(self) -> None:
+        """Show profile and histogram in the layout's plot view; a click there moves the slice views."""
+        node, volume, measurement = self.figures.node, self.figures.volume, self.figures.measurement
+        if measurement is not None:
+            with self._errors_shown():
+                masks = read_masks(node, volume_node=volume)
+                self._views.show_plots(node, volume_node=volume, masks=masks, hu_kji=measurement.hu_kji)
+
+    def copy(self) -> None:
+        """Copy the table to the clipboard."""
+        if self.figures.current is not None:
+            self._views.copy_text(table_text(self.figures.current))
+
+    def save_csv(self) -> None:
+        """Save the table as CSV."""
+        if self.figures.current is None:
+            return
+        suggestion = f"{self.figures.node.GetName()}.csv"
+        path = self._place.dialogs.file_to_save(_("Save figures"), suggestion=suggestion, kinds=_("Table (*.csv)"))
+        if path:
+            with self._errors_shown():
+                save_table(path, figures=self.figures.current)
+                self._say(_("Saved {path}.").format(path=path))
+
+    def save_report(self) -> None:
+        """Save segmentation, labelmap, report and preview into a folder of the case."""
+        folder = self._place.dialogs.folder(_("Folder for the case report"))
+        node, volume, measurement = self.figures.node, self.figures.volume, self.figures.measurement
+        if not folder or measurement is None:
+            return
+        with self._errors_shown():
+            import_for_worker("SimpleITK")
+            source = CaseSource(
+                name=volume.GetName(),
+                stored=stored_report(node),
+                quantities=measurement.quantities,
+                hu_kji=measurement.hu_kji,
+                masks=read_masks(node, volume_node=volume),
+                edited=is_edited(node),
+            )
+            handlers = Handlers(
+                progress=lambda _news: None,
+                finished=lambda path: self._saved(_("Saved the report in {path}.").format(path=path)),
+                failed=self._not_saved,
+                stopped=self.figures.work_is_over,
+            )
+            self._measurer.start(partial(save_case, source=source, folder=folder), handlers=handlers)
+            self._say(_("Saving the report..."))
+        self.refresh()
+
+    def _saved(self, text: str) -> None:
+        self._say(text)
+        self.figures.work_is_over()
+
+    def _not_saved(self, failure: Failure) -> None:
+        self._say(explain_error(failure.error), role="error")
+        self.figures.work_is_over()
+
+    def _look_at(self, row: int) -> None:
+        """Move the slice views to a slice of the profile."""
+        volume, measurement = self.figures.volume, self.figures.measurement
+        if measurement is not None and volume is not None:
+            index_ijk = tuple(int(index) for index in measurement.profile.point_ijk[row])
+            self._views.look_at(volume, index_ijk=index_ijk)
+
+    def _show(self) -> None:
+        """Show figures and curves, and whether they are those of the segments."""
+        ui, figures, node = self._ui, self.figures.current, self.figures.node
+        ui.headlineLabel.text = headline_text(figures)
+        show_text(ui.severityLabel, severity_text(figures))
+        ui.severityLabel.toolTip = "" if figures is None else str(figures["severity"]["definition"])
+        show_text(ui.compositionLabel, composition_text(figures))
+        stored = None if node is None else stored_report(node)
+        compared = (comparison_text(figures, before=stored), previous_text(self._previous()))
+        show_text(ui.comparisonLabel, "\n".join(text for text in compared if text))
+        set_role(ui.warningsLabel, role="warning")
+        show_text(ui.warningsLabel, "\n".join(map(str, (stored or {}).get("warnings", []))))
+        _fill_table(ui.resultsTable, rows=table_rows(figures))
+        ui.resultsTable.visible = figures is not None
+        if self.figures.measurement is not self._drawn:
+            self._drawn = self.figures.measurement
+            self._curves.show(self._drawn)
+        self._show_whether_stale()
+        self.refresh()
+
+    def _show_whether_stale(self) -> None:
+        text, role = self.figures.problem, "error"
+        if self.figures.measuring:
+            text, role = _("The figures are being measured from the segments as they are now..."), "warning"
+        set_role(self._ui.staleLabel, role=role if text else "")
+        show_text(self._ui.staleLabel, text)
+        self._ui.updateButton.visible = bool(text)
+
+    def _previous(self) -> PastResult | None:
+        """Return the result that the one on show replaced, if any."""
+        try:
+            results = () if self.figures.node is None else ResultsHistory(self.figures.node).results()
+        except CovidSegError:  # damaged: nothing that could be compared with
+            return None
+        return results[-1] if results else None
+
+    def _say(self, text: str, *, role: str = "") -> None:
+        set_role(self._ui.exportLabel, role=role)
+        show_text(self._ui.exportLabel, text)
+
+    @contextmanager
+    def _errors_shown(self) -> Iterator[None]:
+        """Show an error instead of letting it out."""
+        try:
+            yield
+        except (CovidSegError, OSError) as error:
+            self._say(explain_error(error), role="error")
+
+
+def _fill_table(table: Any, *, rows: list[tuple[str, list[str]]]) -> None:
+    """Put rows of texts under their headers; the first row holds the headers."""
+    import qt
+
+    (_corner, headers), *body = rows
+    table.setColumnCount(len(headers))
+    table.setRowCount(len(body))
+    table.setHorizontalHeaderLabels(headers)
+    table.setVerticalHeaderLabels([name for name, _cells in body])
+    for row, (_name, cells) in enumerate(body):
+        for column, text in enumerate(cells):
+            item = qt.QTableWidgetItem(text)
+            item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
+            table.setItem(row, column, item)
+    table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.Stretch)
+    table.setFixedHeight((len(body) + 1) * table.verticalHeader().defaultSectionSize + 8)

@@ -1,0 +1,128 @@
+"""What the panel says in words: figures, progress, durations; without Qt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from slicer.i18n import tr as _
+
+from .followup import PastResult
+from .widget_progress import Standing
+
+NOT_DEFINED = "n/a"
+SAME_ML = 0.05
+"""Volumes that differ by less read the same."""
+
+
+def headline_text(figures: Mapping[str, Any] | None) -> str:
+    """Return the percentage of infection in one line."""
+    if figures is None:
+        return _("No results yet")
+    poi = figures["poi_percent"]
+    if poi is None:
+        return _("No lung was found")
+    return _("{poi} of the lungs is infected").format(poi=percent(poi))
+
+
+def severity_text(figures: Mapping[str, Any] | None) -> str:
+    """Return the severity class, and that of the worse lung."""
+    if figures is None or figures["severity"]["class"] is None:
+        return ""
+    return _("Severity {overall} (scale CT-0 to CT-4); worse lung {worse}").format(
+        overall=figures["severity"]["class"], worse=figures["severity"]["worse_lung_class"]
+    )
+
+
+def composition_text(figures: Mapping[str, Any] | None) -> str:
+    """Return what the infection is made of."""
+    if figures is None:
+        return ""
+    composition = figures["composition"]
+    glass_ml, dense_ml = composition["ground_glass_ml"], composition["consolidation_ml"]
+    whole_ml = glass_ml + dense_ml
+    if not whole_ml:
+        return ""
+    return _("Infection: {glass} ml ground glass ({glass_share}), {dense} ml consolidation ({dense_share})").format(
+        glass=f"{glass_ml:.0f}",
+        glass_share=f"{100 * glass_ml / whole_ml:.0f}\u00a0%",
+        dense=f"{dense_ml:.0f}",
+        dense_share=f"{100 * dense_ml / whole_ml:.0f}\u00a0%",
+    )
+
+
+def comparison_text(figures: Mapping[str, Any] | None, *, before: Mapping[str, Any] | None) -> str:
+    """Return how the figures differ from those before correction; empty if they do not."""
+    if figures is None or before is None:
+        return ""
+    now_ml, then_ml = (report["regions"]["lungs"]["infection_ml"] for report in (figures, before))
+    lung_ml, then_lung_ml = (report["regions"]["lungs"]["volume_ml"] for report in (figures, before))
+    if abs(now_ml - then_ml) < SAME_ML and abs(lung_ml - then_lung_ml) < SAME_ML:
+        return ""
+    return _("Before correction: {then_poi}, {then_ml} ml infection; now {poi}, {ml} ml ({change} ml)").format(
+        then_poi=percent(before["poi_percent"]),
+        then_ml=f"{then_ml:.1f}",
+        poi=percent(figures["poi_percent"]),
+        ml=f"{now_ml:.1f}",
+        change=f"{now_ml - then_ml:+.1f}",
+    )
+
+
+def previous_text(previous: PastResult | None) -> str:
+    """Return the figures that a result replaced; empty without any."""
+    if previous is None:
+        return ""
+    ml = previous.figures["infection_ml"]
+    return _("{label} ({when}): {poi}, {ml} ml infection").format(
+        label=previous.label,
+        when=previous.when.replace("T", " "),
+        poi=percent(previous.figures["poi_percent"]),
+        ml=NOT_DEFINED if ml is None else f"{ml:.1f}",
+    )
+
+
+def table_rows(figures: Mapping[str, Any] | None) -> list[tuple[str, list[str]]]:
+    """Return the table: the headers, then a row of texts per region."""
+    headers = [_("Volume\n(ml)"), _("Infection\n(ml)"), _("Infected\n(%)"), _("Density\n(HU)"), _("Mass\n(g)")]
+    rows = [("", headers)]
+    if figures is None:
+        return rows
+    names = {"lungs": _("Both lungs"), "left_lung": _("Left lung"), "right_lung": _("Right lung")}
+    for key, name in names.items():
+        region = figures["regions"][key]
+        values = (
+            (region["volume_ml"], 0),
+            (region["infection_ml"], 1),
+            (region["poi_percent"], 1),
+            (region["hu"]["mean"], 0),
+            (region["mass_g"], 0),
+        )
+        rows.append((name, [NOT_DEFINED if value is None else f"{value:.{digits}f}" for value, digits in values]))
+    return rows
+
+
+def percent(value: float | None) -> str:
+    """Return a percentage for people."""
+    return NOT_DEFINED if value is None else f"{value:.1f} %"
+
+
+def standing_text(standing: Standing) -> str:
+    """Return how far a run is, for people."""
+    if standing.stage != "network":
+        return {
+            "read": _("Reading the CT..."),
+            "preprocess": _("Finding the chest..."),
+            "back": _("Bringing the answer back onto the CT..."),
+            "quantify": _("Measuring..."),
+        }.get(standing.stage, _("Working..."))
+    text = _("Patch {done} of {total}").format(done=min(standing.done + 1, standing.total), total=standing.total)
+    if standing.left_s is None:
+        return text
+    return _("{patch}, {left} left").format(patch=text, left=duration_text(standing.left_s))
+
+
+def duration_text(seconds: float) -> str:
+    """Return a rough duration for people."""
+    if seconds < 90:
+        return _("about {seconds} s").format(seconds=max(1, round(seconds)))
+    return _("about {minutes} min").format(minutes=round(seconds / 60))

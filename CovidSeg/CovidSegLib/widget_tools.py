@@ -1,0 +1,169 @@
+"""What the sections of the panel share: their workplace, and small helpers for Qt widgets."""
+
+from __future__ import annotations
+
+import importlib
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from slicer.i18n import tr as _
+
+from .errors import CovidSegError
+from .runner import POLL_EVERY_MS, Runner
+
+
+class Parameters(Protocol):
+    """What the panel remembers in the scene: the `@parameterNodeWrapper` class of CovidSeg.py, or a stand-in."""
+
+    inputVolume: Any
+    segmentation: Any
+    mode: Any
+    device: Any
+    rangeEnabled: bool
+    rangeFromHu: int
+    rangeToHu: int
+    islandMl: float
+    batchInput: Any
+    batchOutput: Any
+    batchOverwrite: bool
+
+
+class PanelLogic(Protocol):
+    """What the panel asks of the logic; `CovidSegLogic` does it, and in some tests a stand-in."""
+
+    context: Any
+    engine: Any
+
+    def volumeFromNode(self, volumeNode: Any) -> Any: ...
+
+    def publish(self, result: Any, *, volumeNode: Any, segmentationNode: Any = None) -> Any: ...
+
+    def quantifySegmentation(self, segmentationNode: Any, *, volumeNode: Any) -> Any: ...
+
+    def updateTable(self, tableNode: Any, *, quantities: Any) -> None: ...
+
+    def saveSegmentation(self, segmentationNode: Any, *, path: Any) -> None: ...
+
+
+class Dialogs(Protocol):
+    """How the panel asks the user: windows in the application, prepared answers in tests."""
+
+    def confirm(self, text: str, *, details: str = "") -> bool: ...
+
+    def choose(self, text: str, *, choices: tuple[str, ...]) -> int | None: ...
+
+    def show_details(self, text: str, *, details: str) -> None: ...
+
+    def file_to_save(self, title: str, *, suggestion: str, kinds: str) -> str: ...
+
+    def folder(self, title: str) -> str: ...
+
+
+@dataclass
+class Workplace:
+    """What every section works with.
+
+    Attributes:
+        ui: The widgets of CovidSeg.ui, by name.
+        logic: Does what the scene needs.
+        runner: Does what takes time.
+        dialogs: Asks the user.
+        prepare: Makes sure that the network can run, or raises; may ask.
+        parameters: What the user chose; None while there is no scene to keep it in.
+        refresh: Brings the whole panel up to date.
+        device_text: The device that will be used, in words; empty while nobody knows.
+        device_problem: Why the chosen device cannot be used; empty if it can.
+    """
+
+    ui: Any
+    logic: PanelLogic
+    runner: Runner
+    dialogs: Dialogs
+    prepare: Callable[[], None]
+    parameters: Parameters | None = None
+    refresh: Callable[[], None] = lambda: None
+    device_text: str = ""
+    device_problem: str = ""
+    _tooltips: dict[str, str] = field(default_factory=dict)
+
+    def volume(self) -> Any:
+        """Return the chosen CT, or None."""
+        return None if self.parameters is None else self.parameters.inputVolume
+
+    def segmentation(self) -> Any:
+        """Return the chosen result, or None for a new one."""
+        return None if self.parameters is None else self.parameters.segmentation
+
+    def allow(self, name: str, *, unless: str) -> None:
+        """Enable a button if nothing speaks against it; else its tooltip says what."""
+        button = getattr(self.ui, name)
+        tooltip = self._tooltips.setdefault(name, button.toolTip)
+        button.enabled = not unless
+        button.toolTip = unless or tooltip
+
+
+def import_for_worker(*names: str) -> None:
+    """Import packages on the main thread that a worker will need, see `dependencies.load_packages`."""
+    for name in names:
+        importlib.import_module(name)
+
+
+def show_text(label: Any, text: str) -> None:
+    """Show a text in a label, which takes no room without one."""
+    label.text = text
+    label.visible = bool(text)
+
+
+def set_role(label: Any, *, role: str) -> None:
+    """Colour a label as "error" or "warning", readable on light and dark; an empty role is plain text."""
+    import qt
+
+    on_dark = label.palette.color(qt.QPalette.Window).lightness() < 128
+    colors = {"error": ("#b3261e", "#ff8a80"), "warning": ("#8a5200", "#ffc166")}
+    label.styleSheet = f"color: {colors[role][on_dark]};" if role else ""
+
+
+@contextmanager
+def waiting() -> Iterator[None]:
+    """Show the cursor of waiting while the window stands still."""
+    import qt
+
+    qt.QApplication.setOverrideCursor(qt.Qt.WaitCursor)
+    try:
+        yield
+    finally:
+        qt.QApplication.restoreOverrideCursor()
+
+
+def poll_timer(callback: Callable[[], None]) -> Any:
+    """Return the timer by which the runner is polled."""
+    import qt
+
+    timer = qt.QTimer()
+    timer.setInterval(POLL_EVERY_MS)
+    timer.connect("timeout()", callback)
+    return timer
+
+
+def explain_error(error: BaseException) -> str:
+    """Return what went wrong and what to do, for the panel."""
+    if isinstance(error, CovidSegError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return _("Not enough memory. Close other programs or scenes, choose the quality Fast, or crop the CT.")
+    if isinstance(error, OSError):
+        place = f" '{error.filename}'" if error.filename else ""
+        return _("{reason}{place}. Check the disk and the path, and try again.").format(
+            reason=error.strerror or str(error), place=place
+        )
+    return _("Something unexpected went wrong ({kind}: {text}). Press Details and report what they say.").format(
+        kind=type(error).__name__, text=error
+    )
+
+
+def details_of(error: BaseException) -> str:
+    """Return the traceback of an error as text."""
+    return "".join(traceback.format_exception(error))

@@ -1,0 +1,197 @@
+"""Keeps the figures of the chosen segmentation up to date: measured again after every edit.
+
+They are measured from the segments as they are now, on a worker of their own, so that a run may go on
+beside. Until they arrive, the report that was stored with the segmentation is at hand; it stays as the
+state before correction.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import numpy as np
+from slicer.i18n import tr as _
+
+from .errors import CovidSegError
+from .logic import REPORT_ATTRIBUTE
+from .runner import Failure, Handlers, Runner
+from .scene_display import world_orientation
+from .scene_edited import EditWatcher
+from .scene_outputs import TABLE_ROLE, VOLUME_ROLE
+from .scene_segments import find_segments, read_masks
+from .widget_measure import Measurement, measure
+from .widget_tools import PanelLogic, explain_error, import_for_worker
+
+UPDATE_AFTER_MS = 300
+"""Pause in editing after which the figures are measured again."""
+
+
+class Figures:
+    """The figures of one segmentation.
+
+    Attributes:
+        node: The segmentation; None for none.
+        current: As in report.json; None without a result.
+        measurement: Figures and curves as measured; None before that.
+        stale: Whether the segments were changed since the measurement began.
+        problem: Why they cannot be measured; empty if they can.
+    """
+
+    def __init__(self, logic: PanelLogic, *, measurer: Runner, changed: Callable[[], None]) -> None:
+        """Measure on `measurer`; `changed` is called whenever anything here did."""
+        import qt
+
+        self._logic, self._measurer, self._changed = logic, measurer, changed
+        self.node: Any = None
+        self.current: Mapping[str, Any] | None = None
+        self.measurement: Measurement | None = None
+        self.stale = False
+        self.problem = ""
+        self._watcher: EditWatcher | None = None
+        self._underway = False
+        self._hu_kji: np.ndarray | None = None
+        self._hu_time = 0
+        self._timer = qt.QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(UPDATE_AFTER_MS)
+        self._timer.connect("timeout()", self.measure)
+
+    @property
+    def measuring(self) -> bool:
+        """Whether figures will come without anybody's doing."""
+        return self.node is not None and not self.problem and (self.stale or self._underway)
+
+    @property
+    def volume(self) -> Any:
+        """The CT of the segmentation, if it is in the scene."""
+        return None if self.node is None else self.node.GetNodeReference(VOLUME_ROLE)
+
+    def choose(self, segmentation: Any) -> None:
+        """Keep the figures of another segmentation; None for none."""
+        if segmentation is self.node:
+            return
+        self._timer.stop()
+        self._stop()
+        if self._watcher is not None:
+            self._watcher.stop()
+        self.node, self._watcher, self.current, self.measurement = segmentation, None, None, None
+        self.stale, self.problem, self._hu_kji = False, "", None
+        if segmentation is not None:
+            self._watcher = EditWatcher(segmentation, on_edited=self._outdated)
+            self.renew()
+        self._changed()
+
+    def renew(self, *, hu_kji: np.ndarray | None = None) -> None:
+        """Begin anew with the stored report, after a run or an undo; the CT in HU saves a copy if it is at hand."""
+        if self.node is not None:
+            self.current = stored_report(self.node) or self.current
+            if hu_kji is not None:
+                self._keep(hu_kji)
+            self._outdated()
+
+    def ignoring_edits(self) -> AbstractContextManager[Any]:
+        """Return a context in which changes of the segments are CovidSeg's own."""
+        return nullcontext() if self._watcher is None else self._watcher.ignoring()
+
+    def work_is_over(self) -> None:
+        """Measure now, if that had to wait for something else on the measurer."""
+        if self.stale:
+            self._timer.start()
+        self._changed()
+
+    def measure(self) -> None:
+        """Start to measure the segments as they are now."""
+        if self.node is None:
+            return
+        if self._measurer.busy:
+            self._timer.start()
+            return
+        try:
+            self.problem = why_not_measured(self.node, volume=self.volume)
+            work = None if self.problem else self._work()
+        except CovidSegError as error:
+            self.problem, work = str(error), None
+        if work is not None:
+            self.stale = False  # an edit from now on makes it so again
+            handlers = Handlers(
+                progress=lambda _news: None,
+                finished=partial(self._measured, node=self.node),
+                failed=self._failed,
+                stopped=self._stopped,
+            )
+            self._measurer.start(work, handlers=handlers)
+            self._underway = True
+        self._changed()
+
+    def _stop(self) -> None:
+        """Stop measuring; what else the measurer does goes on."""
+        if self._underway:
+            self._measurer.cancel()
+
+    def _work(self) -> Any:
+        """Return what the measurer does, with copies of all it needs."""
+        import_for_worker("scipy.ndimage")
+        source = self._hu_kji
+        if source is None or self._hu_time != self.volume.GetImageData().GetMTime():
+            source = self._logic.volumeFromNode(self.volume)
+        masks = read_masks(self.node, volume_node=self.volume)
+        return partial(measure, source, masks=masks, orientation=world_orientation(self.volume))
+
+    def _keep(self, hu_kji: np.ndarray) -> None:
+        """Keep the CT in HU, for as long as nobody changes the volume's voxels."""
+        if self.volume is not None:
+            self._hu_kji, self._hu_time = hu_kji, self.volume.GetImageData().GetMTime()
+
+    def _outdated(self) -> None:
+        """Note that the figures are not those of the segments, and measure them soon."""
+        self.stale = True
+        self._stop()
+        self._timer.start()
+        self._changed()
+
+    def _stopped(self) -> None:
+        self._underway = False
+        self.work_is_over()
+
+    def _measured(self, measurement: Measurement, *, node: Any) -> None:
+        self._underway = False
+        if node is self.node:
+            self.measurement, self.current = measurement, measurement.quantities.to_dict()
+            self._keep(measurement.hu_kji)
+            table = node.GetNodeReference(TABLE_ROLE)
+            if table is not None:
+                self._logic.updateTable(table, quantities=measurement.quantities)
+        self.work_is_over()
+
+    def _failed(self, failure: Failure) -> None:
+        self._underway = False
+        self.problem = explain_error(failure.error)
+        self.work_is_over()
+
+
+def stored_report(segmentation: Any) -> dict[str, Any] | None:
+    """Return the report of the run that made a segmentation; None if there is none, or it is damaged."""
+    text = segmentation.GetAttribute(REPORT_ATTRIBUTE)
+    try:
+        report = json.loads(text) if text else None
+    except json.JSONDecodeError:
+        return None
+    return report if isinstance(report, dict) and "regions" in report and "severity" in report else None
+
+
+def why_not_measured(segmentation: Any, *, volume: Any) -> str:
+    """Return why a segmentation cannot be measured; empty if it can."""
+    found = find_segments(segmentation)
+    if not found:
+        return _("This segmentation has no segments of CovidSeg. Press Segment to make them.")
+    if "infection" not in found:
+        return _("The infection segment is missing. If nothing is infected, keep the segment and erase its content.")
+    if "left_lung" not in found and "right_lung" not in found:
+        return _("Both lung segments are missing. Segment the CT again.")
+    if volume is None:
+        return _("The CT of this segmentation is not in the scene. Load it and segment it again.")
+    return ""

@@ -1,0 +1,83 @@
+"""What the panel asks of the application's windows: plots, slices, clipboard, file manager, other modules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from .scene import SceneContext
+from .scene_display import local_point, scroll_to, world_point
+from .scene_plots import ras_of_profile_point, show_histogram, show_profile
+
+
+class Views(Protocol):
+    """What the sections need; `SlicerViews` in the application, a stand-in in some tests."""
+
+    def show_plots(self, segmentation: Any, *, volume_node: Any, masks: Any, hu_kji: Any) -> None: ...
+
+    def show_chart(self, chart_node: Any) -> None: ...
+
+    def look_at(self, volume_node: Any, *, index_ijk: tuple[int, ...]) -> None: ...
+
+    def copy_text(self, text: str) -> None: ...
+
+    def open_folder(self, folder: Path) -> None: ...
+
+
+class SlicerViews:
+    """The layout of the Slicer application."""
+
+    def __init__(self, context: SceneContext) -> None:
+        """Work on the scene of `context`."""
+        self._context = context
+        self._plot_view: Any = None
+        self._profile_table: Any = None
+
+    def show_plots(self, segmentation: Any, *, volume_node: Any, masks: Any, hu_kji: Any) -> None:
+        """Make histogram and profile as plot nodes, and show the profile in a plot view."""
+        owned = {"segmentation_node": segmentation, "masks": masks}
+        show_histogram(self._context, hu_kji=hu_kji, **owned)
+        plot = show_profile(self._context, volume_node=volume_node, **owned)
+        self._profile_table = plot.tableNode
+        self.show_chart(plot.chartNode)
+
+    def show_chart(self, chart_node: Any) -> None:
+        """Show a chart in the layout's plot view, which is opened if there is none."""
+        import slicer
+
+        manager = slicer.app.layoutManager()
+        if manager.plotViewCount == 0:
+            manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalPlotView)
+        widget = manager.plotWidget(0)
+        widget.mrmlPlotViewNode().SetPlotChartNodeID(chart_node.GetID())
+        view = widget.plotView()
+        if view is not self._plot_view:
+            self._plot_view = view
+            view.connect("dataSelected(vtkStringArray*,vtkCollection*)", self._point_selected)
+
+    def look_at(self, volume_node: Any, *, index_ijk: tuple[int, ...]) -> None:
+        """Bring the slice views to a voxel of a volume."""
+        i, j, k = index_ijk
+        point_ras = world_point(volume_node, point_ras=local_point(volume_node, (i, j, k)))
+        scroll_to(self._context, ras=point_ras)
+
+    def copy_text(self, text: str) -> None:
+        """Put a text into the clipboard."""
+        import slicer
+
+        slicer.app.clipboard().setText(text)
+
+    def open_folder(self, folder: Path) -> None:
+        """Open a folder in the file manager."""
+        import qt
+
+        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(folder)))
+
+    def _point_selected(self, _series: Any, selections: Any) -> None:
+        """Move the slice views to the point that was clicked in the profile's plot."""
+        table = self._profile_table
+        if table is None or not self._context.scene.IsNodePresent(table) or not selections.GetNumberOfItems():
+            return
+        rows = selections.GetItemAsObject(0)
+        if rows is not None and rows.GetNumberOfTuples():
+            scroll_to(self._context, ras=ras_of_profile_point(table, row=int(rows.GetValue(0))))

@@ -1,0 +1,144 @@
+"""Batch in the panel: the command line's folders and files, progress, cancel and resume."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from CovidSegLib.progress import Progress
+from helpers_panel import Journey
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "cli"))  # the command line's small engine
+
+pytestmark = pytest.mark.slicer
+
+
+@pytest.fixture
+def batch(host: Any, tmp_path: Path) -> Journey:
+    """A journey with three small CTs in a folder, and a small engine for them."""
+    from fake_engine import FAKE_ENGINE, write_ct
+
+    for seed, name in enumerate(("a", "b", "c")):
+        write_ct(tmp_path / "in" / f"{name}.nii.gz", seed=seed)
+    journey = Journey(host, with_ct=False)
+    journey.panel.batch._engine = FAKE_ENGINE
+    journey.ui.batchSection.collapsed = False
+    journey.ui.batchInputEdit.currentPath = str(tmp_path / "in")
+    journey.ui.batchOutputEdit.currentPath = str(tmp_path / "out")
+    return journey
+
+
+def wait(journey: Journey) -> None:
+    journey.host.wait_until(lambda: not journey.panel.batch.running, timeout_s=30, what="the batch")
+
+
+def summary(tmp_path: Path) -> dict[str, str]:
+    with (tmp_path / "out" / "summary.csv").open(encoding="utf-8") as stream:
+        return {row["case"]: row["status"] for row in csv.DictReader(stream)}
+
+
+def test_folder_is_segmented_as_on_the_command_line(batch: Journey, tmp_path: Path) -> None:
+    assert batch.ui.batchButton.enabled
+    batch.ui.batchButton.click()
+    assert not batch.ui.batchButton.enabled
+    wait(batch)
+    assert summary(tmp_path) == {"a": "done", "b": "done", "c": "done"}
+    assert batch.ui.batchStatusLabel.text == "3 done. The table of all cases is summary.csv."
+    assert {path.name for path in (tmp_path / "out" / "a").iterdir()} >= {"report.json", "labelmap.nii.gz"}
+    assert "a: POI" in batch.ui.batchLog.toPlainText()
+    batch.ui.batchOpenButton.click()
+    assert batch.host.opened == [str(tmp_path / "out")]
+
+
+def test_second_run_skips_what_is_complete(batch: Journey, tmp_path: Path) -> None:
+    for _ in range(2):
+        batch.ui.batchButton.click()
+        wait(batch)
+    assert batch.ui.batchStatusLabel.text.startswith("3 complete already.")
+    batch.ui.batchOverwriteCheckBox.checked = True
+    batch.ui.batchButton.click()
+    wait(batch)
+    assert batch.ui.batchStatusLabel.text.startswith("3 done.")
+
+
+def test_bad_case_does_not_stop_the_rest(batch: Journey, tmp_path: Path) -> None:
+    (tmp_path / "in" / "b.nii.gz").write_bytes(b"no image")
+    batch.ui.batchButton.click()
+    wait(batch)
+    assert summary(tmp_path) == {"a": "done", "b": "failed", "c": "done"}
+    assert batch.ui.batchStatusLabel.text.startswith("2 done, 1 failed.")
+    assert "b: failed: " in batch.ui.batchLog.toPlainText()
+
+
+def test_cancel_keeps_what_is_done_and_a_second_run_goes_on(
+    batch: Journey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, seen = batch.panel.batch._on_news, []
+
+    def hear(news: Any) -> None:
+        real(news)
+        seen.append(news)
+        if news.kind == "done":
+            batch.ui.batchCancelButton.click()
+
+    monkeypatch.setattr(batch.panel.batch, "_on_news", hear)
+    _slow_down(batch)
+    batch.ui.batchButton.click()
+    wait(batch)
+    assert batch.ui.batchStatusLabel.text.startswith("Stopped.")
+    done = [case for case, status in summary(tmp_path).items() if status == "done"]
+    assert done and len(done) < 3
+    monkeypatch.undo()
+    batch.ui.batchButton.click()
+    wait(batch)
+    assert set(summary(tmp_path).values()) == {"done", "skipped"}
+
+
+def _slow_down(batch: Journey) -> None:
+    """Let each case take long enough for the main thread to be heard."""
+    engine = batch.panel.batch._engine
+    segment = engine.segment
+
+    def slowly(ct: Any, **options: Any) -> Any:
+        for _ in range(50):
+            time.sleep(0.005)
+            options["progress"](Progress("network", 0, 1))
+        return segment(ct, **options)
+
+    batch.panel.batch._engine = dataclasses.replace(engine, segment=slowly)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "out", "reason"),
+    [
+        ("", "out", "Choose a folder with CTs."),
+        ("nowhere", "out", "The folder with CTs does not exist. Check its path."),
+        ("in", "", "Choose a folder for the results."),
+        ("in", "in/a.nii.gz", "The place for the results is a file. Choose a folder."),
+    ],
+)
+def test_button_says_what_is_missing(batch: Journey, tmp_path: Path, inputs: str, out: str, reason: str) -> None:
+    batch.ui.batchInputEdit.currentPath = str(tmp_path / inputs) if inputs else ""
+    batch.ui.batchOutputEdit.currentPath = str(tmp_path / out) if out else ""
+    assert not batch.ui.batchButton.enabled
+    assert batch.ui.batchButton.toolTip == reason
+
+
+def test_folder_without_cts_is_told(batch: Journey, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    batch.ui.batchInputEdit.currentPath = str(tmp_path / "empty")
+    batch.ui.batchButton.click()
+    wait(batch)
+    assert "nothing usable in INPUT" in batch.ui.batchStatusLabel.text
+
+
+def test_scene_may_be_closed_meanwhile(batch: Journey, tmp_path: Path) -> None:
+    batch.ui.batchButton.click()
+    batch.host.close_scene()
+    wait(batch)
+    assert set(summary(tmp_path).values()) == {"done"}

@@ -1,0 +1,121 @@
+"""The section Correct: the editor set up for the job, islands removed, nothing left in hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers_panel import Journey, edit_segment
+
+pytestmark = pytest.mark.slicer
+
+
+def editor_of(journey: Journey) -> Any:
+    return journey.panel.correct._editor
+
+
+def test_nothing_can_be_corrected_before_there_is_a_result(host: Any) -> None:
+    journey = Journey(host)
+    for name in ("editInfectionButton", "editLungsButton", "islandButton"):
+        button = getattr(journey.ui, name)
+        assert not button.enabled
+        assert button.toolTip == "Segment a CT first, or choose a result above."
+    assert editor_of(journey) is None, "the large widget is made when it is needed"
+
+
+def test_infection_is_corrected_inside_the_lungs_and_overlaps_them(host: Any) -> None:
+    import slicer
+
+    journey = Journey(host)
+    segmentation = journey.run()
+    journey.ui.editInfectionButton.click()
+    editor = editor_of(journey)
+    node = editor.mrmlSegmentEditorNode()
+    assert node.GetSegmentationNode() is segmentation
+    assert node.GetSourceVolumeNode() is journey.volume
+    assert node.GetSelectedSegmentID() == "infection"
+    assert node.GetOverwriteMode() == slicer.vtkMRMLSegmentEditorNode.OverwriteNone
+    assert node.GetMaskMode() == slicer.vtkMRMLSegmentationNode.EditAllowedInsideAllSegments
+    assert editor.activeEffect().name == "Paint"
+
+
+def test_lungs_are_corrected_everywhere(host: Any) -> None:
+    import slicer
+
+    journey = Journey(host)
+    journey.run()
+    journey.ui.editLungsButton.click()
+    node = editor_of(journey).mrmlSegmentEditorNode()
+    assert node.GetSelectedSegmentID() == "left_lung"
+    assert node.GetMaskMode() == slicer.vtkMRMLSegmentationNode.EditAllowedEverywhere
+
+
+def test_range_of_hu_confines_painting_and_follows_the_boxes(host: Any) -> None:
+    journey = Journey(host)
+    journey.run()
+    journey.ui.editInfectionButton.click()
+    node = editor_of(journey).mrmlSegmentEditorNode()
+    assert not node.GetSourceVolumeIntensityMask()
+    journey.ui.rangeCheckBox.checked = True
+    journey.ui.rangeFromSpinBox.value = -500
+    assert node.GetSourceVolumeIntensityMask()
+    assert tuple(node.GetSourceVolumeIntensityMaskRange()) == (-500, 150)
+    journey.ui.rangeFromSpinBox.value = 400
+    assert "is empty" in journey.ui.correctStatusLabel.text
+    journey.ui.rangeFromSpinBox.value = -600
+    assert journey.ui.correctStatusLabel.text == ""
+    assert tuple(node.GetSourceVolumeIntensityMaskRange()) == (-600, 150)
+
+
+def test_islands_below_a_size_are_removed_and_counted(host: Any) -> None:
+    journey = Journey(host)
+    journey.run()
+    voxel_ml = journey.phantom.ct.geometry.voxel_volume_ml
+    mask_kji = np.zeros_like(journey.phantom.labelmap_kji, dtype=bool)
+    mask_kji[10:16, 20:26, 20:26] = True
+    mask_kji[30, 40, 50] = mask_kji[5, 5, 60] = True
+    edit_segment(journey, "infection", mask_kji)
+    journey.wait_for_figures()
+    journey.ui.islandSpinBox.value = round(3 * voxel_ml, 2)
+    journey.ui.islandButton.click()
+    assert journey.ui.correctStatusLabel.text.startswith(f"2 islands removed, {2 * voxel_ml:.2f} ml in all; 1 left")
+    journey.wait_for_figures()
+    infection_ml = journey.panel.results.figures.current["regions"]["lungs"]["infection_ml"]
+    assert infection_ml == pytest.approx(6**3 * voxel_ml)
+    journey.ui.islandButton.click()
+    assert "No island of infection is smaller" in journey.ui.correctStatusLabel.text
+
+
+def test_tool_is_laid_down_when_another_module_comes_on_show(host: Any) -> None:
+    journey = Journey(host)
+    journey.run()
+    journey.ui.editInfectionButton.click()
+    editor = editor_of(journey)
+    assert editor.shortcuts
+    journey.widget.exit()
+    assert editor.activeEffect() is None
+    assert not editor.shortcuts
+    journey.widget.enter()
+    assert editor.shortcuts
+
+
+def test_tool_is_laid_down_when_another_result_is_chosen(host: Any) -> None:
+    journey = Journey(host)
+    journey.run()
+    journey.ui.editInfectionButton.click()
+    journey.parameters.segmentation = None
+    assert editor_of(journey).activeEffect() is None
+    assert not editor_of(journey).enabled
+
+
+def test_editor_survives_a_closed_scene(host: Any) -> None:
+    journey = Journey(host)
+    journey.run()
+    journey.ui.editInfectionButton.click()
+    host.close_scene()
+    journey.volume = None
+    journey.add_ct()
+    segmentation = journey.run()
+    journey.ui.editInfectionButton.click()
+    assert editor_of(journey).segmentationNode() is segmentation

@@ -1,0 +1,121 @@
+"""Follow-up: several results of a patient in the order of time, with the change per week known by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from helpers_panel import Journey, phantom_of
+
+pytestmark = pytest.mark.slicer
+
+INFECTED, PER_WEEK = "Infected\n(%)", "per week\n(points)"
+
+
+def two_results(host: Any) -> Journey:
+    """Return a journey with two segmented CTs, seeds 1 and 2, the section open."""
+    journey = Journey(host)
+    journey.run()
+    journey.volume.SetName("first CT")
+    second = journey.add_ct(seed=2)
+    second.SetName("second CT")
+    journey.parameters.inputVolume = second
+    journey.run()
+    journey.ui.followUpSection.collapsed = False
+    return journey
+
+
+def set_date(journey: Journey, row: int, text: str) -> None:
+    journey.ui.followUpTable.item(row, 1).setText(text)
+
+
+def change_rows(journey: Journey) -> list[dict[str, str]]:
+    """Return the table of changes, a dictionary per time point."""
+    table = journey.ui.changeTable
+    columns = [table.horizontalHeaderItem(column).text() for column in range(table.columnCount)]
+    return [
+        {name: table.item(row, column).text() for column, name in enumerate(columns)} for row in range(table.rowCount)
+    ]
+
+
+def names(journey: Journey) -> list[str]:
+    table = journey.ui.followUpTable
+    return [table.item(row, 0).text() for row in range(table.rowCount)]
+
+
+def test_one_result_is_too_few_and_says_so(host: Any) -> None:
+    journey = Journey(host)
+    journey.run()
+    journey.ui.followUpSection.collapsed = False
+    assert names(journey) == ["phantom-1"]
+    assert not journey.ui.compareButton.enabled
+    assert journey.ui.compareButton.toolTip == "Check at least two results."
+
+
+def test_results_are_compared_by_date_with_the_change_per_week(host: Any) -> None:
+    journey = two_results(host)
+    poi = [phantom_of(seed).truth.poi_percent for seed in (1, 2)]
+    set_date(journey, 0, "2020-04-14")
+    set_date(journey, 1, "2020-03-31")
+    journey.ui.compareButton.click()
+    early, late = change_rows(journey)
+    assert (early["Date"], late["Date"]) == ("2020-03-31", "2020-04-14"), "by date"
+    assert early[PER_WEEK] == "n/a"
+    assert float(late[INFECTED]) == pytest.approx(poi[0], abs=0.06)
+    assert float(late[PER_WEEK]) == pytest.approx((poi[0] - poi[1]) / 2, abs=0.06)
+    shown = host.app.layoutManager().plotWidget(0).mrmlPlotViewNode().GetPlotChartNodeID()
+    assert host.scene.GetNodeByID(shown).GetYAxisTitle() == "percentage of infection (%)"
+
+
+def test_without_dates_the_chosen_order_counts(host: Any) -> None:
+    journey = two_results(host)
+    assert names(journey) == ["first CT", "second CT"]
+    journey.ui.followUpTable.selectRow(1)
+    assert not journey.ui.laterButton.enabled
+    assert journey.ui.laterButton.toolTip == "It is the last."
+    journey.ui.earlierButton.click()
+    assert names(journey) == ["second CT", "first CT"]
+    journey.ui.compareButton.click()
+    rows = change_rows(journey)
+    assert [row["Date"] for row in rows] == ["second CT", "first CT"]
+    assert rows[1][PER_WEEK] == "n/a"
+
+
+def test_wrong_date_is_said_and_not_kept(host: Any) -> None:
+    journey = two_results(host)
+    set_date(journey, 0, "next week")
+    assert "'next week' is not a date" in journey.ui.followUpLabel.text
+    assert journey.ui.followUpTable.item(0, 1).text() == ""
+
+
+def test_unchecked_result_is_left_out(host: Any) -> None:
+    journey = two_results(host)
+    journey.ui.followUpTable.item(0, 0).setCheckState(host.qt.Qt.Unchecked)
+    assert not journey.ui.compareButton.enabled
+
+
+def test_second_comparison_updates_the_nodes_of_the_first(host: Any) -> None:
+    journey = two_results(host)
+    journey.ui.compareButton.click()
+    count = host.scene.GetNumberOfNodes()
+    set_date(journey, 0, "2020-03-31")
+    set_date(journey, 1, "2020-04-07")
+    journey.ui.compareButton.click()
+    assert host.scene.GetNumberOfNodes() == count
+
+
+def test_list_follows_the_scene(host: Any) -> None:
+    journey = two_results(host)
+    host.scene.RemoveNode(journey.segmentation)
+    journey.settle()
+    assert names(journey) == ["first CT"]
+
+
+def test_refresh_does_not_disturb_who_is_typing_a_date(host: Any) -> None:
+    journey = two_results(host)
+    item = journey.ui.followUpTable.item(0, 1)
+    journey.panel.refresh()
+    assert journey.ui.followUpTable.item(0, 1) is item
+    journey.volume.SetName("another name")
+    journey.panel.refresh()
+    assert names(journey)[0] == "another name"

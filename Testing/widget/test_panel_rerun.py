@@ -1,0 +1,113 @@
+"""Segmenting again: corrected segments are never replaced unasked, and what was replaced comes back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers_panel import Journey, edit_segment
+
+pytestmark = pytest.mark.slicer
+
+KEEP, REPLACE = 0, 1
+
+
+def corrected(host: Any) -> tuple[Journey, Any]:
+    """Return a journey whose result was corrected: nothing is infected."""
+    journey = Journey(host)
+    segmentation = journey.run()
+    edit_segment(journey, "infection", np.zeros_like(journey.phantom.labelmap_kji, dtype=bool))
+    journey.wait_for_figures()
+    return journey, segmentation
+
+
+def test_untouched_result_is_replaced_without_a_question(host: Any) -> None:
+    journey = Journey(host)
+    first = journey.run()
+    assert journey.ui.segmentButton.text == "&Segment again"
+    assert journey.run() is first
+    assert journey.dialogs.asked == []
+
+
+def test_corrected_result_is_asked_about_and_kept(host: Any) -> None:
+    journey, first = corrected(host)
+    journey.dialogs.answers = [KEEP]
+    second = journey.run()
+    assert "were corrected by hand" in journey.dialogs.asked[0]
+    assert second is not first
+    assert host.scene.IsNodePresent(first)
+    assert journey.panel.results.figures.current["poi_percent"] > 0
+    journey.parameters.segmentation = first
+    journey.wait_for_figures()
+    assert journey.panel.results.figures.current["poi_percent"] == 0.0
+
+
+def test_corrected_result_is_replaced_if_the_user_says_so(host: Any) -> None:
+    journey, first = corrected(host)
+    journey.dialogs.answers = [REPLACE]
+    assert journey.run() is first
+    assert journey.panel.results.figures.current["poi_percent"] == pytest.approx(journey.phantom.truth.poi_percent)
+    assert "Previous result" in journey.ui.comparisonLabel.text
+    assert "0.0 %, 0.0 ml infection" in journey.ui.comparisonLabel.text
+
+
+def test_no_answer_starts_nothing(host: Any) -> None:
+    journey, first = corrected(host)
+    journey.dialogs.answers = [None]
+    journey.ui.segmentButton.click()
+    assert journey.status == "Nothing was changed."
+    assert len(journey.engine.calls) == 1
+    assert journey.segmentation is first
+
+
+def test_undo_brings_the_corrected_segments_back(host: Any) -> None:
+    journey, _first = corrected(host)
+    assert journey.ui.undoRunButton.isHidden()
+    journey.dialogs.answers = [REPLACE]
+    journey.run()
+    assert not journey.ui.undoRunButton.isHidden()
+    journey.ui.undoRunButton.click()
+    journey.wait_for_figures()
+    assert journey.panel.results.figures.current["poi_percent"] == 0.0
+    assert journey.ui.undoRunButton.isHidden()
+    journey.dialogs.answers = [None]
+    journey.ui.segmentButton.click()
+    assert len(journey.dialogs.asked) == 2, "they count as corrected again"
+
+
+def test_undo_is_not_offered_for_a_new_segmentation(host: Any) -> None:
+    journey = Journey(host)
+    journey.run()
+    assert journey.ui.undoRunButton.isHidden()
+
+
+def test_undo_after_the_segmentation_was_deleted_says_why_not(host: Any) -> None:
+    journey = Journey(host)
+    first = journey.run()
+    journey.run()
+    assert not journey.ui.undoRunButton.isHidden()
+    host.scene.RemoveNode(first)
+    journey.settle()
+    assert not journey.ui.undoRunButton.enabled
+    assert "not in the scene any more" in journey.ui.undoRunButton.toolTip
+
+
+def test_correction_that_was_undone_by_hand_is_none(host: Any) -> None:
+    journey, _first = corrected(host)
+    edit_segment(journey, "infection", journey.phantom.labelmap_kji == 3)
+    journey.wait_for_figures()
+    journey.run()
+    assert journey.dialogs.asked == []
+
+
+def test_choosing_a_ct_chooses_its_result_and_back(host: Any) -> None:
+    journey = Journey(host)
+    other = journey.add_ct(seed=2)
+    journey.parameters.inputVolume = other
+    second = journey.run()
+    journey.parameters.inputVolume = journey.volume
+    assert journey.segmentation is None
+    assert journey.ui.headlineLabel.text == "No results yet"
+    journey.parameters.segmentation = second
+    assert journey.parameters.inputVolume is other, "the CT follows the result"

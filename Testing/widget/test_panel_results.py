@@ -1,0 +1,245 @@
+"""Figures in the panel: right after a run and after every edit, and what can be done with them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers_panel import Journey, edit_segment, table_texts
+
+pytestmark = pytest.mark.slicer
+
+
+def test_table_shows_both_lungs_and_each(host: Any) -> None:
+    journey = Journey(host)
+    journey.run()
+    truth = journey.phantom.truth
+    table = table_texts(journey.ui.resultsTable)
+    assert list(table) == ["Both lungs", "Left lung", "Right lung"]
+    assert table["Both lungs"]["Infected\n(%)"] == f"{truth.poi_percent:.1f}"
+    assert table["Both lungs"]["Infection\n(ml)"] == f"{truth.infection_ml:.1f}"
+    volume_ml = sum(float(table[name]["Volume\n(ml)"]) for name in ("Left lung", "Right lung"))
+    assert float(table["Both lungs"]["Volume\n(ml)"]) == pytest.approx(volume_ml, abs=1.1)
+
+
+def test_severity_is_explained_on_hover(host: Any) -> None:
+    from CovidSegLib.severity import DEFINITION
+
+    journey = Journey(host)
+    journey.run()
+    assert "CT-1" in journey.ui.severityLabel.text
+    assert journey.ui.severityLabel.toolTip == DEFINITION
+
+
+def test_ground_glass_and_consolidation_add_up_to_the_infection(host: Any) -> None:
+    journey = Journey(host)
+    journey.run()
+    words = journey.ui.compositionLabel.text.replace("(", "").split()
+    glass_ml, dense_ml = float(words[1]), float(words[7])
+    assert glass_ml + dense_ml == pytest.approx(journey.phantom.truth.infection_ml, abs=1.1)
+
+
+def test_edit_marks_the_figures_stale_at_once_and_renews_them_soon(host: Any) -> None:
+    journey = Journey(host)
+    segmentation = journey.run()
+    lung_ml = journey.panel.results.figures.current["regions"]["lungs"]["volume_ml"]
+    infection_kji = journey.phantom.labelmap_kji == 3
+    half = infection_kji.copy()
+    half[::2] = False
+    started_s = time.monotonic()
+    edit_segment(journey, "infection", half)
+    assert journey.panel.results.figures.stale
+    assert not journey.ui.staleLabel.isHidden()
+    assert "being measured" in journey.ui.staleLabel.text
+    journey.wait_for_figures()
+    assert time.monotonic() - started_s < 5.0, "a second on an idle machine"
+    voxel_ml = journey.phantom.ct.geometry.voxel_volume_ml
+    figures = journey.panel.results.figures.current
+    assert figures["regions"]["lungs"]["infection_ml"] == pytest.approx(half.sum() * voxel_ml)
+    assert figures["regions"]["lungs"]["volume_ml"] == pytest.approx(lung_ml), "erasing gives voxels back to the lung"
+    assert journey.ui.staleLabel.isHidden()
+    table = segmentation.GetNodeReference("CovidSeg.table")
+    assert table.GetCellText(0, 2) == f"{half.sum() * voxel_ml:.1f}"
+
+
+def test_figures_before_correction_stay_to_compare_with(host: Any) -> None:
+    journey = Journey(host)
+    journey.run()
+    assert journey.ui.comparisonLabel.isHidden()
+    before_ml = journey.phantom.truth.infection_ml
+    edit_segment(journey, "infection", np.zeros_like(journey.phantom.labelmap_kji, dtype=bool))
+    journey.wait_for_figures()
+    text = journey.ui.comparisonLabel.text
+    assert text.startswith(
+        f"Before correction: {journey.phantom.truth.poi_percent:.1f} %, {before_ml:.1f} ml infection"
+    )
+    assert f"now 0.0 %, 0.0 ml ({-before_ml:+.1f} ml)" in text
+    assert not journey.ui.mostInfectedButton.enabled
+    assert journey.ui.mostInfectedButton.toolTip == "No infection was found."
+
+
+def test_edit_while_measuring_is_not_lost(host: Any) -> None:
+    journey = Journey(host)
+    journey.run()
+    infection_kji = journey.phantom.labelmap_kji == 3
+    edit_segment(journey, "infection", infection_kji & (np.arange(infection_kji.shape[0]) < 20)[:, None, None])
+    host.wait_until(lambda: journey.panel._measurer.busy, what="measuring")
+    edit_segment(journey, "infection", np.zeros_like(infection_kji))
+    journey.wait_for_figures()
+    assert journey.panel.results.figures.current["regions"]["lungs"]["infection_ml"] == 0.0
+
+
+def test_new_name_or_colour_is_no_edit(host: Any) -> None:
+    journey = Journey(host)
+    segment = journey.run().GetSegmentation().GetSegment("infection")
+    segment.SetName("mine")
+    segment.SetColor(0.0, 1.0, 0.0)
+    host.process_events()
+    assert not journey.panel.results.figures.stale
+
+
+def test_deleted_infection_segment_is_said_and_not_taken_for_zero(host: Any) -> None:
+    journey = Journey(host)
+    journey.run().GetSegmentation().RemoveSegment("infection")
+    host.wait_until(lambda: "infection segment is missing" in journey.ui.staleLabel.text)
+    assert not journey.ui.plotsButton.enabled or journey.ui.staleLabel.text
+
+
+def test_slider_and_click_move_the_slice_views(host: Any) -> None:
+    journey = Journey(host)
+    journey.run()
+    logic = host.app.layoutManager().sliceWidget("Red").sliceLogic()
+    profile = journey.panel.results.figures.measurement.profile
+    journey.ui.positionSlider.setValue(3)
+    k = int(profile.point_ijk[3][2])
+    expected_mm = float((journey.phantom.ct.geometry.ijk_to_ras @ [0, 0, k, 1])[2])
+    assert logic.GetSliceOffset() == pytest.approx(expected_mm, abs=0.01)
+    qt = host.qt
+    point = qt.QPointF(journey.ui.profileLabel.width - 13, 50)
+    pressed = (qt.QEvent.MouseButtonPress, point, point, qt.Qt.LeftButton, qt.Qt.LeftButton, qt.Qt.NoModifier)
+    event = qt.QMouseEvent(*pressed)
+    host.qt.QApplication.sendEvent(journey.ui.profileLabel, event)
+    assert journey.ui.positionSlider.value == journey.ui.positionSlider.maximum
+    k = int(profile.point_ijk[-1][2])
+    expected_mm = float((journey.phantom.ct.geometry.ijk_to_ras @ [0, 0, k, 1])[2])
+    assert logic.GetSliceOffset() == pytest.approx(expected_mm, abs=0.01)
+
+
+def test_most_infected_button_returns_to_that_slice(host: Any) -> None:
+    journey = Journey(host)
+    journey.run()
+    logic = host.app.layoutManager().sliceWidget("Red").sliceLogic()
+    infected_mm = logic.GetSliceOffset()
+    logic.SetSliceOffset(infected_mm + 80.0)
+    journey.ui.mostInfectedButton.click()
+    assert logic.GetSliceOffset() == pytest.approx(infected_mm, abs=0.01)
+
+
+def test_plots_are_shown_in_the_layout(host: Any) -> None:
+    journey = Journey(host)
+    segmentation = journey.run()
+    journey.ui.plotsButton.click()
+    chart = segmentation.GetNodeReference("CovidSeg.profile.chart")
+    assert chart is not None
+    shown = host.app.layoutManager().plotWidget(0).mrmlPlotViewNode().GetPlotChartNodeID()
+    assert shown == chart.GetID()
+    assert segmentation.GetNodeReference("CovidSeg.histogram.chart") is not None
+
+
+def test_copy_puts_a_table_into_the_clipboard(host: Any) -> None:
+    journey = Journey(host)
+    journey.run()
+    journey.ui.copyButton.click()
+    rows = [line.split("\t") for line in host.app.clipboard().text().splitlines()]
+    assert rows[0] == ["region", "volume_ml", "infection_ml", "poi_percent", "mean_hu", "mass_g"]
+    assert float(rows[1][3]) == pytest.approx(journey.phantom.truth.poi_percent, abs=1e-3)
+
+
+def test_csv_holds_the_figures(host: Any, tmp_path: Path) -> None:
+    journey = Journey(host)
+    journey.run()
+    journey.dialogs.answers = [str(tmp_path / "figures.csv")]
+    journey.ui.csvButton.click()
+    rows = list(csv.DictReader((tmp_path / "figures.csv").open(encoding="utf-8")))
+    assert [row["region"] for row in rows] == ["lungs", "left_lung", "right_lung"]
+    assert float(rows[0]["infection_ml"]) == pytest.approx(journey.phantom.truth.infection_ml, abs=1e-3)
+    assert "Saved" in journey.ui.exportLabel.text
+
+
+def test_file_that_cannot_be_written_is_said(host: Any, tmp_path: Path) -> None:
+    journey = Journey(host)
+    journey.run()
+    journey.dialogs.answers = [str(tmp_path / "nowhere" / "figures.csv")]
+    journey.ui.csvButton.click()
+    assert "No such file or directory" in journey.ui.exportLabel.text
+
+
+def test_report_is_a_case_folder_with_the_figures_of_now(host: Any, tmp_path: Path) -> None:
+    journey = Journey(host)
+    journey.run()
+    edit_segment(journey, "infection", np.zeros_like(journey.phantom.labelmap_kji, dtype=bool))
+    journey.wait_for_figures()
+    for _ in range(2):
+        journey.dialogs.answers = [str(tmp_path)]
+        journey.ui.reportButton.click()
+        host.wait_until(lambda: not journey.panel._measurer.busy, timeout_s=30)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["phantom-1", "phantom-1-2"]
+    files = {path.name for path in (tmp_path / "phantom-1").iterdir()}
+    assert files == {"segmentation.seg.nrrd", "labelmap.nii.gz", "report.json", "report.csv", "preview.png"}
+    report = json.loads((tmp_path / "phantom-1" / "report.json").read_text(encoding="utf-8"))
+    assert report["poi_percent"] == 0.0
+    assert any("corrected by hand" in warning for warning in report["warnings"])
+    assert "Saved the report in" in journey.ui.exportLabel.text
+
+
+def test_results_of_a_scene_that_was_saved_come_back(host: Any, tmp_path: Path) -> None:
+    journey = Journey(host)
+    journey.ui.modeSelector.setCurrentIndex(1)
+    journey.run()
+    half = journey.phantom.labelmap_kji == 3
+    half[::2] = False
+    edit_segment(journey, "infection", half)
+    journey.wait_for_figures()
+    headline = journey.ui.headlineLabel.text
+    path = host.save_scene(tmp_path / "scene.mrb")
+    journey.ui.modeSelector.setCurrentIndex(0)
+    host.load_scene(path)
+    journey.settle()
+    assert journey.parameters.mode.value == "fast"
+    assert journey.parameters.inputVolume.GetName() == "phantom-1"
+    assert journey.segmentation.GetName() == "phantom-1 CovidSeg"
+    journey.wait_for_figures()
+    assert journey.ui.headlineLabel.text == headline
+    assert "Before correction" in journey.ui.comparisonLabel.text
+    assert journey.ui.segmentButton.enabled
+
+
+def test_segmentation_of_others_is_no_result(host: Any) -> None:
+    journey = Journey(host)
+    other = host.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "heart")
+    journey.settle()
+    journey.parameters.segmentation = other
+    host.wait_until(lambda: "no segments of CovidSeg" in journey.ui.staleLabel.text)
+    assert journey.ui.headlineLabel.text == "No results yet"
+    assert journey.ui.segmentButton.enabled
+
+
+def test_voxels_changed_by_somebody_are_measured_as_they_are_now(host: Any) -> None:
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    journey = Journey(host)
+    journey.run()
+    before_hu = journey.panel.results.figures.current["regions"]["lungs"]["hu"]["mean"]
+    image = journey.volume.GetImageData()
+    vtk_to_numpy(image.GetPointData().GetScalars())[:] += 10
+    image.GetPointData().GetScalars().Modified()
+    image.Modified()
+    journey.ui.resultsSection.collapsed = False
+    journey.panel.results.figures.measure()
+    journey.wait_for_figures()
+    assert journey.panel.results.figures.current["regions"]["lungs"]["hu"]["mean"] == pytest.approx(before_hu + 10)
