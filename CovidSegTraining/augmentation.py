@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     import torch
 
 
+#: Codes of lung that may hold air.
+AERATED = (Code.LEFT_LUNG, Code.RIGHT_LUNG, Code.LEFT_OR_INFECTION, Code.RIGHT_OR_INFECTION)
+
+
 @dataclass(frozen=True)
 class AugmentationRecipe:
     """Ranges and probabilities; angles in degrees, intensities in HU.
@@ -26,6 +30,7 @@ class AugmentationRecipe:
     Attributes:
         spatial_probability: Of a rotation with scale.
         scale: Range of the common scale; `anisotropy` is how far each axis may differ from it (logarithm).
+        inflation: Range of the density that aerated lung is left with, as a share: emphysema, deep breath.
         intensity_probability: Of a gain about air and an offset.
     """
 
@@ -35,6 +40,8 @@ class AugmentationRecipe:
     anisotropy: float = 0.08
     elastic_mm: float = 4.0
     elastic_probability: float = 0.3
+    inflation_probability: float = 0.3
+    inflation: tuple[float, float] = (0.2, 1.0)
     noise_hu: float = 90.0
     noise_probability: float = 0.35
     intensity_probability: float = 0.6
@@ -116,6 +123,8 @@ def degrade(
     import torch
 
     x = image_hu
+    if rng.random() < recipe.inflation_probability:
+        x = _inflate(x, codes, density=float(rng.uniform(*recipe.inflation)))
     if rng.random() < recipe.blur_probability:
         x = _blur(x, sigma=float(rng.uniform(0.3, 0.9)))
     elif rng.random() < recipe.sharpen_probability:
@@ -133,6 +142,15 @@ def degrade(
     if rng.random() < recipe.crop_probability:
         x, codes = _crop_view(x.clone(), codes.clone(), outside_hu=outside_hu, rng=rng)
     return x, codes
+
+
+def _inflate(x: torch.Tensor, codes: torch.Tensor, *, density: float) -> torch.Tensor:
+    """Return `x` (k, j, i) with aerated lung at a share of its density; what is denser stays, with a soft border."""
+    import torch
+
+    lung = torch.isin(codes, torch.tensor([int(code) for code in AERATED], dtype=codes.dtype, device=codes.device))
+    aerated = lung * ((-500.0 - x) / 200.0).clamp(0.0, 1.0)
+    return (x + 1000.0) * (1.0 - aerated * (1.0 - density)) - 1000.0
 
 
 def _random_matrix(recipe: AugmentationRecipe, rng: np.random.Generator) -> np.ndarray:

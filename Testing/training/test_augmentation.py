@@ -15,6 +15,7 @@ NEUTRAL = AugmentationRecipe(
     scale=(1.0, 1.0),
     anisotropy=0.0,
     elastic_probability=0.0,
+    inflation_probability=0.0,
     noise_probability=0.0,
     intensity_probability=0.0,
     blur_probability=0.0,
@@ -117,6 +118,17 @@ def test_neutral_degradation_is_none() -> None:
     hu, codes = _case()
     image, labels = degrade(hu, codes, recipe=NEUTRAL, outside_hu=40.0, rng=np.random.default_rng(0))
     assert torch.equal(image, hu) and torch.equal(labels, codes)
+
+
+def test_inflated_lung_is_darker_and_nothing_else_changes() -> None:
+    recipe = replace(NEUTRAL, inflation_probability=1.0, inflation=(0.5, 0.5))
+    codes = torch.tensor([Code.LEFT_LUNG, Code.RIGHT_OR_INFECTION, Code.LEFT_LUNG, Code.BACKGROUND, Code.INFECTION])
+    hu = torch.tensor([-800.0, -860.0, -100.0, -990.0, -850.0])
+    codes, hu = codes.to(torch.uint8)[None, None], hu[None, None]
+    inflated, unchanged = degrade(hu, codes, recipe=recipe, outside_hu=40.0, rng=np.random.default_rng(0))
+    # Half the density: 200 kg/m3 of tissue become 100. A vessel (-100 HU), an airway and infection stay.
+    assert inflated.flatten().tolist() == pytest.approx([-900.0, -930.0, -100.0, -990.0, -850.0], abs=0.01)
+    assert torch.equal(unchanged, codes)
 
 
 def test_degradation_keeps_size_and_leaves_its_input_alone() -> None:
