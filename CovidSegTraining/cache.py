@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from CovidSegLib.errors import InputError
+
+from .whole_files import whole_file
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,5 @@ def write_case(path: Path, case: CachedCase) -> None:
     }
     if case.partial_kji is not None:
         arrays["partial"] = case.partial_kji.astype(np.uint8)
-    aside = path.with_name(path.name + ".part")
-    with aside.open("wb") as stream:
+    with whole_file(path) as aside, aside.open("wb") as stream:
         np.savez(stream, **arrays)  # type: ignore[arg-type]
-    os.replace(aside, path)

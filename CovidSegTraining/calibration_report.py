@@ -14,7 +14,7 @@ from CovidSegLib.uncertainty import BORDER_MM
 
 from .benchmark_report import describe_machine
 from .figures import save_figure
-from .splits import write_whole
+from .whole_files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,7 +17,7 @@ from CovidSegLib.errors import InputError
 from CovidSegLib.labels import Label
 
 from .scores import Counts, surface_dice
-from .splits import write_whole
+from .whole_files import write_whole
 
 #: Columns of the CSV file.
 CLASSES = {

@@ -21,6 +21,7 @@ from CovidSegLib.archive import extracted
 from CovidSegLib.errors import InputError
 
 from .transfer import DownloadError, Patience, RemoteFile, fetch, fetch_text
+from .whole_files import write_whole
 
 RECORD = "3757476"
 HOST = "https://zenodo.org"
@@ -69,7 +70,7 @@ def download(
     files = files_of_record(text, scheme=scheme)
     archives_dir = output_dir / "archives"
     archives_dir.mkdir(parents=True, exist_ok=True)
-    _write_whole(output_dir / "record.json", text)
+    write_whole(output_dir / "record.json", text)
     paths = {}
     for name in ARCHIVES:
         paths[name] = archives_dir / name
@@ -171,9 +172,3 @@ def _lay_out_case(files: Mapping[str, Path], *, folder: Path) -> bool:
         shutil.rmtree(aside, ignore_errors=True)
         raise
     return True
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    aside = path.with_name(path.name + ".part")
-    aside.write_bytes(content)
-    os.replace(aside, path)

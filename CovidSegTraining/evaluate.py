@@ -24,7 +24,8 @@ from .paper_table import (
     table_csv,
     table_sheet,
 )
-from .splits import Fold, are_original, find_cases, shared_patients, write_whole
+from .splits import Fold, are_original, find_cases, shared_patients
+from .whole_files import write_whole
 
 if TYPE_CHECKING:
     from .figure_pictures import PictureRow

@@ -24,6 +24,7 @@ from .experiment_config import Preprocessing
 from .experiment_loss import UNKNOWN
 from .label_files import read_labels
 from .splits import find_cases
+from .whole_files import whole_file
 
 #: Part of every key: raise it when this file makes other cases from the same files.
 VERSION = 1
@@ -274,16 +275,11 @@ def _key_in(path: Path) -> str:
 
 
 def _write(path: Path, case: PreparedCase, *, settings: Preprocessing, classes: int) -> None:
-    aside = path.with_name(path.name + ".part")
-    try:
-        with aside.open("wb") as stream:
-            np.savez(
-                stream,
-                image=case.image_kji,
-                labels=case.labels_kji,
-                key=np.array(case.key),
-                recipe=np.array(_recipe_key(settings, classes=classes)),
-            )
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with whole_file(path) as aside, aside.open("wb") as stream:
+        np.savez(
+            stream,
+            image=case.image_kji,
+            labels=case.labels_kji,
+            key=np.array(case.key),
+            recipe=np.array(_recipe_key(settings, classes=classes)),
+        )

@@ -7,7 +7,6 @@ Source: paper, section on the dataset (its data exploration).
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from CovidSegLib.labels import SEGMENTS, Label
 from CovidSegLib.volume import read_ct
 
 from .label_files import read_labels
+from .whole_files import whole_file
 
 
 @dataclass(frozen=True)
@@ -229,13 +229,10 @@ def _summary(cases: Sequence[CaseFacts]) -> str:
 
 def write_exploration(cases: Sequence[CaseFacts], output_dir: Path) -> None:
     """Write `explore.csv` and `explore.png` into a folder, which is made if need be; at least one case."""
-    output_dir.mkdir(parents=True, exist_ok=True)
-    aside = output_dir / ".explore.csv.part"
-    with aside.open("w", encoding="utf-8", newline="") as stream:
+    with whole_file(output_dir / "explore.csv") as aside, aside.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows(cases))
-    os.replace(aside, output_dir / "explore.csv")
     _draw(cases, output_dir / "explore.png")
 
 
@@ -261,6 +258,5 @@ def _draw(cases: Sequence[CaseFacts], path: Path) -> None:
     spacing.grid(axis="x", alpha=0.3)
     for panel in (shares, spacing):
         panel.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
-    aside = path.with_name(f".{path.name}.part")
-    figure.savefig(aside, format="png", dpi=120, metadata={"Software": None})
-    os.replace(aside, path)
+    with whole_file(path) as aside:
+        figure.savefig(aside, format="png", dpi=120, metadata={"Software": None})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,8 @@ from CovidSegLib.bundle import load_bundle
 from CovidSegLib.errors import ModelError
 from CovidSegLib.network import NetworkConfig
 from CovidSegLib.preprocess import PreprocessingRecipe
+
+from .whole_files import write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -57,8 +58,8 @@ def export_weights(weights: Path, *, bundle_dir: Path, version: str | None = Non
     own["weights"] = {"file": WEIGHTS_FILE, **own.get("weights", {}), "sha256": sha256}
     own.pop("calibration", None)  # it belonged to the weights of before
     metadata["version"] = version or metadata["version"]
-    _write_whole(bundle_dir / "models" / own["weights"]["file"], data)
-    _write_whole(metadata_path, _metadata_text(metadata, before=before, path=metadata_path).encode("utf-8"))
+    write_whole(bundle_dir / "models" / own["weights"]["file"], data)
+    write_whole(metadata_path, _metadata_text(metadata, before=before, path=metadata_path).encode("utf-8"))
     # Loaded the way the product does: a bundle that it would refuse must not leave this function quietly.
     _ = load_bundle(bundle_dir).network
     return sha256
@@ -149,13 +150,6 @@ def _metadata_text(metadata: dict[str, Any], *, before: dict[str, Any] | None, p
         if json.loads(text) == metadata:
             return text
     return json.dumps(metadata, indent=2, ensure_ascii=False) + "\n"
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    aside.write_bytes(content)
-    os.replace(aside, path)
 
 
 def _check_preprocessing(values: dict[str, Any], *, trained: dict[str, Any] | None, weights: Path) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from CovidSegLib.errors import InputError
 
 from .case_scores import CLASSES, CaseScores
-from .splits import write_whole
+from .whole_files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

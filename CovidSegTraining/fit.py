@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import os
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ from .fit_config import FitConfig, Stage
 from .label_codes import Code
 from .lesions import paint_lesions
 from .losses import partial_label_loss
+from .whole_files import whole_file, write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -191,12 +191,12 @@ class Fit:
             "norm_frozen": self.norm_frozen,
             "rng": self.rng.bit_generator.state,
         }
-        _write_whole(self.folder / "checkpoint.pt", lambda path: torch.save(state, path))
-        _write_whole(self.folder / "average.pt", lambda path: torch.save(self.average.state_dict(), path))
-        _write_whole(
-            self.folder / "config.json",
-            lambda path: path.write_text(json.dumps(asdict(self.config), indent=2) + "\n", encoding="utf-8"),
-        )
+        with whole_file(self.folder / "checkpoint.pt") as aside:
+            torch.save(state, aside)
+        with whole_file(self.folder / "average.pt") as aside:
+            torch.save(self.average.state_dict(), aside)
+        config = json.dumps(asdict(self.config), indent=2) + "\n"
+        write_whole(self.folder / "config.json", config.encode("utf-8"))
 
     def _train_step(self, progress: float) -> float:
         import torch
@@ -305,9 +305,3 @@ def _worthwhile_centers(codes_kji: np.ndarray, *, hu_kji: np.ndarray) -> np.ndar
         take = min(len(voxels), max(1, int(share * len(lung))))
         groups.append(voxels[rng.choice(len(voxels), take, replace=False)] if take else voxels)
     return np.concatenate(groups)
-
-
-def _write_whole(path: Path, write: Any) -> None:
-    aside = path.with_name(path.name + ".part")
-    write(aside)
-    os.replace(aside, path)

@@ -22,7 +22,7 @@ from CovidSegLib.errors import InputError, ModelError
 
 from .experiment_config import Experiment, read_experiment
 from .experiment_loss import METRICS
-from .splits import write_whole
+from .whole_files import write_whole
 
 if TYPE_CHECKING:
     import torch

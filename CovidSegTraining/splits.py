@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from CovidSegLib.errors import InputError
+
+from .whole_files import write_whole
 
 PAPER_FOLDS = Path(__file__).with_name("configs") / "folds_paper.json"
 
@@ -164,17 +165,6 @@ def find_cases(data_dir: Path) -> list[str]:
         if not (data_dir / case / "segmentation.nii.gz").is_file():
             raise InputError(f"{data_dir / case}: no segmentation.nii.gz; add it, or take the case out of the folder")
     return cases
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all, and the folder for it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    try:
-        aside.write_bytes(content)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _read_json(path: Path) -> Any:
