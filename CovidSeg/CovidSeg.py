@@ -34,8 +34,7 @@ class CovidSeg(ScriptedLoadableModule):
 infection of each lung. The result is a segmentation that you can edit, and a table.</p>
 <p><b>Not for clinical use.</b> This is research software: it is no medical device, and its figures must not be used
 for diagnosis or treatment. Effusion, tumour and other pneumonia are not told apart from COVID-19.
-Everything is computed on this computer; no image leaves it.</p>
-""")
+Everything is computed on this computer; no image leaves it.</p>""")
         parent.acknowledgementText = _("""
 <p>The method is that of D. Mueller, I. Soto-Rey, F. Kramer: Robust chest CT image segmentation of COVID-19 lung
 infection based on limited data. Informatics in Medicine Unlocked 25 (2021) 100681. Please cite it.</p>""")
@@ -57,6 +56,7 @@ class CovidSegParameterNode:
     segmentation: vtkMRMLSegmentationNode
     mode: Mode = Mode.ACCURATE
     device: Device = Device.AUTO
+    mapUncertainty: bool = False
     rangeEnabled: bool = False
     rangeFromHu: Annotated[int, WithinRange(-1024, 3071)] = -750
     rangeToHu: Annotated[int, WithinRange(-1024, 3071)] = 150

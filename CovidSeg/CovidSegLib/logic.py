@@ -26,6 +26,7 @@ from .scene_file import load_segmentation, save_segmentation
 from .scene_outputs import check_output, output_segmentation, output_table
 from .scene_segments import find_segments, make_segments, read_masks, replace_segments
 from .scene_table import results_table, show_table
+from .scene_uncertainty import map_image, put_map, remove_map
 from .scene_volume import check_volume, geometry_of, ijk_to_ras, volume_from_node
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Engine(Protocol):
         bundle: Bundle | Path | None,
         progress: Callable[[Progress], None] | None,
         cancelled: Callable[[], bool] | None,
+        uncertainty: bool,
     ) -> SegmentationResult: ...
 
 
@@ -63,12 +65,14 @@ class SceneOutputs:
         tableNode: Volumes and percentage of infection per lung.
         report: The content of report.json.
         warnings: What the user should know about these figures.
+        uncertaintyNode: Volume of 0 (sure) to 100 per cent on the CT's grid; None if it was not asked for.
     """
 
     segmentationNode: Any
     tableNode: Any
     report: dict[str, Any]
     warnings: tuple[str, ...]
+    uncertaintyNode: Any = None
 
 
 class CovidSegLogic:
@@ -89,6 +93,7 @@ class CovidSegLogic:
         bundle: Bundle | Path | None = None,
         progress: Callable[[Progress], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
+        uncertainty: bool = False,
     ) -> SceneOutputs:
         """Segment a CT and return the nodes made for it.
 
@@ -100,6 +105,7 @@ class CovidSegLogic:
             bundle: Model bundle or its folder; the one shipped with CovidSeg if None.
             progress: Called with every step's progress.
             cancelled: Asked between patches; True stops the run.
+            uncertainty: Whether to map how sure the network is, too; the segments stay the same.
 
         Raises:
             InputError: The volume or the output node cannot be used.
@@ -109,7 +115,15 @@ class CovidSegLogic:
         if outputSegmentation is not None:  # now, not after minutes of work
             check_output(self.context, node=outputSegmentation, volume_node=volumeNode)
         ct = self.volumeFromNode(volumeNode)
-        result = self.engine(ct, mode=mode, device=device, bundle=bundle, progress=progress, cancelled=cancelled)
+        result = self.engine(
+            ct,
+            mode=mode,
+            device=device,
+            bundle=bundle,
+            progress=progress,
+            cancelled=cancelled,
+            uncertainty=uncertainty,
+        )
         if cancelled is not None and cancelled():
             raise Cancelled()
         return self.publish(result, volumeNode=volumeNode, segmentationNode=outputSegmentation)
@@ -134,12 +148,13 @@ class CovidSegLogic:
         volumeNode: Any,
         segmentationNode: Any = None,
     ) -> SceneOutputs:
-        """Write a result into the scene: segments, results table, places in the subject hierarchy.
+        """Write a result into the scene: segments, results table, map of uncertainty, places in the subject hierarchy.
 
         Args:
             result: What the engine returned for `volumeNode`.
             volumeNode: The CT; still the one that was segmented.
-            segmentationNode: Its CovidSeg segments are replaced and others kept; a new node if None.
+            segmentationNode: Its CovidSeg segments are replaced and others kept; a new node if None. So is its map;
+                a result without one removes it, as it would belong to other segments.
 
         Raises:
             InputError: The volume changed or went meanwhile, or the node cannot take the segments.
@@ -152,6 +167,7 @@ class CovidSegLogic:
         report = result.report()
         report_text = json.dumps(report, allow_nan=False)
         table = results_table(report["regions"])
+        image = None if result.uncertainty is None else map_image(result.uncertainty)
         with ExitStack() as undo:
             segmentation = output_segmentation(self.context, node=segmentationNode, volume_node=volumeNode, undo=undo)
             replace_segments(segmentation, segments=segments)
@@ -161,8 +177,11 @@ class CovidSegLogic:
                 node.SetAttribute(REPORT_ATTRIBUTE, report_text)
                 self.context.place_beside(node, neighbour=volumeNode)
             mark_computed(segmentation)
+            map_node = put_map(
+                self.context, image=image, segmentation_node=segmentation, volume_node=volumeNode, undo=undo
+            )
             undo.pop_all()
-        return SceneOutputs(segmentation, table_node, report, tuple(result.warnings))
+        return SceneOutputs(segmentation, table_node, report, tuple(result.warnings), map_node)
 
     def quantifySegmentation(self, segmentationNode: Any, *, volumeNode: Any) -> Quantities:
         """Return the figures of the segments as they are now, on the volume's grid.
@@ -202,6 +221,7 @@ class CovidSegLogic:
 
     def removeOutputs(self, outputs: SceneOutputs) -> None:
         """Take the nodes of a run out of the scene, with their places in the subject hierarchy."""
+        remove_map(self.context, segmentation_node=outputs.segmentationNode)
         self.context.remove_node(outputs.tableNode)
         self.context.remove_node(outputs.segmentationNode)
 

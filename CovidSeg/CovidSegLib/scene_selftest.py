@@ -30,6 +30,7 @@ class TruthResult:
     geometry: Geometry
     quantities: Quantities
     warnings: tuple[str, ...]
+    uncertainty: np.ndarray | None = None
 
     def report(self) -> dict[str, Any]:
         """Return the figures as in report.json, without what only a real run has."""
@@ -37,11 +38,12 @@ class TruthResult:
 
 
 def truth_engine(phantom: Phantom) -> Engine:
-    """Return an engine that answers with the phantom's truth, whatever it is asked."""
+    """Return an engine that answers with the phantom's truth, whatever it is asked; if asked, it is sure of it."""
 
     def engine(ct: CTVolume, **options: Any) -> Any:
         quantities = quantify_labelmap(ct.hu_kji, geometry=ct.geometry, labelmap_kji=phantom.labelmap_kji)
-        return TruthResult(phantom.labelmap_kji, ct.geometry, quantities, ct.warnings)
+        sure = np.zeros_like(phantom.labelmap_kji) if options.get("uncertainty") else None
+        return TruthResult(phantom.labelmap_kji, ct.geometry, quantities, ct.warnings, sure)
 
     return engine
 

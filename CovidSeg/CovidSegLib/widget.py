@@ -14,6 +14,7 @@ from .dependencies import SlicerInstaller, ensure_dependencies, load_packages
 from .runner import Runner
 from .scene_display import nodes_of_class
 from .scene_outputs import VOLUME_ROLE
+from .scene_uncertainty import is_map
 from .widget_batch import BatchSection
 from .widget_consent import SlicerDialogs, consent_text
 from .widget_correct import CorrectSection
@@ -23,6 +24,7 @@ from .widget_publish import Published
 from .widget_results import ResultsSection
 from .widget_run import SegmentSection
 from .widget_tools import Dialogs, PanelLogic, Parameters, Workplace, poll_timer, waiting
+from .widget_uncertainty import UncertaintySteps
 from .widget_views import SlicerViews, Views
 
 LOOK_AGAIN_MS = 50
@@ -72,6 +74,7 @@ class Panel:
             published=self._published,
         )
         self.correct = CorrectSection(self.place)
+        self.uncertainty = UncertaintySteps(self.place, measurer=self._measurer, figures=self.results.figures)
         self.follow_up = FollowUpSection(self.place, views=views, figures_on_show=self.results.figures_of)
         self.batch = BatchSection(self.place, views=views, engine=batch_engine)
         self.device = DeviceLine(self.place)
@@ -93,6 +96,7 @@ class Panel:
         if parameters is None:
             self.segment.scene_closes()
             self.correct.scene_closes()
+            self.uncertainty.scene_closes()
             self.follow_up.scene_closes()
         else:
             self.correct.scene_opened()
@@ -113,7 +117,7 @@ class Panel:
 
     def refresh(self) -> None:
         """Show everywhere what can be done now."""
-        for section in (self.segment, self.results, self.correct, self.batch):
+        for section in (self.segment, self.results, self.correct, self.uncertainty, self.batch):
             section.refresh()
         if not self.place.ui.followUpSection.collapsed:
             self.follow_up.refresh()
@@ -129,7 +133,7 @@ class Panel:
         parameters = self.place.parameters
         if parameters is not None and parameters.inputVolume is None:
             volumes = nodes_of_class(self.place.logic.context, "vtkMRMLScalarVolumeNode")
-            cts = [node for node in volumes if node.GetClassName() == "vtkMRMLScalarVolumeNode"]
+            cts = [node for node in volumes if node.GetClassName() == "vtkMRMLScalarVolumeNode" and not is_map(node)]
             if cts:
                 parameters.inputVolume = cts[0]
         self.changed()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,30 +16,47 @@ from .scene import SceneContext
 from .scene_display import jump_to, most_infected_ras, show_result
 from .scene_edit import ResultsHistory
 from .scene_edited import segments_digest
-from .scene_outputs import check_output
+from .scene_outputs import VOLUME_ROLE, check_output
 from .scene_segments import restore_segments, snapshot_segments
+from .scene_uncertainty import find_map, put_map, show_map
 from .widget_tools import PanelLogic
 
 
 @dataclass(frozen=True)
 class Before:
-    """A segmentation's segments and attributes, to bring them back."""
+    """A segmentation's segments, attributes and map of uncertainty, to bring them back."""
 
+    context: SceneContext
     segmentation: Any
     segments: Any
     attributes: dict[str, str]
+    map_image: Any
 
     @classmethod
-    def of(cls, segmentation: Any) -> Before:
+    def of(cls, context: SceneContext, *, segmentation: Any) -> Before:
         """Return the state of now."""
         attributes = {name: segmentation.GetAttribute(name) for name in segmentation.GetAttributeNames()}
-        return cls(segmentation, snapshot_segments(segmentation), attributes)
+        map_node = find_map(segmentation)
+        map_image = None if map_node is None else map_node.GetImageData()
+        return cls(context, segmentation, snapshot_segments(segmentation), attributes, map_image)
 
     def restore(self) -> None:
-        """Bring the segments and attributes back."""
+        """Bring it all back; the map only if its CT is in the scene."""
         restore_segments(self.segmentation, before=self.segments)
         for name in {*self.segmentation.GetAttributeNames(), *self.attributes}:
             self.segmentation.SetAttribute(name, self.attributes.get(name))
+        volume = self.segmentation.GetNodeReference(VOLUME_ROLE)
+        if volume is not None:
+            with ExitStack() as undo:
+                map_node = put_map(
+                    self.context,
+                    image=self.map_image,
+                    segmentation_node=self.segmentation,
+                    volume_node=volume,
+                    undo=undo,
+                )
+                undo.pop_all()
+            show_map(self.context, map_node=map_node)
 
 
 @dataclass(frozen=True)
@@ -61,7 +79,7 @@ class Published:
 def publish(
     logic: PanelLogic, *, result: Any, volume: Any, segmentation: Any, previous: Mapping[str, Any] | None
 ) -> Published:
-    """Put a result into the scene, show it, and move the views to the slice with most infection.
+    """Put a result into the scene, show it and its map, and move the views to the slice with most infection.
 
     Args:
         logic: Writes the segments.
@@ -70,12 +88,13 @@ def publish(
         segmentation: Its CovidSeg segments are replaced; a new node if None.
         previous: Figures of what is replaced, kept to compare with.
     """
-    before = None if segmentation is None else Before.of(segmentation)
+    before = None if segmentation is None else Before.of(logic.context, segmentation=segmentation)
     outputs = logic.publish(result, volumeNode=volume, segmentationNode=segmentation)
     if previous is not None:
         history = ResultsHistory(outputs.segmentationNode)
         history.add(label=_("Previous result"), report=previous, when=datetime.now())
     show_result(logic.context, volume_node=volume, segmentation_node=outputs.segmentationNode)
+    show_map(logic.context, map_node=find_map(outputs.segmentationNode))
     point_ras = most_infected_ras(outputs.segmentationNode, volume_node=volume)
     if point_ras is not None:
         jump_to(logic.context, ras=point_ras)

@@ -14,12 +14,16 @@ from .errors import Cancelled, CovidSegError, DeviceError
 from .progress import Progress
 from .runner import Failure, Handlers, Work
 from .scene_edited import is_edited, segments_digest
+from .scene_uncertainty import is_map
 from .scene_volume import check_volume
 from .widget_progress import RunClock
 from .widget_publish import Before, Published, check_unlocked, publish, still_free
 from .widget_texts import duration_text, standing_text
 from .widget_tools import Workplace, details_of, explain_error, set_role, show_text
 from .widget_update import stored_report
+
+OPTIONS = ("inputVolumeSelector", "segmentationSelector", "modeSelector", "deviceSelector", "mapUncertaintyCheckBox")
+"""What is chosen before a run, and not changed during it."""
 
 
 @dataclass
@@ -91,6 +95,9 @@ class SegmentSection:
             return _("There is no scene.")
         if self._place.volume() is None:
             return _("Load a chest CT and choose it above.")
+        if is_map(self._place.volume()):
+            text = _("'{name}' is a map of uncertainty, not a CT. Choose the CT itself.")
+            return text.format(name=self._place.volume().GetName())
         try:
             check_volume(self._place.volume())
             self._check_output()
@@ -105,7 +112,7 @@ class SegmentSection:
         self._ui.segmentButton.text = _("&Segment again") if self._place.segmentation() is not None else _("&Segment")
         self._ui.progressBar.visible = self._ui.cancelButton.visible = self.running
         self._place.allow("cancelButton", unless=_("Stopping at the next step...") if stopping else "")
-        for name in ("inputVolumeSelector", "segmentationSelector", "modeSelector", "deviceSelector"):
+        for name in OPTIONS:
             getattr(self._ui, name).enabled = not self.running
         self._ui.undoRunButton.visible = self._before is not None and not self.running
         self._place.allow("undoRunButton", unless=self._why_not_undo())
@@ -158,6 +165,7 @@ class SegmentSection:
             mode=parameters.mode.value,
             device=parameters.device.value,
             bundle=self._kept_bundle(),
+            uncertainty=parameters.mapUncertainty,
         )
         digest = "" if segmentation is None else segments_digest(segmentation)
         return _Run(volume, segmentation, digest, RunClock(), []), work

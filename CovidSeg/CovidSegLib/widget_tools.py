@@ -26,6 +26,7 @@ class Parameters(Protocol):
     rangeFromHu: int
     rangeToHu: int
     islandMl: float
+    mapUncertainty: bool
     batchInput: Any
     batchOutput: Any
     batchOverwrite: bool

@@ -134,6 +134,7 @@ class FakeResult:
     name: str = "CT"
     fingerprint: str = "sha256:0"
     warnings: tuple[str, ...] = ()
+    uncertainty: np.ndarray | None = None
 
     def report(self) -> dict[str, Any]:
         return {"case": self.name, **self.quantities.to_dict(), "warnings": list(self.warnings)}
@@ -154,7 +155,14 @@ class FakeEngine:
         labels_kji = segment_by_threshold(ct.hu_kji, geometry=ct.geometry)
         quantities = quantify_labelmap(ct.hu_kji, geometry=ct.geometry, labelmap_kji=labels_kji)
         self.before_return()
-        return FakeResult(labels_kji, ct.geometry, quantities, ct.name, ct.fingerprint, tuple(ct.warnings))
+        doubt_kji = doubt_about(labels_kji) if options.get("uncertainty") else None
+        return FakeResult(labels_kji, ct.geometry, quantities, ct.name, ct.fingerprint, tuple(ct.warnings), doubt_kji)
+
+
+def doubt_about(labels_kji: np.ndarray) -> np.ndarray:
+    """Return the engine's map (k, j, i) uint8: sure of all but the infection, and there less so slice by slice."""
+    percent = 40 + np.arange(len(labels_kji), dtype=np.uint8)[:, None, None]
+    return np.where(labels_kji == Label.INFECTION, percent, 0).astype(np.uint8)
 
 
 def segment_by_threshold(hu_kji: np.ndarray, *, geometry: Geometry) -> np.ndarray:

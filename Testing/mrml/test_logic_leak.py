@@ -30,7 +30,7 @@ def one_run(context: Any, logic: Any, engine: FakeEngine, *, hu_kji: np.ndarray)
     """Load, segment, measure, remove; return weak references to what must be gone."""
     volume = add_volume(context, hu_kji=hu_kji, matrix=GRIDS["oblique"])
     outputs = logic.process(volume)
-    logic.process(volume, outputSegmentation=outputs.segmentationNode)
+    outputs = logic.process(volume, outputSegmentation=outputs.segmentationNode, uncertainty=True)
     logic.quantifySegmentation(outputs.segmentationNode, volumeNode=volume)
     segmentation = outputs.segmentationNode.GetSegmentation()
     references = []
@@ -42,6 +42,8 @@ def one_run(context: Any, logic: Any, engine: FakeEngine, *, hu_kji: np.ndarray)
         segmentation.GetSegment("infection"),
         outputs.segmentationNode.GetBinaryLabelmapInternalRepresentation("left_lung"),
         outputs.tableNode,
+        outputs.uncertaintyNode,
+        outputs.uncertaintyNode.GetImageData(),
     ):
         reference = vtk.vtkWeakReference()
         reference.Set(target)

@@ -289,3 +289,17 @@ def test_shipped_network_segments_the_sample_phantom(widget: Any) -> None:
     # The phantom's lungs together; an empty or flooded result is far off.
     assert 2000.0 < regions["lungs"]["volume_ml"] < 9000.0
     assert outputs.report["poi_percent"] == pytest.approx(20.0, abs=12.0)
+
+
+def test_map_of_uncertainty_lies_over_the_ct_and_is_switched_off(widget: Any, phantom: Any) -> None:
+    widget.ui.mapUncertaintyCheckBox.checked = True
+    try:
+        node = segment(widget).GetNodeReference("CovidSeg.uncertainty")
+        composite = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceCompositeNode()
+        assert composite.GetForegroundVolumeID() == node.GetID()
+        widget.ui.uncertaintyMapCheckBox.click()
+        assert not composite.GetForegroundVolumeID()
+        # The truth is sure of everything.
+        wait_until(lambda: "No uncertain region" in widget.ui.regionLabel.text)
+    finally:
+        widget.ui.mapUncertaintyCheckBox.checked = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import threading
 from collections.abc import Callable
@@ -27,6 +28,23 @@ def phantom_of(seed: int) -> Phantom:
     return make_phantom(seed=seed, size_ijk=SIZE_IJK, spacing_ijk_mm=SPACING_IJK_MM, infection=20.0)
 
 
+def two_lumps(labelmap_kji: np.ndarray) -> np.ndarray:
+    """Return a map (k, j, i) uint8: doubt in a large cube in the left lung, and in a small one in the right."""
+    doubt_kji = np.zeros_like(labelmap_kji)
+    for label, half, percent in ((1, 2, 80), (2, 1, 60)):
+        cube = tuple(slice(n - half, n + half + 1) for n in deepest_voxel(labelmap_kji == label))
+        doubt_kji[cube] = percent
+    return doubt_kji
+
+
+def deepest_voxel(mask_kji: np.ndarray) -> tuple[int, int, int]:
+    """Return (k, j, i) of a voxel as far from a mask's border as any."""
+    from scipy import ndimage
+
+    k, j, i = np.unravel_index(ndimage.distance_transform_edt(mask_kji).argmax(), mask_kji.shape)
+    return (int(k), int(j), int(i))
+
+
 class SteppedEngine:
     """Answers with a phantom's truth, after as many patches as the test lets pass.
 
@@ -36,6 +54,7 @@ class SteppedEngine:
         threads: Names of the threads it ran on.
         error: Raised instead of an answer.
         message: Told with the first patch, such as a change of device.
+        doubt_kji: The map of uncertainty, given if it is asked for.
     """
 
     def __init__(self, phantom: Any, *, patches: int = 4) -> None:
@@ -47,6 +66,7 @@ class SteppedEngine:
         self.threads: list[str] = []
         self.error: BaseException | None = None
         self.message = ""
+        self.doubt_kji = two_lumps(phantom.labelmap_kji)
 
     def let_pass(self, patches: int = 1000) -> None:
         """Let the worker do so many patches."""
@@ -70,7 +90,8 @@ class SteppedEngine:
         if self.error is not None:
             raise self.error
         progress(Progress("quantify", 0, 1))
-        return self._truth(ct, **options)
+        result = self._truth(ct, **options)
+        return dataclasses.replace(result, uncertainty=self.doubt_kji) if options.get("uncertainty") else result
 
 
 class Journey:

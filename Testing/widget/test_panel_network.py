@@ -39,15 +39,20 @@ def press_and_wait(journey: Journey, *, timeout_s: float) -> Any:
 def test_network_of_a_bundle_gives_what_the_pipeline_gives(host: Any, tmp_path: Path) -> None:
     from CovidSegLib.pipeline import segment
     from CovidSegLib.scene_segments import segment_mask
+    from CovidSegLib.scene_uncertainty import find_map, map_array
 
     ct = phantom_of(1).ct
     folder = write_tiny_bundle(tmp_path / "bundle", ct=ct, spacing_ijk_mm=COARSE_MM)
     journey = with_real_engine(host, folder)
+    journey.ui.mapUncertaintyCheckBox.checked = True
     segmentation = press_and_wait(journey, timeout_s=60)
     assert journey.status.startswith("Done in"), journey.status
-    expected = segment(ct, bundle=folder, device="cpu")
+    expected = segment(ct, bundle=folder, device="cpu", uncertainty=True)
     infection_kji = segment_mask(segmentation, segment_id="infection", volume_node=journey.volume)
     np.testing.assert_array_equal(infection_kji, expected.labelmap == 3)
+    assert expected.uncertainty is not None
+    assert expected.uncertainty.any()
+    np.testing.assert_array_equal(map_array(find_map(segmentation)), expected.uncertainty)
     assert journey.panel.results.figures.current["poi_percent"] == pytest.approx(expected.quantities.poi_percent)
     assert "the last CT took" in journey.ui.deviceStatusLabel.text
 

@@ -68,6 +68,20 @@ def test_pictures_of_every_state_are_written(host: Any) -> None:
     grab(journey, "7-follow-up")
 
 
+def test_pictures_of_uncertain_regions_are_written(host: Any) -> None:
+    journey = Journey(host)
+    journey.run()
+    open_only(journey, "segment", "correct")
+    grab(journey, "10-no-map")
+    journey.ui.mapUncertaintyCheckBox.checked = True
+    journey.run()
+    host.wait_until(lambda: journey.ui.nextRegionButton.enabled)
+    journey.ui.nextRegionButton.click()
+    open_only(journey, "segment", "correct")
+    grab(journey, "10-uncertain-768", height=650)
+    grab(journey, "10-uncertain-dark", dark=True)
+
+
 def test_pictures_of_errors_and_batch_are_written(host: Any, tmp_path: Path) -> None:
     from CovidSegLib.errors import InputError
 

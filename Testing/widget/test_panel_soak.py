@@ -75,13 +75,14 @@ class Shuffled:
         self.journey.settle()
 
     def _ct(self) -> None:
-        """Have a CT chosen, and an engine that waits."""
+        """Have a CT chosen, and an engine that waits; ask for a map of uncertainty now and then."""
         if self.journey.parameters.inputVolume is None:
             self.journey.volume = None
             self.journey.add_ct(patches=3)
         else:
             self.journey.engine = type(self.journey.engine)(self.journey.phantom, patches=3)
             self.journey.widget.logic._engine = self.journey.engine
+        self.journey.parameters.mapUncertainty = self.random.random() < 0.5
 
     def _nothing_left(self) -> None:
         left = nodes_by_class(self.host.scene)

@@ -1,0 +1,154 @@
+"""The map of uncertainty in a scene: a volume beside the CT, that the segmentation refers to, laid over the slices."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from .scene import SceneContext
+from .scene_display import nodes_of_class
+from .scene_outputs import VOLUME_ROLE
+from .uncertainty import DOUBTFUL_FROM_PERCENT
+
+UNCERTAINTY_ROLE = "CovidSeg.uncertainty"
+"""Role by which a segmentation node refers to its map."""
+
+MAP_ATTRIBUTE = "CovidSeg.uncertaintyPercent"
+"""Attribute that tells a map from a CT."""
+
+OVERLAY_OPACITY = 0.4
+
+COLORS_ID = "vtkMRMLColorTableNodeYellow"
+"""One of Slicer's own, so that none is left behind; segments are blue and red. Of a table's own transparency
+Slicer's slices honour only whether it is complete: what is to be clear is cut off by the display's threshold."""
+
+FULL_COLOR_PERCENT = 50.0
+"""Two classes alike, the others excluded: brightest."""
+
+
+def find_map(segmentation_node: Any) -> Any:
+    """Return the volume node with the map of a segmentation, None without one."""
+    return None if segmentation_node is None else segmentation_node.GetNodeReference(UNCERTAINTY_ROLE)
+
+
+def is_map(volume_node: Any) -> bool:
+    """Tell whether a volume is a map of uncertainty and no CT."""
+    return volume_node is not None and volume_node.GetAttribute(MAP_ATTRIBUTE) is not None
+
+
+def map_image(uncertainty_kji: np.ndarray) -> Any:
+    """Return a copy of a (k, j, i) uint8 map as `vtkImageData`."""
+    import vtk
+    from vtk.util.numpy_support import numpy_to_vtk
+
+    image = vtk.vtkImageData()
+    image.SetDimensions(*uncertainty_kji.shape[::-1])
+    image.GetPointData().SetScalars(numpy_to_vtk(np.ravel(uncertainty_kji), deep=True))
+    return image
+
+
+def map_array(map_node: Any) -> np.ndarray:
+    """Return a copy of a map's voxels, (k, j, i) in per cent."""
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    image = map_node.GetImageData()
+    return np.array(vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1]))
+
+
+def put_map(context: SceneContext, *, image: Any, segmentation_node: Any, volume_node: Any, undo: ExitStack) -> Any:
+    """Make an image the map of a segmentation, in place of the one from its last run; return its node.
+
+    Args:
+        context: The scene.
+        image: Of `map_image`; None removes the map, for a run that has none. That is not undone: do it last.
+        segmentation_node: In the scene.
+        volume_node: The CT, whose grid, transform and place in the subject hierarchy the map gets.
+        undo: Takes what brings the scene back.
+    """
+    import vtk
+
+    node = find_map(segmentation_node)
+    if image is None:
+        remove_map(context, segmentation_node=segmentation_node)
+        return None
+    if node is None:
+        node = context.add_node("vtkMRMLScalarVolumeNode", name=f"{volume_node.GetName()} uncertainty")
+        undo.callback(context.remove_node, node)
+        node.SetAttribute(MAP_ATTRIBUTE, "1")
+        segmentation_node.SetNodeReferenceID(UNCERTAINTY_ROLE, node.GetID())
+        undo.callback(segmentation_node.SetNodeReferenceID, UNCERTAINTY_ROLE, None)
+    else:
+        _register_restore(node, undo=undo)
+    matrix = vtk.vtkMatrix4x4()
+    volume_node.GetIJKToRASMatrix(matrix)
+    node.SetAndObserveImageData(image)
+    node.SetIJKToRASMatrix(matrix)
+    node.SetAndObserveTransformNodeID(volume_node.GetTransformNodeID())
+    node.SetNodeReferenceID(VOLUME_ROLE, volume_node.GetID())
+    if node.GetDisplayNode() is None:
+        _make_display(node)
+    context.place_beside(node, neighbour=volume_node)
+    return node
+
+
+def remove_map(context: SceneContext, *, segmentation_node: Any) -> None:
+    """Take a segmentation's map out of the slices and out of the scene; none is fine."""
+    node = find_map(segmentation_node)
+    if node is None:
+        return
+    for composite in _composites_with(context, map_node=node):
+        _clear_foreground(composite)
+    context.remove_node(node)
+    segmentation_node.SetNodeReferenceID(UNCERTAINTY_ROLE, None)
+
+
+def show_map(context: SceneContext, *, map_node: Any) -> None:
+    """Lay a map over the CT in all slice views; with None, take away any map that is there."""
+    for composite in nodes_of_class(context, "vtkMRMLSliceCompositeNode"):
+        if map_node is not None:
+            composite.SetForegroundVolumeID(map_node.GetID())
+            composite.SetForegroundOpacity(OVERLAY_OPACITY)
+        elif is_map(context.scene.GetNodeByID(composite.GetForegroundVolumeID() or "")):
+            _clear_foreground(composite)
+
+
+def map_is_shown(context: SceneContext, *, map_node: Any) -> bool:
+    """Tell whether a map lies over the CT in any slice view."""
+    return any(composite.GetForegroundOpacity() > 0 for composite in _composites_with(context, map_node=map_node))
+
+
+def _composites_with(context: SceneContext, *, map_node: Any) -> list[Any]:
+    """Return what holds together the layers of those slice views that have the map in front."""
+    composites = nodes_of_class(context, "vtkMRMLSliceCompositeNode")
+    return [composite for composite in composites if composite.GetForegroundVolumeID() == map_node.GetID()]
+
+
+def _clear_foreground(composite: Any) -> None:
+    composite.SetForegroundVolumeID(None)
+    composite.SetForegroundOpacity(0.0)
+
+
+def _make_display(node: Any) -> None:
+    """Show doubt in yellow, the brighter the more, and nothing where there is none."""
+    node.CreateDefaultDisplayNodes()
+    display = node.GetDisplayNode()
+    display.SetAndObserveColorNodeID(COLORS_ID)
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevelMinMax(0.0, FULL_COLOR_PERCENT)
+    display.SetAutoThreshold(False)
+    display.SetThreshold(DOUBTFUL_FROM_PERCENT, 100.0)
+    display.SetApplyThreshold(True)
+
+
+def _register_restore(node: Any, *, undo: ExitStack) -> None:
+    """Register how a map comes back to its present voxels, grid, transform and CT."""
+    import vtk
+
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    undo.callback(node.SetNodeReferenceID, VOLUME_ROLE, node.GetNodeReferenceID(VOLUME_ROLE))
+    undo.callback(node.SetAndObserveTransformNodeID, node.GetTransformNodeID())
+    undo.callback(node.SetIJKToRASMatrix, matrix)
+    undo.callback(node.SetAndObserveImageData, node.GetImageData())
