@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest
 DATA ?= $(or $(COVIDSEG_DATA),../shared/data)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check bench clean
+.PHONY: help demo test test-slow check bench bench-train clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -32,6 +32,9 @@ check: .venv/.installed-tests ## lint, format and types
 
 bench: .venv/.installed-tests ## measure speed and memory on $(DATA), into bench-out/
 	$(BIN)/python Testing/benchmarks/bench_inference.py --data "$(DATA)" -o bench-out
+
+bench-train: .venv/.installed-tests ## measure the speed of training, into bench-out/
+	$(BIN)/python Testing/benchmarks/bench_training.py -o bench-out
 
 clean: ## delete what the targets made, the environment included
 	rm -rf .venv demo-out bench-out build dist *.egg-info

@@ -14,11 +14,8 @@ from collections.abc import Callable, Sequence
 from CovidSegLib.exit_codes import FAILED, STOPPED, USAGE
 from CovidSegLib.failures import explain, one_line
 
-from . import cli_calibration, cli_data, cli_evaluate, cli_experiment, cli_product
+from . import cli_calibration, cli_cv, cli_data, cli_evaluate, cli_experiment, cli_product
 from .cli_common import Parser, UsageError
-
-#: Commands that are planned; refused by name until they exist.
-NOT_YET = ("cv",)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,8 +30,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        if arguments and arguments[0] in NOT_YET:
-            raise UsageError(f"'{arguments[0]}' is not in this version yet")
         options = build_parser().parse_args(arguments)
         options.command_line = ["covidseg-train", *arguments]
         command: Callable[[argparse.Namespace], int] = options.command
@@ -59,11 +54,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="covidseg-train",
         description="Train, complete and measure the networks that CovidSeg runs.",
-        epilog=f"Not in this version yet: {', '.join(NOT_YET)}.",
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for room in (cli_data, cli_product, cli_experiment, cli_evaluate, cli_calibration):
+    for room in (cli_data, cli_product, cli_experiment, cli_cv, cli_evaluate, cli_calibration):
         room.add_commands(commands)
     return parser
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from CovidSegLib.exit_codes import OK
 
 from .cli_common import Parser, UsageError, add_command, add_compute, count_from_zero, folder, say, use_threads
+
+if TYPE_CHECKING:
+    from .experiment_config import Experiment
+    from .splits import Fold
+    from .world import World
 
 
 def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -59,12 +65,9 @@ def prepare_experiment(options: argparse.Namespace) -> int:
 
 def fit_experiment(options: argparse.Namespace) -> int:
     """Run `fit` for an experiment's recipe."""
-    from CovidSegLib.device import describe_device
-
-    from .experiment_cache import load_prepared, prepare_cases
     from .experiment_config import read_experiment
-    from .experiment_fit import ExperimentFit
     from .splits import original_folds, read_folds
+    from .world import joined_world
 
     _refuse(options, ("minutes", "init"), why="is for the product's recipe")
     if options.fold is None:
@@ -76,18 +79,35 @@ def fit_experiment(options: argparse.Namespace) -> int:
     if options.fold >= len(folds):
         raise UsageError(f"--fold {options.fold}: there are {len(folds)} folds, 0 to {len(folds) - 1}")
     use_threads(options.threads)
+    with joined_world(options.device) as (world, device):
+        _fit_fold(options, recipe=recipe, fold=folds[options.fold], world=world, device=device)
+    return OK
+
+
+def _fit_fold(options: argparse.Namespace, *, recipe: Experiment, fold: Fold, world: World, device: str) -> None:
+    import torch
+    from CovidSegLib.device import describe_device
+
+    from .experiment_cache import load_prepared, prepare_cases
+    from .experiment_fit import ExperimentFit
+
+    def tell(text: str) -> None:
+        if world.rank == 0:
+            say(text)
+
     settings, classes = recipe.preprocessing, recipe.network.classes
-    if options.data is not None:
-        prepare_cases(options.data, cache_dir=options.cache, settings=settings, classes=classes, tell=say)
-    fold = folds[options.fold]
+    if options.data is not None and world.rank == 0:
+        prepare_cases(options.data, cache_dir=options.cache, settings=settings, classes=classes, tell=tell)
+    if world.size > 1:
+        torch.distributed.barrier()
     cases = load_prepared(options.cache, names=(*fold.training, *fold.validation), settings=settings, classes=classes)
     run = ExperimentFit(
-        options.output, cases=cases, fold=fold, fold_number=options.fold, recipe=recipe, device=options.device
+        options.output, cases=cases, fold=fold, fold_number=options.fold, recipe=recipe, device=device, world=world
     )
-    say(f"fold {options.fold} on {describe_device(str(run.device))}, after epoch {run.epoch}")
-    run.run(tell=say)
-    say(f"{run.epoch} epochs, lowest loss {run.stopping.best_loss:.4f} -> {options.output}")
-    return OK
+    shared = f", and {world.size - 1} other(s)" if world.size > 1 else ""
+    tell(f"fold {options.fold} on {describe_device(str(run.device))}{shared}, after epoch {run.epoch}")
+    run.run(tell=tell)
+    tell(f"{run.epoch} epochs, lowest loss {run.stopping.best_loss:.4f} -> {options.output}")
 
 
 def _predict(options: argparse.Namespace) -> int:

@@ -26,7 +26,7 @@ from .networks import build_experiment_network
 from .run_folder import RunFolder
 from .schedule import EarlyStopping, LearningRate
 from .splits import Fold
-from .world import World, average_gradients, share_buffers
+from .world import World, average_gradients, share_batch_norm, share_buffers
 
 if TYPE_CHECKING:
     import torch
@@ -97,6 +97,8 @@ class ExperimentFit:
         network, adam = recipe.network, recipe.optimizer
         self.network = build_experiment_network(network.name, classes=network.classes, options=network.options)
         self.network = self.network.to(self.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        if self.world.size > 1:
+            self.network = share_batch_norm(self.network, device=self.device)
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=adam.learning_rate, betas=adam.betas, eps=adam.epsilon
         )

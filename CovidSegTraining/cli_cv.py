@@ -1,0 +1,108 @@
+"""The command of the whole experiment: `cv`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from CovidSegLib.exit_codes import OK
+
+from .cli_common import Parser, add_command, add_compute, count, count_from_zero, folder, say, use_threads
+
+if TYPE_CHECKING:
+    from .splits import Fold
+
+
+def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
+    """Register the command."""
+    from .evaluate import LABELS_ARE
+
+    parser = add_command(
+        commands, "cv", summary="prepare, fit, predict and evaluate all folds; run again to continue", run=_cv
+    )
+    parser.add_argument("--config", metavar="YAML", type=Path, help="recipe (default: the paper's)")
+    parser.add_argument("--data", metavar="DIR", type=folder, required=True, help="holds <case>/imaging.nii.gz")
+    parser.add_argument("-o", "--output", metavar="RUN", type=Path, required=True, help="folder of the experiment")
+    parser.add_argument("--cache", metavar="DIR", type=Path, help="folder for prepared cases (default: RUN/cache)")
+    folds = parser.add_mutually_exclusive_group()
+    folds.add_argument("--original", action="store_true", help="the paper's own five folds (default)")
+    folds.add_argument("--folds", metavar="JSON", type=Path, help="folds, as 'split' writes them")
+    folds.add_argument("--k", metavar="K", type=count, action="append", help="K new folds; repeat for several runs")
+    parser.add_argument("--seed", metavar="S", type=count_from_zero, default=0, help="of the new folds (default 0)")
+    parser.add_argument(
+        "--patients", metavar="JSON", type=Path, help='{"case": "patient", ...}, where names do not tell'
+    )
+    parser.add_argument(
+        "--steps", action="store_true", help="four runs: neither augmentation nor preprocessing, one, the other, both"
+    )
+    parser.add_argument(
+        "--cluster",
+        metavar="auto|ADDRESS|none",
+        default="none",
+        help="Ray cluster for the folds: auto finds or starts one (default none: one fold after the other)",
+    )
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), help="instead of the recipe's")
+    parser.add_argument(
+        "--labels-are",
+        choices=tuple(LABELS_ARE),
+        default="reference",
+        help="what is scored against (default reference)",
+    )
+    add_compute(parser)
+
+
+def _cv(options: argparse.Namespace) -> int:
+    from .cluster import choose_cluster
+    from .experiment_config import read_experiment
+    from .experiment_cv import Places, cross_validate, make_variants, stepwise, summary_sheet
+    from .whole_files import write_whole
+
+    recipe = read_experiment(options.config)
+    if options.precision is not None:
+        recipe = replace(recipe, training=replace(recipe.training, precision=options.precision))
+    recipes = stepwise(recipe) if options.steps else {"": recipe}
+    variants = make_variants(recipes, folds=_folds(options))
+    use_threads(options.threads)
+    evaluations = cross_validate(
+        variants,
+        places=Places(
+            options.data.resolve(), options.output.resolve(), (options.cache or options.output / "cache").resolve()
+        ),
+        device=options.device,
+        run_jobs=choose_cluster(options.cluster, threads=options.threads, tell=say),
+        labels_are=options.labels_are,
+        tell=say,
+    )
+    if len(variants) == 1:
+        say(evaluations[variants[0].name].to_text())
+        say(f"{options.output / 'evaluation'}: scores, tables and figures")
+        return OK
+    sheet = summary_sheet(evaluations)
+    write_whole(options.output / "summary.txt", sheet.to_text().encode())
+    write_whole(options.output / "summary.md", sheet.to_markdown().encode())
+    say(sheet.to_text())
+    return OK
+
+
+def _folds(options: argparse.Namespace) -> dict[str, Sequence[Fold]]:
+    """Return the sets of folds that are asked for, by name."""
+    from .splits import find_cases, k_folds, original_folds, read_folds, read_patients, restrict_folds
+
+    patients = None if options.patients is None else read_patients(options.patients)
+    if options.folds is not None:
+        return {"": read_folds(options.folds, patients=patients)}
+    cases = find_cases(options.data)
+    if options.k is not None:
+        return {f"k_{k}": k_folds(cases, k=k, seed=options.seed, patients=patients) for k in options.k}
+    folds, missing = restrict_folds(original_folds(), present=cases)
+    if missing:
+        print(
+            f"covidseg-train: warning: {len(missing)} of the paper's cases are missing: {', '.join(missing)}",
+            file=sys.stderr,
+            flush=True,
+        )
+    return {"": folds}

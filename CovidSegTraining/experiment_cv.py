@@ -1,0 +1,311 @@
+"""The whole experiment: all folds prepared, trained, predicted, evaluated; run again, it goes on where it stood.
+
+A cross-validation has a folder:
+
+recipe.yaml, folds.json      what is run
+fold_K/                      the training run of a fold, see `run_folder`
+predictions/<case>.nii.gz    each case, by the fold that has not seen it
+evaluation/                  scores, tables, figures 4, 5 and 6
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from CovidSegLib.errors import InputError
+from CovidSegLib.run_lock import run_lock
+
+from .evaluate import Evaluation, LabelsAre, evaluate_scores, score_predictions, write_evaluation, write_pictures
+from .experiment_config import Experiment, read_experiment
+from .paper_table import COLUMNS, Sheet
+from .splits import Fold, find_cases, read_folds, write_folds
+from .whole_files import write_whole
+
+Tell = Callable[[str], object]
+#: What the journal version's plot shows for its stepwise runs, in the order of `stepwise`.
+JOURNAL_STEPS = {"neither": 0.05, "augmentation": 0.10, "preprocessing": 0.79, "both": 0.80}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A cross-validation: a recipe on some folds; the name is that of its subfolder, empty if it is the only one."""
+
+    name: str
+    recipe: Experiment
+    folds: tuple[Fold, ...]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where everything lies.
+
+    Attributes:
+        data_dir: Holds `<case>/imaging.nii.gz` and `segmentation.nii.gz`.
+        output: Of the runs.
+        cache_dir: Of the prepared cases; a folder in it for each way of preparing them.
+    """
+
+    data_dir: Path
+    output: Path
+    cache_dir: Path
+
+    def run_of(self, variant: Variant) -> Path:
+        """Return the folder of a cross-validation."""
+        return self.output / variant.name
+
+    def cache_of(self, recipe: Experiment) -> Path:
+        """Return the folder of the cases prepared by this recipe."""
+        settings = json.dumps([asdict(recipe.preprocessing), recipe.network.classes], sort_keys=True)
+        return self.cache_dir / hashlib.sha256(settings.encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True)
+class FoldJob:
+    """A fold to train and predict, in plain values: it can be done in another process, on another machine."""
+
+    variant: Variant
+    number: int
+    places: Places
+    device: str
+
+    @property
+    def name(self) -> str:
+        """Say which fold it is."""
+        return f"{self.variant.name} fold {self.number}".strip()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of a job, by its number in the sequence; `error` None: done."""
+
+    number: int
+    error: Exception | None
+
+
+#: Does all jobs, in any order, and gives each one's outcome as soon as it is there.
+RunJobs = Callable[[Sequence[FoldJob]], Iterator[Outcome]]
+
+
+def stepwise(recipe: Experiment) -> dict[str, Experiment]:
+    """Return the journal version's four recipes: neither augmentation nor preprocessing, only one of them, both.
+
+    Without preprocessing the network sees HU on the CT's own grid: all four steps are left out. The journal version
+    does not list what it left out.
+
+    Raises:
+        InputError: The recipe itself has no augmentation, or no preprocessing.
+    """
+    off = replace(recipe.preprocessing, clip_hu=None, grey_levels=None, spacing_ijk_mm=None, z_score=False)
+    if recipe.augmentation is None or recipe.preprocessing == off:
+        raise InputError("the stepwise runs leave out augmentation and preprocessing: give a recipe that has both")
+    raw = replace(recipe, preprocessing=off)
+    return {
+        "neither": replace(raw, augmentation=None),
+        "augmentation": raw,
+        "preprocessing": replace(recipe, augmentation=None),
+        "both": recipe,
+    }
+
+
+def make_variants(recipes: Mapping[str, Experiment], *, folds: Mapping[str, Sequence[Fold]]) -> list[Variant]:
+    """Return every recipe on every set of folds; a name is left out where there is only one of its kind."""
+    return [
+        Variant(
+            "_".join(name for name, group in ((which, folds), (step, recipes)) if len(group) > 1), recipe, tuple(fold)
+        )
+        for which, fold in folds.items()
+        for step, recipe in recipes.items()
+    ]
+
+
+def cross_validate(
+    variants: Sequence[Variant],
+    *,
+    places: Places,
+    device: str,
+    run_jobs: RunJobs,
+    labels_are: LabelsAre = "reference",
+    tell: Tell = print,
+) -> dict[str, Evaluation]:
+    """Prepare, train, predict and evaluate; whatever is complete is left as it is.
+
+    If a fold fails, the others are still done.
+
+    Args:
+        variants: Which recipes on which folds.
+        places: Folders; those to write to are made if need be.
+        device: auto, cpu, cuda, cuda:N or mps.
+        run_jobs: See `cluster`.
+        labels_are: What the scores are against.
+        tell: Called with a line at a time.
+
+    Returns:
+        Tables and scores by the variants' names.
+
+    Raises:
+        InputError: Data, folds or recipe cannot be used, the folder holds another experiment or is in use.
+        Exception: The first error of a fold.
+    """
+    from .experiment_cache import prepare_cases
+
+    _check_cases(variants, data_dir=places.data_dir)
+    places.output.mkdir(parents=True, exist_ok=True)
+    with run_lock(places.output):
+        for variant in variants:
+            _begin(places.run_of(variant), variant=variant)
+        for cache_dir, recipe in {places.cache_of(v.recipe): v.recipe for v in variants}.items():
+            settings, classes = recipe.preprocessing, recipe.network.classes
+            prepare_cases(places.data_dir, cache_dir=cache_dir, settings=settings, classes=classes, tell=tell)
+        jobs = [FoldJob(v, number, places, device) for v in variants for number in range(len(v.folds))]
+        waiting = {variant.name: len(variant.folds) for variant in variants}
+        evaluations, errors = {}, []
+        for outcome in run_jobs(jobs):
+            job = jobs[outcome.number]
+            if outcome.error is not None:
+                tell(f"{job.name}: failed: {outcome.error}")
+                errors.append(outcome.error)
+                continue
+            waiting[job.variant.name] -= 1
+            if not waiting[job.variant.name]:
+                evaluations[job.variant.name] = _evaluate(job.variant, places=places, labels_are=labels_are, tell=tell)
+        if errors:
+            raise errors[0]
+        return {variant.name: evaluations[variant.name] for variant in variants}
+
+
+def run_fold(job: FoldJob, tell: Tell) -> None:
+    """Train a fold from its last checkpoint on, and predict its held-out cases; if that is done, do nothing.
+
+    Raises:
+        CovidSegError: As `ExperimentFit` and `predict_cases`.
+        OSError: The disk is full, for instance.
+    """
+    from CovidSegLib.device import describe_device
+
+    from .experiment_cache import load_prepared
+    from .experiment_fit import ExperimentFit
+    from .experiment_predict import predict_cases
+
+    def say(text: str) -> None:
+        tell(f"{job.name}: {text}")
+
+    recipe, fold, places = job.variant.recipe, job.variant.folds[job.number], job.places
+    folder, cache_dir = places.run_of(job.variant), places.cache_of(recipe)
+    run = folder / f"fold_{job.number}"
+    missing = [name for name, path in _predictions(folder, folds=[fold]).items() if not path.exists()]
+    if not missing:
+        _check_origin(run, fold=fold, cache_dir=cache_dir)
+        say("already complete")
+        return
+    settings, classes = recipe.preprocessing, recipe.network.classes
+    cases = load_prepared(cache_dir, names=(*fold.training, *fold.validation), settings=settings, classes=classes)
+    fit = ExperimentFit(run, cases=cases, fold=fold, fold_number=job.number, recipe=recipe, device=job.device)
+    say(f"on {describe_device(str(fit.device))}, after epoch {fit.epoch}")
+    fit.run(tell=say)
+    del cases, fit  # the volumes leave the GPU
+    predict_cases(
+        run,
+        data_dir=places.data_dir,
+        names=missing,
+        output=folder / "predictions",
+        device=job.device,
+        tell=say,
+    )
+
+
+def summary_sheet(evaluations: Mapping[str, Evaluation]) -> Sheet:
+    """Return one table of several cross-validations, Dice only."""
+    rows = []
+    for name, evaluation in evaluations.items():
+        assert evaluation.table is not None
+        regions = ("lungs", "infection")
+        averages = [float(evaluation.table[-1, COLUMNS.index((region, "DSC"))]) for region in regions]
+        overall = {line.region: line for line in evaluation.overall if line.score == "DSC"}
+        values = [
+            *averages,
+            *(overall[region].mean.value for region in regions),
+            *(overall[region].median.value for region in regions),
+        ]
+        counts = (len(evaluation.table) - 1, len(evaluation.cases))
+        rows.append((name, *map(str, counts), *("n/a" if math.isnan(value) else f"{value:.3f}" for value in values)))
+    notes = ["AVG: mean of the folds' medians, as in the paper's Table 1; mean and median: over all cases."]
+    if set(JOURNAL_STEPS) <= set(evaluations):
+        read_off = ", ".join(f"{name} {value:.2f}" for name, value in JOURNAL_STEPS.items())
+        notes.append(f"The journal version's medians of the infection, read off its plot: {read_off}.")
+    notes += dict.fromkeys(note for evaluation in evaluations.values() for note in evaluation.notes)
+    return Sheet(
+        "Dice of all runs",
+        (
+            *("run", "folds", "cases", "lungs AVG", "infection AVG", "lungs mean", "infection mean"),
+            *("lungs median", "infection median"),
+        ),
+        tuple(rows),
+        tuple(notes),
+    )
+
+
+def _check_cases(variants: Sequence[Variant], *, data_dir: Path) -> None:
+    present = set(find_cases(data_dir))
+    for variant in variants:
+        for number, fold in enumerate(variant.folds):
+            if missing := sorted({*fold.training, *fold.validation} - present):
+                raise InputError(
+                    f"{data_dir}: case '{missing[0]}' of fold_{number} is not there ({len(missing)} in all); "
+                    "make folds of what is there with 'covidseg-train split'"
+                )
+
+
+def _begin(folder: Path, *, variant: Variant) -> None:
+    """Write recipe and folds; of a folder that has them, make sure that they are the same."""
+    import yaml
+
+    recipe_file, folds_file = folder / "recipe.yaml", folder / "folds.json"
+    if recipe_file.exists() and read_experiment(recipe_file) != variant.recipe:
+        raise InputError(f"{folder}: begun with another recipe (recipe.yaml there); choose another folder")
+    if folds_file.exists() and tuple(read_folds(folds_file)) != variant.folds:
+        raise InputError(f"{folder}: begun with other folds (folds.json there); choose another folder")
+    if not folds_file.exists():
+        write_whole(recipe_file, yaml.safe_dump(variant.recipe.to_plain(), sort_keys=False).encode())
+        write_folds(folds_file, variant.folds)
+
+
+def _check_origin(run: Path, *, fold: Fold, cache_dir: Path) -> None:
+    """Make sure that a finished fold was made from the cases as they are now."""
+    from .run_folder import read_run
+
+    origin = read_run(run)["origin"]
+    for side in ("training", "validation"):
+        for name in getattr(fold, side):
+            with np.load(cache_dir / f"{name}.npz") as data:
+                if str(data["key"]) != origin[side][name]:
+                    raise InputError(f"{run}: case '{name}' has changed since; choose another folder")
+
+
+def _predictions(folder: Path, *, folds: Sequence[Fold]) -> dict[str, Path]:
+    names = sorted(name for fold in folds for name in fold.validation)
+    return {name: folder / "predictions" / f"{name}.nii.gz" for name in names}
+
+
+def _evaluate(variant: Variant, *, places: Places, labels_are: LabelsAre, tell: Tell) -> Evaluation:
+    """Write scores, tables and figures; the scores, which take minutes, only if a prediction is newer than they."""
+    from .case_scores import read_scores
+    from .figures import draw_losses, find_histories, save_figure
+
+    folder = places.run_of(variant)
+    output, predictions = folder / "evaluation", _predictions(folder, folds=variant.folds)
+    scores, newest = output / "scores.csv", max(path.stat().st_mtime_ns for path in predictions.values())
+    if scores.exists() and scores.stat().st_mtime_ns > newest:
+        cases = read_scores(scores)
+    else:
+        cases = score_predictions(predictions, data_dir=places.data_dir, tell=tell)
+    evaluation = evaluate_scores(cases, folds=variant.folds, labels_are=labels_are)
+    write_evaluation(output, evaluation)
+    save_figure(output / "figure4_loss.png", draw_losses(find_histories(folder)))
+    write_pictures(output, evaluation, predictions=predictions, data_dir=places.data_dir)
+    return evaluation

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from CovidSegLib.errors import DeviceError, InputError
+from helpers_experiment import tiny_recipe, write_case
+
+from CovidSegTraining import run_folder
+from CovidSegTraining.cluster import choose_cluster, in_sequence, on_cluster
+from CovidSegTraining.experiment_cv import FoldJob, Places, Tell, Variant, run_fold
+from CovidSegTraining.experiment_fit import ExperimentFit
+from CovidSegTraining.splits import Fold
+
+ray = pytest.importorskip("ray")
+
+FOLDS = (Fold(("case_0", "case_1"), ("case_2",)), Fold(("case_1", "case_2"), ("case_0",)))
+
+
+@pytest.fixture(scope="module")
+def _cluster() -> Iterator[None]:
+    """A cluster of two workers on this machine."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers cannot import a test
+    ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    for seed in range(3):
+        write_case(root / f"case_{seed}", seed=seed)
+    return root
+
+
+def _jobs(data: Path, output: Path, *, epochs: int = 3, device: str = "cpu") -> list[FoldJob]:
+    """Return a job for each fold, its cases prepared."""
+    from CovidSegTraining.experiment_cache import prepare_cases
+
+    recipe = tiny_recipe(training__epochs=epochs)
+    places = Places(data, output, output / "cache")
+    settings, classes = recipe.preprocessing, recipe.network.classes
+    prepare_cases(data, cache_dir=places.cache_of(recipe), settings=settings, classes=classes, tell=lambda line: None)
+    return [FoldJob(Variant("", recipe, FOLDS), number, places, device) for number in range(2)]
+
+
+def _results(output: Path) -> dict[str, bytes]:
+    files = [*output.glob("fold_*/history*"), *output.glob("predictions/*")]
+    return {str(path.relative_to(output)): path.read_bytes() for path in files}
+
+
+def _undisturbed(data: Path, output: Path, *, epochs: int = 3) -> dict[str, bytes]:
+    outcomes = list(in_sequence(_jobs(data, output, epochs=epochs), tell=lambda line: None))
+    assert [outcome.error for outcome in outcomes] == [None, None]
+    assert len(_results(output)) == 4
+    return _results(output)
+
+
+def _killed_once(job: FoldJob, tell: Tell) -> None:
+    """Do a fold; in the middle of the second epoch of fold 1, the first time, the worker is killed."""
+    step, marker = ExperimentFit.train_batch, job.places.output / "killed"
+
+    def kills(self: ExperimentFit, *batch: Any) -> Any:
+        metrics = step(self, *batch)
+        if job.number == 1 and self.epoch == 1 and not marker.exists():
+            marker.write_text(str(os.getpid()), encoding="utf-8")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return metrics
+
+    ExperimentFit.train_batch = kills  # type: ignore[method-assign]
+    run_folder._summary_writer = lambda folder, *, first_epoch: False  # TensorBoard's import takes seconds
+    tell(f"process {os.getpid()}")
+    run_fold(job, tell)
+
+
+@pytest.mark.usefixtures("_cluster")
+def test_fold_whose_worker_is_killed_ends_as_if_undisturbed(data: Path, tmp_path: Path) -> None:
+    expected = _undisturbed(data, tmp_path / "sequence")
+    lines: list[str] = []
+    jobs = _jobs(data, tmp_path / "cluster")
+    outcomes = list(on_cluster(jobs, address="auto", threads=None, tell=lines.append, work=_killed_once))
+    assert sorted(outcome.number for outcome in outcomes) == [0, 1]
+    assert [outcome.error for outcome in outcomes] == [None, None]
+    assert _results(tmp_path / "cluster") == expected
+    killed = (tmp_path / "cluster" / "killed").read_text(encoding="utf-8")
+    workers = {line for line in lines if line.startswith("process ")}
+    assert f"process {killed}" in workers and len(workers) == 3 and f"process {os.getpid()}" not in workers
+    assert lines[0] == "Ray: 2 folds, each with 1 CPU(s)"
+    # The second worker went on after the first one's last checkpoint.
+    starts = [line.rpartition(", ")[2] for line in lines if line.startswith("fold 1: on ")]
+    assert starts == ["after epoch 0", "after epoch 1"]
+
+
+def _fails(job: FoldJob, tell: Tell) -> None:
+    if job.number == 0:
+        raise InputError(f"{job.name}: no such case")
+    tell(f"{job.name}: done")
+
+
+@pytest.mark.usefixtures("_cluster")
+def test_error_in_a_worker_is_that_error_here_and_is_not_tried_again(tmp_path: Path) -> None:
+    lines: list[str] = []
+    jobs = [FoldJob(Variant("", tiny_recipe(), FOLDS), n, Places(tmp_path, tmp_path, tmp_path), "auto") for n in (0, 1)]
+    outcomes = {o.number: o.error for o in on_cluster(jobs, address="auto", threads=1, tell=lines.append, work=_fails)}
+    assert isinstance(outcomes[0], InputError) and str(outcomes[0]) == "fold 0: no such case"
+    assert outcomes[1] is None and "fold 1: done" in lines
+
+
+@pytest.mark.usefixtures("_cluster")
+@pytest.mark.parametrize(("device", "message"), [("cuda", "has no GPU"), ("cuda:1", "Ray deals the GPUs")])
+def test_gpu_that_the_cluster_lacks_is_an_error_and_no_wait(tmp_path: Path, device: str, message: str) -> None:
+    jobs = [FoldJob(Variant("", tiny_recipe(), FOLDS), 0, Places(tmp_path, tmp_path, tmp_path), device)]
+    with pytest.raises(DeviceError, match=message):
+        list(on_cluster(jobs, address="auto", threads=None, tell=print, work=_fails))
+
+
+def test_in_sequence_errors_are_outcomes_too(tmp_path: Path) -> None:
+    jobs = [FoldJob(Variant("", tiny_recipe(), FOLDS), n, Places(tmp_path, tmp_path, tmp_path), "cpu") for n in (0, 1)]
+    outcomes = list(in_sequence(jobs, tell=lambda line: None, work=_fails))
+    assert [outcome.number for outcome in outcomes] == [0, 1]
+    assert isinstance(outcomes[0].error, InputError) and outcomes[1].error is None
+
+
+@pytest.mark.slow
+def test_worker_killed_from_outside_in_mid_fold_ends_as_if_undisturbed(data: Path, tmp_path: Path) -> None:
+    """A cluster that the command starts itself; a worker is found by its name and killed while others train."""
+    import psutil
+
+    ray.shutdown()
+    epochs = 60
+    expected = _undisturbed(data, tmp_path / "sequence", epochs=epochs)
+    killed: list[int] = []
+
+    def tell(line: str) -> None:
+        lines.append(line)
+        if line.startswith("fold 0: epoch 2") and not killed:
+            workers = [p for p in psutil.Process().children(recursive=True) if "ray::fold 0" in " ".join(p.cmdline())]
+            for worker in workers:
+                worker.kill()
+                killed.append(worker.pid)
+
+    lines: list[str] = []
+    run: Callable[[Any], Iterator[Any]] = choose_cluster("auto", threads=1, tell=tell)
+    outcomes = list(run(_jobs(data, tmp_path / "cluster", epochs=epochs)))
+    assert [outcome.error for outcome in outcomes] == [None, None]
+    assert killed and _results(tmp_path / "cluster") == expected
+    starts = [line.rpartition(" ")[2] for line in lines if line.startswith("fold 0: on ")]
+    assert len(starts) == 2 and 2 <= int(starts[1]) < epochs
+    deadline = time.monotonic() + 30
+    while ray.is_initialized() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not ray.is_initialized()

@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from CovidSegLib.errors import CovidSegError, DeviceError, InputError
+from helpers_experiment import tiny_recipe, tiny_values, write_case
+
+from CovidSegTraining import cli_cv, cluster, experiment_fit, figure_pictures, figures, run_folder
+from CovidSegTraining.cli_common import Parser
+from CovidSegTraining.experiment_config import read_experiment
+from CovidSegTraining.experiment_cv import Places, Variant, cross_validate, make_variants, stepwise
+from CovidSegTraining.experiment_fit import ExperimentFit
+from CovidSegTraining.splits import Fold, read_folds
+
+FOLDS = (Fold(("case_0", "case_1"), ("case_2",)), Fold(("case_1", "case_2"), ("case_0",)))
+EVALUATION = {
+    *("scores.csv", "tables.txt", "tables.md", "table1.csv", "all_cases.csv"),
+    *("figure4_loss.png", "figure5_scores.png", "figure6_pictures.png"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _quick(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare the tests TensorBoard's import and the figures, which take longer than all else; `whole` has them."""
+    monkeypatch.setattr(run_folder, "_summary_writer", lambda folder, *, first_epoch: False)
+    monkeypatch.setattr(figures, "draw_losses", lambda histories: len(histories))
+    monkeypatch.setattr(figures, "draw_score_boxes", lambda cases: len(cases))
+    monkeypatch.setattr(figure_pictures, "draw_pictures", lambda rows, *, truth_heading: len(rows))
+    monkeypatch.setattr(figures, "save_figure", lambda path, count: path.write_text(str(count)))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three cases, prepared by nobody."""
+    root = tmp_path_factory.mktemp("data")
+    for seed in range(3):
+        write_case(root / f"case_{seed}", seed=seed)
+    return root
+
+
+def _variant(**changes: Any) -> Variant:
+    return Variant("", tiny_recipe(**{"training__epochs": 2, **changes}), FOLDS)
+
+
+def _cross_validate(data: Path, output: Path, *variants: Variant, lines: list[str] | None = None) -> Any:
+    told: list[str] = [] if lines is None else lines
+    return cross_validate(
+        variants or [_variant()],
+        places=Places(data, output, output / "cache"),
+        device="cpu",
+        run_jobs=lambda jobs: cluster.in_sequence(jobs, tell=told.append),
+        tell=told.append,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete, undisturbed run; do not write into it."""
+    output = tmp_path_factory.mktemp("whole")
+    _cross_validate(data, output)
+    return output
+
+
+def _results(output: Path) -> dict[str, bytes]:
+    """Return what a run comes to: histories, predictions, scores and tables."""
+    files = [*output.glob("fold_*/history*"), *output.glob("predictions/*"), *output.glob("evaluation/*.[ctm]*")]
+    return {str(path.relative_to(output)): path.read_bytes() for path in files}
+
+
+def test_everything_is_there_at_the_end(whole: Path) -> None:
+    assert {path.name for path in (whole / "evaluation").iterdir()} == EVALUATION
+    assert {path.name for path in (whole / "predictions").iterdir()} == {"case_0.nii.gz", "case_2.nii.gz"}
+    assert len(_results(whole)) == 2 + 2 + 5
+    assert read_experiment(whole / "recipe.yaml") == _variant().recipe
+    assert tuple(read_folds(whole / "folds.json")) == FOLDS
+    table = (whole / "evaluation" / "table1.csv").read_text(encoding="utf-8").splitlines()
+    assert [line.split(",")[0] for line in table] == ["fold", "1", "2", "AVG"]
+    assert not [*whole.rglob("*.part"), *whole.rglob(".part-*"), *whole.rglob("*.lock")]
+
+
+def test_complete_run_is_left_as_it_is(
+    data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    before = _results(whole)
+
+    def never(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("nothing is left to do")
+
+    monkeypatch.setattr(ExperimentFit, "run_epoch", never)
+    monkeypatch.setattr("CovidSegTraining.experiment_predict.predict_labels", never)
+    monkeypatch.setattr("CovidSegTraining.evaluate.score_prediction", never)
+    lines: list[str] = []
+    evaluations = _cross_validate(data, tmp_path / "run", lines=lines)
+    assert "fold 0: already complete" in lines and "fold 1: already complete" in lines
+    assert _results(tmp_path / "run") == before
+    assert evaluations[""].to_text().encode() == before["evaluation/tables.txt"]
+
+
+@pytest.mark.parametrize("batches", [1, 3, 7])  # in the first fold's epochs 1 and 2, in the second fold's epoch 2
+def test_broken_off_anywhere_and_run_again_equals_undisturbed(
+    data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches: int
+) -> None:
+    step, left = ExperimentFit.train_batch, iter(range(batches))
+
+    def stops(self: ExperimentFit, image: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return step(self, image, labels)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ExperimentFit, "train_batch", stops)
+        with pytest.raises(KeyboardInterrupt):
+            _cross_validate(data, tmp_path)
+    lines: list[str] = []
+    _cross_validate(data, tmp_path, lines=lines)
+    assert _results(tmp_path) == _results(whole)
+    epochs = [line for line in lines if ": epoch " in line]
+    assert len(epochs) == 4 - batches // 2  # an epoch has two batches; complete ones are not repeated
+
+
+def test_what_is_deleted_is_made_again(data: Path, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    (tmp_path / "run" / "predictions" / "case_0.nii.gz").unlink()
+    lines: list[str] = []
+    _cross_validate(data, tmp_path / "run", lines=lines)
+    assert _results(tmp_path / "run") == _results(whole)
+    assert "fold 0: already complete" in lines and any(line.startswith("case_0: DSC") for line in lines)
+    assert not any(": epoch " in line for line in lines)
+
+
+def test_fold_that_fails_does_not_keep_the_others_from_their_end(
+    data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ExperimentFit.run
+
+    def fails(self: ExperimentFit, **options: Any) -> None:
+        if self.folder.fold == 0:
+            raise InputError("the loss of epoch 1 is not a number")
+        run(self, **options)
+
+    lines: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(ExperimentFit, "run", fails)
+        with pytest.raises(InputError, match="not a number"):
+            _cross_validate(data, tmp_path, lines=lines)
+    assert "fold 0: failed: the loss of epoch 1 is not a number" in lines
+    assert (tmp_path / "predictions" / "case_0.nii.gz").exists() and not (tmp_path / "evaluation").exists()
+    _cross_validate(data, tmp_path)
+    assert _results(tmp_path) == _results(whole)
+
+
+def test_folder_of_another_experiment_is_refused(data: Path, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    before = _results(tmp_path / "run")
+    with pytest.raises(InputError, match="begun with another recipe"):
+        _cross_validate(data, tmp_path / "run", _variant(training__seed=1))
+    with pytest.raises(InputError, match="begun with other folds"):
+        _cross_validate(data, tmp_path / "run", replace(_variant(), folds=FOLDS[::-1]))
+    assert _results(tmp_path / "run") == before
+
+
+def test_case_that_has_changed_since_is_found(data: Path, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    shutil.copytree(data, tmp_path / "data")
+    write_case(tmp_path / "data" / "case_1", seed=9)
+    with pytest.raises(InputError, match="fold_0: case 'case_1' has changed since; choose another folder"):
+        _cross_validate(tmp_path / "data", tmp_path / "run")
+
+
+def test_case_that_is_not_there_is_found_before_anything_is_written(data: Path, tmp_path: Path) -> None:
+    variant = replace(_variant(), folds=(Fold(("case_0",), ("case_7",)),))
+    with pytest.raises(InputError, match="case 'case_7' of fold_0 is not there"):
+        _cross_validate(data, tmp_path / "run", variant)
+    assert not (tmp_path / "run").exists()
+
+
+def test_steps_leave_out_what_their_names_say() -> None:
+    paper = read_experiment()
+    steps = stepwise(paper)
+    assert list(steps) == ["neither", "augmentation", "preprocessing", "both"]
+    assert steps["both"] == paper
+    assert steps["preprocessing"] == replace(paper, augmentation=None)
+    for name in ("neither", "augmentation"):
+        left = steps[name].preprocessing
+        assert (left.clip_hu, left.grey_levels, left.spacing_ijk_mm, left.z_score) == (None, None, None, False)
+        assert replace(steps[name], preprocessing=paper.preprocessing, augmentation=None) == steps["preprocessing"]
+    assert steps["neither"].augmentation is None and steps["augmentation"].augmentation == paper.augmentation
+    with pytest.raises(InputError, match="give a recipe that has both"):
+        stepwise(steps["preprocessing"])
+
+
+def test_names_say_what_differs() -> None:
+    recipe = tiny_recipe()
+    two = {"k_2": FOLDS, "k_3": FOLDS}
+    steps = {"neither": recipe, "both": recipe}
+    assert [v.name for v in make_variants({"": recipe}, folds={"k_2": FOLDS})] == [""]
+    assert [v.name for v in make_variants({"": recipe}, folds=two)] == ["k_2", "k_3"]
+    assert [v.name for v in make_variants(steps, folds={"": FOLDS})] == ["neither", "both"]
+    names = [v.name for v in make_variants(steps, folds=two)]
+    assert names == ["k_2_neither", "k_2_both", "k_3_neither", "k_3_both"]
+
+
+def _command(*arguments: object) -> int:
+    """Run `cv` as `covidseg-train` does."""
+    parser = Parser(prog="covidseg-train")
+    cli_cv.add_commands(parser.add_subparsers(required=True))
+    options = parser.parse_args(["cv", *map(str, arguments)])
+    return int(options.command(options))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(tiny_values(training__epochs=1, training__batches_per_epoch=1)), encoding="utf-8")
+    yield path
+
+
+def test_two_numbers_of_folds_are_one_command(
+    data: Path, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert _command("--config", config, "--data", data, "-o", run, "--k", 2, "--k", 3, "--seed", 5) == 0
+    assert {path.name for path in run.iterdir()} == {"cache", "k_2", "k_3", "summary.txt", "summary.md"}
+    assert len(list((run / "cache").iterdir())) == 1  # both have the same prepared cases
+    rows = [line.split() for line in (run / "summary.txt").read_text(encoding="utf-8").splitlines()]
+    assert [row[:3] for row in rows if row and row[0].startswith("k_")] == [["k_2", "2", "3"], ["k_3", "3", "3"]]
+    assert "k_3 fold 2: epoch 1" in capsys.readouterr().out
+
+
+def test_stepwise_runs_are_one_command(
+    data: Path, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert _command("--config", config, "--data", data, "-o", run, "--steps", "--k", 2) == 0
+    out = capsys.readouterr().out
+    assert "read off its plot: neither 0.05, augmentation 0.10, preprocessing 0.79, both 0.80." in out
+    assert out.count("Scores are against the reference labels given.") == 1  # whatever the table is of, it says so
+    for name in ("neither", "augmentation", "preprocessing", "both"):
+        assert {path.name for path in (run / name / "evaluation").iterdir()} == EVALUATION
+        assert f"\n{name} " in out
+    assert read_experiment(run / "neither" / "recipe.yaml").augmentation is None
+    assert len(list((run / "cache").iterdir())) == 2
+
+
+def test_papers_folds_need_its_cases(data: Path, config: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="fold_0 has no case for training"):
+        _command("--config", config, "--data", data, "-o", tmp_path / "run")
+
+
+def test_without_ray_folds_are_done_in_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "find_spec", lambda name: None)
+    lines: list[str] = []
+    assert list(cluster.choose_cluster("auto", threads=None, tell=lines.append)([])) == []
+    assert len(lines) == 1 and "Ray is not installed" in lines[0]
+    with pytest.raises(DeviceError, match="--cluster needs Ray"):
+        cluster.choose_cluster("10.0.0.1:6379", threads=None, tell=lines.append)
+
+
+def test_gpu_that_is_not_there_is_an_error(data: Path, config: Path, tmp_path: Path) -> None:
+    with pytest.raises(CovidSegError, match="cuda:99"):
+        _command("--config", config, "--data", data, "-o", tmp_path / "run", "--k", 2, "--device", "cuda:99")
+    assert not list((tmp_path / "run").glob("fold_*"))
+
+
+def test_two_runs_do_not_write_into_one_folder(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def second(*arguments: Any, **options: Any) -> None:
+        with pytest.raises(InputError, match="another CovidSeg run is writing"):
+            _cross_validate(data, tmp_path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment_fit.ExperimentFit, "run", second)
+    with pytest.raises(KeyboardInterrupt):
+        _cross_validate(data, tmp_path)
+    assert os.listdir(tmp_path / "fold_0")
