@@ -89,6 +89,12 @@ class Prediction:
     messages: tuple[str, ...]
 
 
+def load_libraries() -> None:
+    """Import what `predict` needs, once per process: MONAI takes seconds, which are not the network's."""
+    import monai.data.utils
+    import monai.inferers  # noqa: F401
+
+
 def predict(
     image_kji: np.ndarray, *, network: torch.nn.Module, mode: str, device: str, reporter: Reporter
 ) -> Prediction:

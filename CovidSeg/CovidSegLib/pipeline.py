@@ -15,7 +15,7 @@ from .chest import lungs_found
 from .device import resolve_device
 from .errors import InputError
 from .geometry import Geometry
-from .inference import MODES, predict
+from .inference import MODES, load_libraries, predict
 from .intensity import to_hounsfield
 from .postprocess import make_consistent
 from .preprocess import NetworkInput, preprocess, unscale_hu
@@ -114,6 +114,7 @@ def segment(
         network_input = preprocess(ct.hu_kji, geometry=ct.geometry, recipe=bundle.preprocessing)
     with clock.stage("load"):
         network = bundle.network
+        load_libraries()
     with clock.stage("network"):
         prediction = predict(network_input.image_kji, network=network, mode=mode, device=device, reporter=reporter)
     with clock.stage("back"):

@@ -15,7 +15,7 @@ import numpy as np
 from CovidSegLib.bundle import Bundle, load_bundle
 from CovidSegLib.case_files import write_case_files
 from CovidSegLib.chest import lungs_found
-from CovidSegLib.inference import TILINGS, patch_count, predict
+from CovidSegLib.inference import TILINGS, load_libraries, patch_count, predict
 from CovidSegLib.intensity import to_hounsfield
 from CovidSegLib.pipeline import segment
 from CovidSegLib.preprocess import preprocess
@@ -61,6 +61,7 @@ def measure(job: Job) -> dict[str, Any]:
     torch.set_num_threads(job.threads)
     bundle = load_bundle(job.bundle)
     _ = bundle.network
+    load_libraries()
     first_s: dict[str, float] | None = None
     for _ in range(job.repeats):
         clock = Clock()
