@@ -6,6 +6,7 @@ With FAKE_WRITE_PAUSE_S in the environment it rests after every file, so that a 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -34,5 +35,7 @@ if "FAKE_WRITE_PAUSE_S" in os.environ:  # at file level, for worker processes to
         setattr(case_files, _name, _rest_after(getattr(case_files, _name), float(os.environ["FAKE_WRITE_PAUSE_S"])))
 
 if __name__ == "__main__":
+    # A shell that starts the tests in the background has Ctrl-C ignored, which processes inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     batch.Engine = _fake_engine  # type: ignore[assignment,misc]
     sys.exit(cli.main())
