@@ -16,7 +16,7 @@ from .scene_display import nodes_of_class
 from .scene_outputs import VOLUME_ROLE
 from .scene_plots import BOTH_LUNGS_RGB, COLORS, Chart, Curve, Plot, remove_plot, show_chart, show_columns
 from .scene_segments import find_segments
-from .scene_table import NOT_DEFINED
+from .scene_table import NOT_DEFINED, text_table
 
 if TYPE_CHECKING:
     from .logic import CovidSegLogic
@@ -200,17 +200,8 @@ def remove_follow_up(context: SceneContext, *, table_node: Any) -> None:
 
 def _readable_table(rows: Sequence[FollowUpRow]) -> Any:
     """Return a `vtkTable` of text, a row per time point; what is undefined reads "n/a"."""
-    import vtk
-
-    table = vtk.vtkTable()
     cells = [_cells(row) for row in rows]
-    for name in cells[0]:
-        column = vtk.vtkStringArray()
-        column.SetName(name)
-        for row in cells:
-            column.InsertNextValue(row[name])
-        table.AddColumn(column)
-    return table
+    return text_table({name: [row[name] for row in cells] for name in cells[0]})
 
 
 def _cells(row: FollowUpRow) -> dict[str, str]:

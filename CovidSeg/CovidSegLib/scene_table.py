@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 NOT_DEFINED = "n/a"
@@ -28,15 +28,20 @@ def results_table(regions: Mapping[str, Mapping[str, Any]]) -> Any:
     Args:
         regions: The report's `regions`: lungs, left_lung, right_lung.
     """
+    rows = [_row(name, regions[key]) for key, name in REGION_NAMES.items()]
+    return text_table({name: [row[index] for row in rows] for index, (name, _, _) in enumerate(COLUMNS)})
+
+
+def text_table(columns: Mapping[str, Sequence[str]]) -> Any:
+    """Return a `vtkTable` of text columns by name."""
     import vtk
 
     table = vtk.vtkTable()
-    rows = [_row(name, regions[key]) for key, name in REGION_NAMES.items()]
-    for index, (column_name, _, _) in enumerate(COLUMNS):
+    for name, values in columns.items():
         column = vtk.vtkStringArray()
-        column.SetName(column_name)
-        for row in rows:
-            column.InsertNextValue(row[index])
+        column.SetName(name)
+        for value in values:
+            column.InsertNextValue(value)
         table.AddColumn(column)
     return table
 
