@@ -21,6 +21,9 @@ COARSE_STEP_MM = 4.0
 AIR_BELOW_HU = -400.0
 #: Median of air around the patient, blankets included; aerated lung is mostly denser.
 OUTSIDE_AIR_BELOW_HU = -860.0
+#: Less of a piece of air that the image cuts open lies between parts of the body, and it is foam of the table,
+#: not lung. Measured: foam 0.00; lung, cut by a small round field of view, 0.17 to 1.
+LUNG_BETWEEN_SHARE = 0.1
 #: Less aerated lung than this and the box is the whole body (both lungs may be consolidated).
 LITTLE_LUNG_ML = 1200.0
 #: Less air than this inside the body is no chest at all.
@@ -119,18 +122,20 @@ def _body_and_lungs(coarse: np.ndarray, *, padding: np.ndarray, voxel_ml: float)
     from scipy import ndimage
 
     air = (coarse < AIR_BELOW_HU) & ~padding
-    pieces, count = _pieces(air)
-    border = _dilate(padding, 1)
-    border[:, (0, -1)] = border[:, :, (0, -1)] = True
-    outer = _outer_air(coarse, air=air, pieces=pieces, count=count, border=border)
-    open_lung = np.setdiff1d(np.unique(pieces[border]), [0, *outer])
-    outside = padding | np.isin(pieces, outer)
-
     # The patient is the largest piece of tissue once thin shells (table, blankets) are opened away.
     tissue = ~air & ~padding
     # Beyond the first and last slice the patient goes on: the border erodes nothing.
     core = _largest(_dilate(ndimage.binary_erosion(tissue, border_value=1), 1))
     body = _dilate(core, 2) & tissue
+
+    pieces, count = _pieces(air)
+    border = _dilate(padding, 1)
+    border[:, (0, -1)] = border[:, :, (0, -1)] = True
+    outer = _outer_air(coarse, air=air, pieces=pieces, count=count, border=border)
+    open_lung = np.setdiff1d(np.unique(pieces[border]), [0, *outer])
+    between = np.asarray(ndimage.mean(_between(body), pieces, open_lung))
+    foam, open_lung = open_lung[between < LUNG_BETWEEN_SHARE], open_lung[between >= LUNG_BETWEEN_SHARE]
+    outside = padding | np.isin(pieces, [*outer, *foam])
     filled = _filled(body, outside=outside)
     # Lung cut open by a cropped image is not enclosed by tissue: it is inside all the same.
     inner_air = air & ~outside & (filled | np.isin(pieces, open_lung))
@@ -149,6 +154,19 @@ def _filled(body: np.ndarray, *, outside: np.ndarray) -> np.ndarray:
     wall[:, (0, -1)] = wall[:, :, (0, -1)] = True
     wall &= ~outside & ~body
     return np.stack([ndimage.binary_fill_holes(plane) for plane in body | wall]) & ~wall
+
+
+def _between(body: np.ndarray) -> np.ndarray:
+    """Return the voxels with body on both sides, in front and behind or right and left.
+
+    So lies lung, also where a cropped image cuts it open; the foam of a table lies behind the body.
+    """
+    found = np.zeros(body.shape, dtype=bool)
+    for axis in (1, 2):
+        before = np.logical_or.accumulate(body, axis=axis)
+        behind = np.flip(np.logical_or.accumulate(np.flip(body, axis), axis=axis), axis)
+        found |= before & behind
+    return found
 
 
 def _outer_air(coarse: np.ndarray, *, air: np.ndarray, pieces: np.ndarray, count: int, border: np.ndarray) -> list[int]:

@@ -11,6 +11,7 @@ from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.phantom import Phantom
 from CovidSegLib.preprocess import PreprocessingRecipe, preprocess
+from CovidSegLib.resample import input_axis, resample_kji
 from helpers_phantom import SIZE_IJK, SPACING_IJK_MM, small_phantom
 
 SOLID_HU = 40
@@ -202,6 +203,30 @@ def test_body_mask_leaves_out_table_and_air() -> None:
     body_ml = np.count_nonzero(dense | np.pad(lungs_of(phantom), ((0, 0), (0, 12), (0, 0)))) * 4 * 3.9 * 5 / 1000
     inside_ml = np.count_nonzero(chest.inside) * np.prod([a.step_mm for a in chest.axes]) / 1000
     assert inside_ml == pytest.approx(body_ml, rel=0.15)
+
+
+@pytest.mark.parametrize("cut_i", [0, 20], ids=["whole table", "table cut by the image"])
+def test_foam_of_the_table_is_neither_lung_nor_inside(cut_i: int) -> None:
+    phantom = small_phantom(3)
+    hu = np.pad(phantom.ct.hu_kji, ((0, 0), (0, 24), (0, 0)), constant_values=-1000)
+    back = int(np.flatnonzero((hu > -300).any(axis=(0, 2)))[-1])
+    ends = slice(None) if cut_i else slice(6, -6)
+    hu[:, back + 3 : back + 17, ends] = 0  # the shell
+    foam = np.zeros(hu.shape, dtype=bool)
+    foam[:, back + 5 : back + 15, ends if cut_i else slice(8, -8)] = True
+    hu[foam] = np.random.default_rng(0).normal(-850, 20, int(foam.sum()))
+    view = (slice(None), slice(None), slice(cut_i, hu.shape[2] - cut_i))
+    spacing_mm = SPACING_IJK_MM[::-1]
+
+    untouched = find_chest(phantom.ct.hu_kji[view], spacing_mm=spacing_mm)
+    found = find_chest(hu[view], spacing_mm=spacing_mm)
+    assert found.aerated_ml == pytest.approx(untouched.aerated_ml, rel=0.02)
+    share = resample_kji(
+        foam[view],
+        source=tuple(input_axis(n, s) for n, s in zip(foam[view].shape, spacing_mm, strict=True)),  # type: ignore[arg-type]
+        target=found.axes,
+    )
+    assert not found.inside[share > 0.5].any()
 
 
 @pytest.mark.parametrize("seed", [3, 7])
