@@ -25,12 +25,16 @@ WALLED_SHARE = 0.63
 LOWER_SHARE = 0.4
 #: The core grows into what is darker than this, by the reach of the smoothing.
 RIM_BELOW_HU = -500.0
+RIM_VOXELS = 4
+#: Then into the wall, a rim of which is taken for lung with the gas; lung beyond the wall is darker than this.
+WALL_ABOVE_HU = -700.0
+WALL_VOXELS = 2
 
 
 def abdominal_gas(
     hu_kji: np.ndarray, *, lungs_kji: np.ndarray, inside_kji: np.ndarray, spacing_kji_mm: tuple[float, float, float]
 ) -> np.ndarray:
-    """Return the pockets of gas below the lungs, up to their walls, as a mask.
+    """Return the pockets of gas below the lungs, with the inner side of their walls, as a mask.
 
     Args:
         hu_kji: (k, j, i) HU in patient axes, k to the head.
@@ -54,12 +58,13 @@ def abdominal_gas(
     sizes_ml = np.bincount(pieces.ravel(), minlength=count + 1) * voxel_ml
     boxes = ndimage.find_objects(pieces)
     reach = np.ceil(WALL_WITHIN_MM / spacing).astype(int)
+    room = np.maximum(reach, RIM_VOXELS + WALL_VOXELS)
     for n in 1 + np.flatnonzero(sizes_ml[1:] >= SMALLEST_ML):
-        box = tuple(slice(max(0, s.start - r), s.stop + r) for s, r in zip(boxes[n - 1], reach, strict=True))
+        box = tuple(slice(max(0, s.start - r), s.stop + r) for s, r in zip(boxes[n - 1], room, strict=True))
         piece = pieces[box] == n
         low = ndimage.center_of_mass(piece)[0] + box[0].start <= highest
         if low and _is_pocket(piece, hu[box], spacing_kji_mm=spacing, reach=reach):
-            found[part][box] |= _up_to_the_wall(piece, hu[box])
+            found[part][box] |= _with_wall(piece, hu[box])
     return found
 
 
@@ -77,10 +82,10 @@ def _is_pocket(piece: np.ndarray, hu: np.ndarray, *, spacing_kji_mm: np.ndarray,
     return bool(walled[surface].mean() >= WALLED_SHARE)
 
 
-def _up_to_the_wall(piece: np.ndarray, hu: np.ndarray) -> np.ndarray:
-    """Return the piece grown into the dark voxels around it, by at most three steps."""
+def _with_wall(piece: np.ndarray, hu: np.ndarray) -> np.ndarray:
+    """Return the piece grown into the dark voxels around it, then into their wall."""
     from scipy import ndimage
 
-    return np.asarray(
-        ndimage.binary_dilation(piece, ndimage.generate_binary_structure(3, 2), iterations=3, mask=hu < RIM_BELOW_HU)
-    )
+    cube = ndimage.generate_binary_structure(3, 2)
+    gas = ndimage.binary_dilation(piece, cube, iterations=RIM_VOXELS, mask=hu < RIM_BELOW_HU)
+    return np.asarray(ndimage.binary_dilation(gas, cube, iterations=WALL_VOXELS, mask=hu > WALL_ABOVE_HU) | gas)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from CovidSegLib.abdominal_gas import abdominal_gas
+from scipy import ndimage
 
 SPACING_KJI_MM = (2.7, 1.6, 1.6)
 SHAPE_KJI = (60, 70, 70)
@@ -30,13 +31,24 @@ def found(hu: np.ndarray, lungs: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("noise_hu", [0.0, 60.0])
-def test_pocket_below_the_diaphragm_is_found_up_to_its_wall(noise_hu: float) -> None:
+def test_pocket_below_the_diaphragm_is_found_with_two_voxels_of_its_wall(noise_hu: float) -> None:
     hu, lungs = chest(noise_hu=noise_hu)
     pocket = ball((7.0, 35.0, 35.0), radius_mm=15.0)
     hu[pocket] -= hu[pocket].mean() + 990.0
     gas = found(hu, lungs | pocket)
-    assert (gas & pocket).sum() > 0.9 * pocket.sum()
-    assert not (gas & ~pocket).any()
+    with_wall = ndimage.binary_dilation(pocket, ndimage.generate_binary_structure(3, 2), iterations=2)
+    assert (gas & with_wall).sum() > 0.95 * with_wall.sum()
+    assert not (gas & ~with_wall).any() and not (gas & lungs).any()
+
+
+def test_lung_that_touches_the_wall_is_not_taken_with_it() -> None:
+    hu, lungs = chest()
+    pocket = ball((8.0, 35.0, 35.0), radius_mm=15.0)  # one slice below the lung
+    hu[pocket] = -990.0
+    gas = found(hu, lungs | pocket)
+    aerated = lungs & (hu < -800.0)
+    assert ndimage.binary_dilation(gas, iterations=1)[aerated].any()
+    assert not (gas & aerated).any()
 
 
 def test_emphysema_with_vessels_is_no_gas() -> None:
