@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from CovidSegLib.resample import AxisGrid, axis_weights
 
 from .label_codes import Code
 
@@ -32,6 +33,7 @@ class AugmentationRecipe:
         scale: Range of the common scale; `anisotropy` is how far each axis may differ from it (logarithm).
         inflation: Range of the density that aerated lung is left with, as a share: emphysema, deep breath.
         intensity_probability: Of a gain about air and an offset.
+        thickness: Range of the thickness of slices, in voxels along k.
     """
 
     spatial_probability: float = 0.8
@@ -49,7 +51,8 @@ class AugmentationRecipe:
     gain: tuple[float, float] = (0.92, 1.08)
     blur_probability: float = 0.2
     sharpen_probability: float = 0.15
-    thick_probability: float = 0.35
+    thick_probability: float = 0.45
+    thickness: tuple[float, float] = (1.3, 3.5)
     export_8bit_probability: float = 0.1
     crop_probability: float = 0.25
 
@@ -130,7 +133,8 @@ def degrade(
     elif rng.random() < recipe.sharpen_probability:
         x = x + float(rng.uniform(0.3, 1.2)) * (x - _blur(x, sigma=0.8))
     if rng.random() < recipe.thick_probability:
-        x = _thick_slices(x, factor=int(rng.integers(2, 4)), phase=int(rng.integers(0, 3)), averaged=rng.random() < 0.8)
+        thickness = float(rng.uniform(*recipe.thickness))
+        x = _thick_slices(x, thickness=thickness, phase=float(rng.random()), averaged=rng.random() < 0.8)
     if rng.random() < recipe.noise_probability:
         generator = torch.Generator(device=x.device).manual_seed(int(rng.integers(2**31)))
         noise = torch.randn(x.shape, generator=generator, device=x.device) * float(rng.uniform(0, recipe.noise_hu))
@@ -190,20 +194,18 @@ def _blur(x: torch.Tensor, *, sigma: float) -> torch.Tensor:
     return (rows[..., :-2] * line[0] + rows[..., 1:-1] * line[1] + rows[..., 2:] * line[2])[:, 0]
 
 
-def _thick_slices(x: torch.Tensor, *, factor: int, phase: int, averaged: bool) -> torch.Tensor:
-    """Return `x` as if its slices had been `factor` times thicker (or that far apart), on the same grid."""
+def _thick_slices(x: torch.Tensor, *, thickness: float, phase: float, averaged: bool) -> torch.Tensor:
+    """Return `x` as if its slices had been `thickness` voxels thick (or that far apart), on the same grid."""
     import torch
-    from torch.nn import functional
 
     count = x.shape[0]
-    groups = (count + phase) // factor + 2
-    index = (torch.arange(groups * factor, device=x.device) - phase).clamp(0, count - 1)
-    stack = x[index].reshape(groups, factor, *x.shape[1:])
-    thick = stack.mean(dim=1) if averaged else stack[:, factor // 2]
-    full = functional.interpolate(
-        thick.permute(1, 2, 0).reshape(1, -1, groups), size=groups * factor, mode="linear", align_corners=False
-    )
-    return full[0, :, phase : phase + count].reshape(*x.shape[1:], count).permute(2, 0, 1).contiguous()
+    thin = AxisGrid(0.0, 1.0, count)
+    thick = AxisGrid(-phase * thickness, thickness, int(np.ceil(count / thickness)) + 2)
+    weights = axis_weights(thin, thick)
+    if not averaged:
+        weights = np.eye(count, dtype=np.float32)[weights.argmax(axis=1)]
+    matrix = torch.from_numpy(axis_weights(thick, thin) @ weights).to(x.device)
+    return (matrix @ x.reshape(count, -1)).reshape(x.shape)
 
 
 def _crop_view(

@@ -18,6 +18,7 @@ from CovidSegLib.network import build_network
 
 from .augmentation import degrade, sample_patch
 from .cache import read_case
+from .centers import PatchCenters
 from .data import refuse_measured_only
 from .fit_config import FitConfig, Stage
 from .label_codes import Code
@@ -29,13 +30,6 @@ if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
-
-#: Background darker than this is airway, bowel gas or stomach: what a network takes for lung.
-AIR_BELOW_HU = -500.0
-#: Weight of such voxels in the cross-entropy.
-AIR_WEIGHT = 4.0
-#: Weight of infected voxels in the cross-entropy: few as they are, they would be called too rarely.
-INFECTION_WEIGHT = 2.5
 
 
 @dataclass(frozen=True)
@@ -84,8 +78,7 @@ class Fit:
         )
         self.hu = [torch.from_numpy(c.hu_kji.astype(np.float32)).to(self.device) for c in cases]
         self.codes = [torch.from_numpy(c.codes_kji).to(self.device) for c in cases]
-        self.infected = [np.argwhere(c.codes_kji == Code.INFECTION) for c in cases]
-        self.anywhere = [_worthwhile_centers(c.codes_kji, hu_kji=c.hu_kji) for c in cases]
+        self.centers = [PatchCenters(c.codes_kji, hu_kji=c.hu_kji, air_below_hu=config.air_below_hu) for c in cases]
         self.weights = np.array([c.weight for c in cases]) / sum(c.weight for c in cases)
         self.step, self.skipped, self.elapsed_s = 0, 0, 0.0
         self.norm_frozen = False
@@ -146,7 +139,9 @@ class Fit:
             hu, codes = sample_patch(
                 self.hu[n],
                 self.codes[n],
-                center_kji=self._center(n, stage.patch_kji),
+                center_kji=self.centers[n].draw(
+                    patch_kji=stage.patch_kji, infection_share=self.config.infection_share, rng=self.rng
+                ),
                 patch_kji=stage.patch_kji,
                 spacing_kji_mm=spacing_kji_mm,
                 recipe=self.config.augmentation,
@@ -228,11 +223,12 @@ class Fit:
 
     def _voxel_weights(self, image: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         """Return the weights (batch, k, j, i) in the cross-entropy: more for infection and air outside lungs."""
-        lower, upper = self.config.preprocessing.window_hu
-        air_below = (AIR_BELOW_HU - (lower + upper) / 2.0) / ((upper - lower) / 2.0)
+        config = self.config
+        lower, upper = config.preprocessing.window_hu
+        air_below = (config.air_below_hu - (lower + upper) / 2.0) / ((upper - lower) / 2.0)
         air = (codes == int(Code.BACKGROUND)) & (image < air_below)
         infection = codes == int(Code.INFECTION)
-        return 1.0 + (AIR_WEIGHT - 1.0) * air.float() + (INFECTION_WEIGHT - 1.0) * infection.float()
+        return 1.0 + (config.air_weight - 1.0) * air.float() + (config.infection_weight - 1.0) * infection.float()
 
     def _update_average(self) -> None:
         import torch
@@ -245,13 +241,6 @@ class Fit:
                     mean.lerp_(value.to(mean.dtype), 1.0 - decay)
                 else:
                     mean.copy_(value)
-
-    def _center(self, n: int, patch_kji: tuple[int, int, int]) -> np.ndarray:
-        share = self.config.infection_share
-        choices = self.infected[n] if len(self.infected[n]) and self.rng.random() < share else self.anywhere[n]
-        center = choices[self.rng.integers(len(choices))]
-        jitter = self.rng.uniform(-0.3, 0.3, size=3) * np.asarray(patch_kji)
-        return np.asarray(center + jitter)
 
     def _resume(self) -> None:
         import torch
@@ -291,17 +280,3 @@ def _norms(network: torch.nn.Module) -> list[Any]:
     from torch import nn
 
     return [module for module in network.modules() if isinstance(module, nn.BatchNorm3d)]
-
-
-def _worthwhile_centers(codes_kji: np.ndarray, *, hu_kji: np.ndarray) -> np.ndarray:
-    """Return voxels around which something is to be learned: lung, air that is not lung, and other background."""
-    rng = np.random.default_rng(0)
-    background = codes_kji == Code.BACKGROUND
-    air = background & (hu_kji < AIR_BELOW_HU)
-    lung = np.argwhere((codes_kji != Code.BACKGROUND) & (codes_kji < Code.UNKNOWN))[::7]
-    groups = [lung]
-    for mask, share in ((air, 0.35), (background & ~air, 0.4)):
-        voxels = np.argwhere(mask)
-        take = min(len(voxels), max(1, int(share * len(lung))))
-        groups.append(voxels[rng.choice(len(voxels), take, replace=False)] if take else voxels)
-    return np.concatenate(groups)

@@ -30,6 +30,9 @@ class FitConfig:
         freeze_norm_from: Share of the run after which batch normalisation uses fixed statistics, as it
             will in use; patches are too few per batch, and too different, for the two to agree by themselves.
         infection_share: Share of patches centred on an infected voxel, in cases that have some.
+        air_below_hu: Background darker than this is airway, bowel gas or stomach: what a network takes for lung.
+        air_weight: Of such voxels in the cross-entropy, where others weigh 1.
+        infection_weight: Of infected voxels there: few as they are, they would be called too rarely.
     """
 
     network: NetworkConfig = field(default_factory=lambda: NetworkConfig(width=16))
@@ -43,6 +46,9 @@ class FitConfig:
     weight_decay: float = 1e-4
     warm_up: float = 0.03
     infection_share: float = 0.4
+    air_below_hu: float = -500.0
+    air_weight: float = 4.0
+    infection_weight: float = 2.5
     ema_decay: float = 0.995
     freeze_norm_from: float = 0.7
     seed: int = 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from CovidSegTraining.augmentation import AugmentationRecipe, degrade, sample_patch
+from CovidSegTraining.augmentation import AugmentationRecipe, _thick_slices, degrade, sample_patch
 from CovidSegTraining.label_codes import Code
 
 SPACING = (2.7, 1.58, 1.58)
@@ -162,6 +162,19 @@ def test_thick_slices_keep_a_ramp_and_blur_an_edge() -> None:
         edge, torch.zeros(24, 8, 8, dtype=torch.uint8), recipe=recipe, outside_hu=0.0, rng=np.random.default_rng(3)
     )
     line = image[:, 4, 4]
-    assert line[:8].max() == 0.0 and line[-8:].min() == 1000.0
+    assert line[:8].numpy() == pytest.approx(0.0, abs=0.01) and line[-8:].numpy() == pytest.approx(1000.0, abs=0.01)
     assert ((line > 1) & (line < 999)).any()
     assert (line.diff() >= -1e-3).all()
+
+
+@pytest.mark.parametrize("averaged", [True, False])
+def test_slices_of_three_voxels_repeat_what_every_third_slice_showed(averaged: bool) -> None:
+    ramp = (10.0 * torch.arange(30.0))[:, None, None].expand(30, 4, 4)
+    thick = _thick_slices(ramp, thickness=3.0, phase=0.0, averaged=averaged)
+    assert thick[3:27].numpy() == pytest.approx(ramp[3:27].numpy(), abs=0.01)  # linear in, linear out
+    spike = torch.zeros(30, 4, 4)
+    spike[15] = 300.0
+    seen = _thick_slices(spike, thickness=3.0, phase=0.0, averaged=averaged)[:, 0, 0]
+    # A triangle of half-width 3 gives its middle a third; between slices 3 apart it falls off in a line.
+    top = 100.0 if averaged else 300.0
+    assert seen[12:19].numpy() == pytest.approx([0, top / 3, 2 * top / 3, top, 2 * top / 3, top / 3, 0], abs=0.01)

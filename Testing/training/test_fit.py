@@ -17,6 +17,7 @@ from CovidSegTraining.cache import write_case
 from CovidSegTraining.fit import Fit, load_cases
 from CovidSegTraining.fit_config import FitConfig, Stage
 from CovidSegTraining.label_codes import Code
+from CovidSegTraining.lesions import LesionRecipe
 from CovidSegTraining.losses import partial_label_loss
 
 CONFIG = FitConfig(
@@ -42,7 +43,7 @@ def _weights(fit: Fit) -> dict[str, torch.Tensor]:
 
 
 def test_loss_falls(tmp_path: Path, cache: Path) -> None:
-    fit = _fit(tmp_path / "run", cache, replace(CONFIG, steps=60))
+    fit = _fit(tmp_path / "run", cache, replace(CONFIG, steps=60, lesions=LesionRecipe(probability=0.0)))
     image, codes = fit.batch(CONFIG.stages[0])
 
     def loss() -> float:
@@ -123,12 +124,14 @@ def test_norm_is_frozen_late_with_the_averages_statistics(tmp_path: Path, cache:
         assert torch.equal(fit.network.state_dict()[name], tensor)
 
 
-def test_air_that_is_no_lung_weighs_more(tmp_path: Path, cache: Path) -> None:
-    fit = _fit(tmp_path / "run", cache)
-    hu = torch.tensor([[[[-900.0, 40.0, -900.0, -900.0]]]])
-    codes = torch.tensor([[[[Code.BACKGROUND, Code.BACKGROUND, Code.LEFT_LUNG, Code.UNKNOWN]]]], dtype=torch.uint8)
+def test_air_that_is_no_lung_and_infection_weigh_as_the_settings_say(tmp_path: Path, cache: Path) -> None:
+    fit = _fit(tmp_path / "run", cache, replace(CONFIG, air_below_hu=-600.0, air_weight=3.0, infection_weight=2.0))
+    hu = torch.tensor([[[[-900.0, -550.0, -900.0, -900.0, 40.0]]]])
+    codes = torch.tensor(
+        [[[[Code.BACKGROUND, Code.BACKGROUND, Code.LEFT_LUNG, Code.UNKNOWN, Code.INFECTION]]]], dtype=torch.uint8
+    )
     weights = fit._voxel_weights((hu + 500.0) / 750.0, codes)
-    assert weights.flatten().tolist() == [fit_module.AIR_WEIGHT, 1.0, 1.0, 1.0]
+    assert weights.flatten().tolist() == [3.0, 1.0, 1.0, 1.0, 2.0]
 
 
 def test_start_from_takes_other_weights_but_not_in_a_resumed_run(tmp_path: Path, cache: Path) -> None:

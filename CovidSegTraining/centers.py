@@ -1,0 +1,45 @@
+"""Where the patches of a training case are centred: on infection, or on whatever else has something to teach."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .label_codes import Code
+
+#: How far from the chosen voxel a patch may be centred, as a share of its size along each axis.
+_JITTER = 0.3
+
+
+class PatchCenters:
+    """Voxels of one case around which patches are cut."""
+
+    def __init__(self, codes_kji: np.ndarray, *, hu_kji: np.ndarray, air_below_hu: float) -> None:
+        """Collect the voxels.
+
+        Args:
+            codes_kji: (k, j, i) uint8 of `Code`.
+            hu_kji: (k, j, i), same shape.
+            air_below_hu: Background darker than this is air.
+        """
+        self._infected = np.argwhere(codes_kji == Code.INFECTION)
+        self._anywhere = _worthwhile(codes_kji, hu_kji=hu_kji, air_below_hu=air_below_hu)
+
+    def draw(self, *, patch_kji: tuple[int, int, int], infection_share: float, rng: np.random.Generator) -> np.ndarray:
+        """Return the centre (3,) of a patch in voxels (k, j, i), near an infected voxel as often as asked."""
+        chosen = self._infected if len(self._infected) and rng.random() < infection_share else self._anywhere
+        center = chosen[rng.integers(len(chosen))]
+        return np.asarray(center + rng.uniform(-_JITTER, _JITTER, size=3) * np.asarray(patch_kji))
+
+
+def _worthwhile(codes_kji: np.ndarray, *, hu_kji: np.ndarray, air_below_hu: float) -> np.ndarray:
+    """Return voxels around which something is to be learned: lung, air that is not lung, and other background."""
+    rng = np.random.default_rng(0)
+    background = codes_kji == Code.BACKGROUND
+    air = background & (hu_kji < air_below_hu)
+    lung = np.argwhere((codes_kji != Code.BACKGROUND) & (codes_kji < Code.UNKNOWN))[::7]
+    groups = [lung]
+    for mask, share in ((air, 0.35), (background & ~air, 0.4)):
+        voxels = np.argwhere(mask)
+        take = min(len(voxels), max(1, int(share * len(lung))))
+        groups.append(voxels[rng.choice(len(voxels), take, replace=False)] if take else voxels)
+    return np.concatenate(groups)
