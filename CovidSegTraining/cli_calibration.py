@@ -8,7 +8,7 @@ from pathlib import Path
 
 from CovidSegLib.exit_codes import FAILED, OK
 
-from .cli_common import Parser, add_command, add_compute, folder, say, use_threads
+from .cli_common import Parser, add_command, add_compute, add_measured, say, use_threads
 
 
 def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -16,9 +16,7 @@ def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     parser = add_command(
         commands, "calibrate", summary="fit a temperature, and measure a bundle's probabilities", run=_calibrate
     )
-    parser.add_argument("--bundle", metavar="DIR", type=folder, help="model bundle (default: the one shipped)")
-    parser.add_argument("--data", metavar="DIR", type=folder, required=True, help="folder of the real CTs")
-    parser.add_argument("--mode", choices=("accurate", "fast"), default="accurate", help="default: accurate")
+    add_measured(parser)
     parser.add_argument("--only", metavar="NAME", nargs="+", default=(), help="only these labelled cases")
     parser.add_argument(
         "-o", "--output", metavar="DIR", type=Path, help="folder for calibration.json, calibration.md, reliability.png"

@@ -44,6 +44,13 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="YAML", type=Path, help="settings (default: the product recipe)")
 
 
+def add_measured(parser: argparse.ArgumentParser) -> None:
+    """Add what is measured: the bundle, on which data, in which mode."""
+    parser.add_argument("--bundle", metavar="DIR", type=folder, help="model bundle (default: the one shipped)")
+    parser.add_argument("--data", metavar="DIR", type=folder, required=True, help="folder of the real CTs")
+    parser.add_argument("--mode", choices=("accurate", "fast"), default="accurate", help="default: accurate")
+
+
 def add_compute(parser: argparse.ArgumentParser) -> None:
     """Add device and number of threads."""
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, cuda:N or mps (default cpu)")

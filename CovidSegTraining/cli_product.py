@@ -15,6 +15,7 @@ from .cli_common import (
     add_compute,
     add_config,
     add_data,
+    add_measured,
     count_from_zero,
     folder,
     say,
@@ -137,9 +138,7 @@ def _pseudo(options: argparse.Namespace) -> int:
 
 def _add_benchmark(commands: argparse._SubParsersAction[Parser]) -> None:
     parser = add_command(commands, "benchmark", summary="measure a bundle on the data folder", run=_benchmark)
-    parser.add_argument("--bundle", metavar="DIR", type=folder, help="model bundle (default: the one shipped)")
-    parser.add_argument("--data", metavar="DIR", type=folder, required=True, help="folder of the real CTs")
-    parser.add_argument("--mode", choices=("accurate", "fast"), default="accurate", help="default: accurate")
+    add_measured(parser)
     parser.add_argument("--only", metavar="NAME", nargs="+", default=(), help="only these cases")
     parser.add_argument("--robustness", action="store_true", help="every whole chest resampled, noisy, rotated, ...")
     parser.add_argument("--all-flips", action="store_true", help="every case stored flipped and axis-swapped, not two")
