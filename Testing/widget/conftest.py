@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,22 @@ import pytest
 
 os.environ["QT_QPA_PLATFORM"] = "offscreen"
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "host"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def qt_ends_before_python() -> Iterator[None]:
+    """Shut Qt down in order once its tests are through: objects that outlive it can crash the interpreter's exit."""
+    yield
+    if "PySide6.QtWidgets" not in sys.modules:
+        return
+    from PySide6 import QtCore, QtWidgets
+
+    application = QtWidgets.QApplication.instance()
+    if application is not None:
+        QtWidgets.QApplication.closeAllWindows()
+        gc.collect()
+        QtCore.QCoreApplication.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete)
+        application.shutdown()
 
 
 @pytest.fixture
