@@ -89,7 +89,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def leave(code: int) -> None:
-    """End the process with the code; inside the application, Slicer has to do it."""
+    """End the process with the code; inside the application, Slicer has to do it.
+
+    Not taken from CovidSeg, which has the same: Slicer must end, and with a failure, if CovidSeg cannot be imported.
+    """
     try:
         import slicer
     except ImportError:
