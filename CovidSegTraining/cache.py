@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from CovidSegLib.errors import InputError
 
 from .whole_files import whole_file
+
+#: Packed HU are rounded to this, a ninth of the noise that training adds, and clipped to these ends, which leave
+#: room for its gains and offsets around the network's window.
+PACKED_STEP_HU = 10
+PACKED_HU = (-1500, 500)
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,33 @@ def key_of(path: Path) -> str:
         return ""
 
 
-def write_case(path: Path, case: CachedCase) -> None:
+def pack_cases(cache_dir: Path, packed_dir: Path, *, tell: Callable[[str], object] = print) -> None:
+    """Write all prepared cases of a folder to another one, small enough to be carried to another machine.
+
+    HU are rounded, the labels before self-training left out, and everything is compressed: about a tenth of the
+    size. The packed folder is a cache to train on; `prepare` and `pseudo` want the original.
+
+    Args:
+        cache_dir: Written by `prepare`.
+        packed_dir: Made if need be; files of the same names are replaced.
+        tell: Called with a line per case.
+
+    Raises:
+        InputError: There are no cases, or one is damaged.
+    """
+    paths = sorted(cache_dir.glob("*.npz"))
+    if not paths:
+        raise InputError(f"no prepared cases in {cache_dir}: run 'covidseg-train prepare' first")
+    packed_dir.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        case = read_case(path)
+        rounded = np.clip(np.rint(case.hu_kji / PACKED_STEP_HU) * PACKED_STEP_HU, *PACKED_HU)
+        target = packed_dir / path.name
+        write_case(target, replace(case, hu_kji=rounded, partial_kji=None), compressed=True)
+        tell(f"{path.stem}: {path.stat().st_size / 2**20:.1f} -> {target.stat().st_size / 2**20:.1f} MiB")
+
+
+def write_case(path: Path, case: CachedCase, *, compressed: bool = False) -> None:
     """Write a prepared case, whole or not at all."""
     arrays: dict[str, np.ndarray] = {
         "hu": np.round(case.hu_kji).astype(np.int16),
@@ -75,4 +107,4 @@ def write_case(path: Path, case: CachedCase) -> None:
     if case.partial_kji is not None:
         arrays["partial"] = case.partial_kji.astype(np.uint8)
     with whole_file(path) as aside, aside.open("wb") as stream:
-        np.savez(stream, **arrays)  # type: ignore[arg-type]
+        (np.savez_compressed if compressed else np.savez)(stream, **arrays)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The commands behind the bundled model: `prepare`, `fit`, `pseudo`, `export`, `benchmark`."""
+"""The commands behind the bundled model: `prepare`, `pack`, `fit`, `pseudo`, `export`, `benchmark`."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from .cli_experiment import add_fit_options, fit_experiment, prepare_experiment,
 def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     """Register the commands."""
     _add_prepare(commands)
+    _add_pack(commands)
     _add_fit(commands)
     _add_pseudo(commands)
     _add_export(commands)
@@ -52,6 +53,19 @@ def _prepare(options: argparse.Namespace) -> int:
     if options.phantoms is not None:
         data = replace(data, phantoms=replace(data.phantoms, count=options.phantoms))
     prepare(data, data_dir=options.data, cache_dir=options.output, preprocessing=settings.fit.preprocessing, tell=say)
+    return OK
+
+
+def _add_pack(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = add_command(commands, "pack", summary="write prepared cases small, to carry to another machine", run=_pack)
+    parser.add_argument("--cache", metavar="CACHE", type=folder, required=True, help="written by 'prepare'")
+    parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="a cache for 'fit' elsewhere")
+
+
+def _pack(options: argparse.Namespace) -> int:
+    from .cache import pack_cases
+
+    pack_cases(options.cache, options.output, tell=say)
     return OK
 
 
