@@ -25,6 +25,7 @@ from CovidSegLib.uncertainty import BORDER_MM, entropy, tempered
 from CovidSegLib.volume import read_ct
 
 from .data import MEASURED_ONLY, LabelledCases
+from .decision import decide
 from .label_files import labels_on_network_grid, read_labels, share_on_network_grid
 
 BINS = 15
@@ -145,7 +146,7 @@ def calibrate(
 
     Returns:
         `temperature`; `cases` and `groups` with the figures of `measure` (a case that failed has a text
-        as `error` instead); `reliability`, the diagram of each group before and after.
+        as `error` instead); `reliability`, the diagram of each group before and after; `decision`, see `decide`.
 
     Raises:
         InputError: See `find_labelled`; or all cases of the training failed.
@@ -177,6 +178,7 @@ def calibrate(
             group: {when: reliability(found, temperature=t).to_dict() for when, t in _both(temperature)}
             for group, found in together.items()
         },
+        "decision": decide(voxels, groups=cases),
     }
 
 

@@ -36,6 +36,7 @@ def complete_calibration(
     """Return the figures with what ran where, when, by which command."""
     return {
         "bundle": bundle.to_dict(),
+        "infection_factor": bundle.postprocessing.infection_factor,
         "mode": mode,
         "command": shlex.join(command),
         "date": datetime.now(UTC).date().isoformat(),
@@ -63,6 +64,11 @@ def calibration_markdown(report: dict[str, Any]) -> str:
         "AUROC: how well the entropy tells disagreeing voxels from agreeing ones (0.5 not at all); once more deeper "
         f"in the lungs than {BORDER_MM:g} mm, away from the uncertain rim along their border.",
         _entropy_table(rows),
+        "## Agreement on infection by the factor on its probability",
+        "Mean over the cases of each group, inside the labelled lungs: Dice, and the share called infected against the "
+        "share labelled so. The bundle's factor is "
+        f"{report['infection_factor']:g}; to choose another, look at the training cases alone, and at healthy chests.",
+        _decision_table(report["decision"]),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -128,6 +134,18 @@ def _entropy_table(rows: list[dict[str, Any]]) -> str:
             for key in ("agreeing", "disagreeing", "auroc")
         ]
         lines.append([row["name"], f"{100 * row['disagreement']:.1f}", *pairs])
+    return _table(header, lines)
+
+
+def _decision_table(rows: list[dict[str, Any]]) -> str:
+    groups = [key for key in rows[0] if key != "factor"]
+    header = ["factor", *(f"{group}: {what}" for group in groups for what in ("Dice", "called / labelled %"))]
+    lines = []
+    for row in rows:
+        cells = [f"{row['factor']:g}"]
+        for found in (row[group] for group in groups):
+            cells += [f"{found['dice']:.3f}", f"{100 * found['called']:.1f} / {100 * found['labelled']:.1f}"]
+        lines.append(cells)
     return _table(header, lines)
 
 

@@ -16,9 +16,11 @@ BACKGROUND, LEFT, RIGHT, INFECTION = (int(label) for label in Label)
 
 @dataclass(frozen=True)
 class PostprocessingRecipe:
-    """Sizes in ml below which a piece is not believed; stored in the bundle.
+    """How readily infection is called, and sizes below which a piece is not believed; stored in the bundle.
 
     Attributes:
+        infection_factor: The probability of infection is multiplied by this before the classes are compared:
+            above 1 for a network that calls infection too rarely.
         min_lung_piece_ml: Pieces of lung (with infection) smaller than this are background.
         min_lung_piece_share: The same, as a share of the largest piece.
         min_lone_infection_share: Infection that touches no lung and is smaller than this share of the largest
@@ -26,6 +28,7 @@ class PostprocessingRecipe:
         min_infection_ml: Islands of infection smaller than this are healthy lung.
     """
 
+    infection_factor: float = 1.0
     min_lung_piece_ml: float = 10.0
     min_lung_piece_share: float = 0.02
     min_lone_infection_share: float = 0.06
@@ -52,9 +55,10 @@ def make_consistent(
         hu_kji: (k, j, i) HU, clipped to the network's window or not.
         inside_kji: (k, j, i) bool, the patient.
         spacing_kji_mm: Voxel spacing.
-        recipe: Sizes of pieces to drop.
+        recipe: How readily infection is called, sizes of pieces to drop.
     """
     voxel_ml = float(np.prod(spacing_kji_mm)) / 1000.0
+    favour_infection(probabilities, factor=recipe.infection_factor)
     _set_background(probabilities, ~inside_kji)
     lungs = probabilities.argmax(axis=0) > 0
     gas = abdominal_gas(hu_kji, lungs_kji=lungs, inside_kji=inside_kji, spacing_kji_mm=spacing_kji_mm)
@@ -66,6 +70,13 @@ def make_consistent(
     labels = probabilities.argmax(axis=0).astype(np.uint8)
     _drop_infection_islands(probabilities, labels, voxel_ml=voxel_ml, recipe=recipe)
     return labels
+
+
+def favour_infection(probabilities: np.ndarray, *, factor: float) -> None:
+    """Multiply the probability of infection in (4, ...) `probabilities` in place; the classes add up to 1 again."""
+    if factor != 1.0:
+        probabilities[INFECTION] *= factor
+        probabilities /= probabilities.sum(axis=0)
 
 
 def _set_background(probabilities: np.ndarray, where: np.ndarray) -> None:

@@ -177,6 +177,24 @@ def test_speck_of_infection_leaves_no_hole_if_background_comes_second() -> None:
     assert np.array_equal(probabilities.argmax(axis=0), found)
 
 
+@pytest.mark.parametrize(("factor", "expected"), [(1.0, LEFT), (1.4, LEFT), (1.6, INFECTION)])
+def test_factor_makes_doubtful_voxels_infection(factor: float, expected: int) -> None:
+    labels = two_lungs()
+    probabilities = probabilities_of(labels)
+    doubtful = np.zeros(labels.shape, bool)
+    doubtful[18:24, 18:24, 43:48] = True
+    probabilities[:, doubtful] = np.array([0.0, 0.6, 0.0, 0.4])[:, None]
+    found = make_consistent(
+        probabilities,
+        hu_kji=np.full(labels.shape, -800.0, np.float32),
+        inside_kji=np.ones(labels.shape, bool),
+        spacing_kji_mm=SPACING_KJI_MM,
+        recipe=PostprocessingRecipe(infection_factor=factor),
+    )
+    assert np.array_equal(found, np.where(doubtful, expected, labels))
+    assert probabilities.sum(axis=0) == pytest.approx(1.0, abs=1e-5)
+
+
 @pytest.mark.parametrize("label", [BACKGROUND, INFECTION])
 def test_labels_without_lung_become_or_stay_empty_or_whole(label: int) -> None:
     labels = np.full((8, 9, 10), label, np.uint8)

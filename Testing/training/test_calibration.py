@@ -26,6 +26,7 @@ from CovidSegTraining.calibration import (
 )
 from CovidSegTraining.calibration_report import AGREEMENT
 from CovidSegTraining.cli_common import Parser
+from CovidSegTraining.decision import decide, infection_agreement
 
 
 def believable(count: int = 60_000, *, seed: int = 0) -> LungVoxels:
@@ -84,6 +85,21 @@ def test_area_under_the_curve_by_hand() -> None:
         "disagreeing": None,
         "auroc": None,
     }
+
+
+def test_factor_decides_how_readily_infection_is_called() -> None:
+    healthy, doubtful, infected = (0.0, 0.9, 0.0, 0.1), (0.0, 0.6, 0.0, 0.4), (0.0, 0.1, 0.0, 0.9)
+    probabilities = np.array([healthy, doubtful, doubtful, infected], dtype=np.float32).T
+    truth = np.array([Label.LEFT_LUNG, Label.LEFT_LUNG, Label.INFECTION, Label.INFECTION], dtype=np.uint8)
+    voxels = LungVoxels(probabilities, truth, probabilities.argmax(axis=0).astype(np.uint8), deep=truth > 0)
+    assert infection_agreement(voxels, factor=1.0) == (pytest.approx(2 * 1 / 3), 0.25)
+    assert infection_agreement(voxels, factor=1.4) == (pytest.approx(2 * 1 / 3), 0.25)
+    assert infection_agreement(voxels, factor=1.6) == (pytest.approx(2 * 2 / 5), 0.75)
+    assert infection_agreement(voxels, factor=10.0) == (pytest.approx(2 * 2 / 6), 1.0)
+    rows = decide({"a": voxels, "b": voxels}, groups={"a": "training", "b": "measured only", "failed": "training"})
+    at_two = next(row for row in rows if row["factor"] == 2.0)
+    assert at_two["training"] == {"dice": pytest.approx(0.8), "called": 0.75, "labelled": 0.5}
+    assert rows[0]["measured only"]["dice"] == pytest.approx(2 / 3)
 
 
 def test_cases_are_sorted_by_what_they_may_be_used_for(phantom_data: Path) -> None:
