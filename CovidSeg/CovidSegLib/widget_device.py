@@ -1,29 +1,36 @@
-"""The line that says which device will be used, as soon as torch is loaded.
+"""The line that says which device will be used, as soon as torch is loaded, and how long the chosen CT will take.
 
 torch is loaded on the main thread and never unasked: it takes seconds, in which the window stands still.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any
 
 from slicer.i18n import tr as _
 
+from .checks import check_geometry, check_size
 from .dependencies import DependencyError, Missing, find_missing, load_packages
-from .errors import DeviceError
+from .errors import CovidSegError, DeviceError, InputError
+from .expected_time import Processor, Rates, Work, first_rates, network_shape, planned_work
+from .geometry import Geometry
+from .scene_volume import check_volume, geometry_of
 from .widget_texts import duration_text
 from .widget_tools import Workplace, set_role, show_text, waiting
 
 
 class DeviceLine:
-    """Shows the resolved device, and how long a run took on it."""
+    """Shows the resolved device, and how long a run will take on it."""
 
     def __init__(self, place: Workplace) -> None:
         """Work in `place`."""
         self._place, self._ui = place, place.ui
         self._asked = self._kind = self._problem = ""
         self._found: Missing | None = None
+        self._bundle: Any = None
+        self._glance = Glance()
         self._ui.deviceButton.connect("clicked(bool)", self.check)
         show_text(self._ui.deviceStatusLabel, "")
 
@@ -57,12 +64,16 @@ class DeviceLine:
         self.look_again()
 
     def remember(self, runtime: dict[str, Any]) -> None:
-        """Keep how long a run took on its device."""
+        """Keep how fast a run of the chosen CT was on its device, for CTs to come."""
         import qt
 
-        if runtime.get("device") and runtime.get("seconds"):
-            key = _settings_key(str(runtime["device"]).partition(":")[0], mode=str(runtime["mode"]))
-            qt.QSettings().setValue(key, f"{runtime['seconds']:.1f}")
+        if not runtime.get("device") or not runtime.get("stages"):
+            return
+        work = self._work(mode=str(runtime["mode"]))
+        rates = None if work is None else Rates.measured(runtime["stages"], work=work)
+        if rates is not None:
+            key = self._settings_key(str(runtime["device"]).partition(":")[0], mode=str(runtime["mode"]))
+            qt.QSettings().setValue(key, json.dumps(rates.to_dict()))
             self._show()
 
     def _missing(self) -> Missing:
@@ -96,20 +107,95 @@ class DeviceLine:
     def _show(self) -> None:
         text = self._place.device_problem or self._place.device_text
         set_role(self._ui.deviceStatusLabel, role="error" if self._place.device_problem else "")
-        took = self._took()
-        show_text(self._ui.deviceStatusLabel, f"{text}; {took}" if text and took else text)
+        tooltip = _("The device that will be used.")
+        if text and not self._place.device_problem:
+            duration, source = self._expected()
+            if duration and self._kind:
+                text = _("{device}, {duration}").format(device=text, duration=duration)
+            elif duration:
+                text = _("{text} On the processor {duration}.").format(text=text, duration=duration)
+            tooltip = f"{tooltip} {source}".strip()
+        show_text(self._ui.deviceStatusLabel, text)
+        self._ui.deviceStatusLabel.toolTip = tooltip
 
-    def _took(self) -> str:
-        """Return how long the last run took on this device in this mode; empty if there was none."""
+    def _expected(self) -> tuple[str, str]:
+        """Return how long the chosen CT will take, and where that is known from; empty if nobody can tell."""
+        assert self._place.parameters is not None
+        mode, asked = self._place.parameters.mode.value, self._place.parameters.device.value
+        # As long as torch was not asked, of what Automatic may become only the processor is sure to be there.
+        kind = self._kind or ("cpu" if asked in ("auto", "cpu") else "")
+        work = self._work(mode=mode) if kind else None
+        if work is None:
+            return "", ""
+        rates = self._kept_rates(kind, mode=mode)
+        source = _("The time is reckoned from the last run on this computer.")
+        if rates is None and kind == "cpu":
+            processor = Processor.here()
+            rates = first_rates(processor, width=self._bundle.network_config.width)
+            source = _(
+                "The time is a first estimate from the size of the chest in this CT and {cores} processor cores; "
+                "after the first run it is reckoned from that."
+            ).format(cores=processor.cores)
+        if rates is None:
+            return "", _("How long it takes is known after the first run on it.")
+        return duration_text(rates.seconds(work, loaded=torch_is_loaded())), source
+
+    def _work(self, *, mode: str) -> Work | None:
+        """Return what a run on the chosen CT has to do; None without a CT that can be segmented."""
+        try:
+            if self._bundle is None:
+                from .bundle import load_bundle
+
+                self._bundle = load_bundle()
+            return self._glance.work(self._place.volume(), bundle=self._bundle, mode=mode)
+        except (CovidSegError, ImportError):  # Segment says what is wrong; SciPy may be missing until then
+            return None
+
+    def _kept_rates(self, kind: str, *, mode: str) -> Rates | None:
+        """Return how fast the last run was on a device in a mode; None if there was none."""
         import qt
 
-        if self._place.parameters is None or not self._kind or self._place.device_problem:
-            return ""
-        seconds = qt.QSettings().value(_settings_key(self._kind, mode=self._place.parameters.mode.value))
         try:
-            return _("the last CT took {duration}").format(duration=duration_text(float(seconds)))
-        except (TypeError, ValueError):
-            return ""
+            return Rates.from_dict(json.loads(qt.QSettings().value(self._settings_key(kind, mode=mode))))
+        except (TypeError, ValueError, KeyError):
+            return None
+
+    def _settings_key(self, kind: str, *, mode: str) -> str:
+        return f"CovidSeg/rates/{kind}-{mode}-{self._bundle.sha256[:12]}"
+
+
+class Glance:
+    """How large the chest in a CT is, looked up once for each state of the CT: it takes some 30 ms."""
+
+    def __init__(self) -> None:
+        self._seen: tuple[Any, ...] = ()
+        self._shape_kji: tuple[int, int, int] | None = None
+
+    def work(self, node: Any, *, bundle: Any, mode: str) -> Work | None:
+        """Return what a run on a volume node in a mode has to do; None if no lungs are seen.
+
+        Raises:
+            InputError: The volume cannot be segmented.
+        """
+        check_volume(node)
+        geometry, _warnings = geometry_of(node)
+        seen = (node.GetImageData().GetMTime(), geometry, bundle.sha256)
+        if seen != self._seen:
+            self._shape_kji = self._look(node, geometry=geometry, recipe=bundle.preprocessing)
+            self._seen = seen
+        if self._shape_kji is None:
+            return None
+        return planned_work(self._shape_kji, mode=mode, ct_voxels=node.GetImageData().GetNumberOfPoints())
+
+    def _look(self, node: Any, *, geometry: Geometry, recipe: Any) -> tuple[int, int, int] | None:
+        import slicer
+
+        try:
+            check_size(geometry.size_ijk, label=node.GetName())
+            check_geometry(geometry, label=node.GetName())
+            return network_shape(slicer.util.arrayFromVolume(node), geometry=geometry, recipe=recipe)
+        except InputError:
+            return None
 
 
 def torch_is_loaded() -> bool:
@@ -127,7 +213,3 @@ def ask_torch(device: str) -> tuple[str, str]:
 
     resolved = resolve_device(device)
     return resolved.partition(":")[0], describe_device(resolved)
-
-
-def _settings_key(kind: str, *, mode: str) -> str:
-    return f"CovidSeg/seconds/{kind}-{mode}"

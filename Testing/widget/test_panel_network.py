@@ -54,7 +54,7 @@ def test_network_of_a_bundle_gives_what_the_pipeline_gives(host: Any, tmp_path: 
     assert expected.uncertainty.any()
     np.testing.assert_array_equal(map_array(find_map(segmentation)), expected.uncertainty)
     assert journey.panel.results.figures.current["poi_percent"] == pytest.approx(expected.quantities.poi_percent)
-    assert "the last CT took" in journey.ui.deviceStatusLabel.text
+    assert "reckoned from the last run" in journey.ui.deviceStatusLabel.toolTip
 
 
 def test_network_is_cancelled_between_patches(host: Any, tmp_path: Path) -> None:

@@ -1,0 +1,206 @@
+"""How long a run will take, told before it starts: without torch, without weights, in some 30 ms.
+
+A glance at every tenth millimetre of the CT shows where the chest lies, by the functions of the run itself, and with
+it how many patches there will be. Seconds come from the last run like it, or from a first estimate for a CPU; of a
+GPU that was never used nothing is known, and nothing is said.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .chest import find_chest, lungs_found
+from .geometry import Geometry
+from .inference import TILINGS, Tiling
+from .intensity import to_hounsfield
+from .orient import Orientation
+from .preprocess import PreprocessingRecipe, network_axes, without_spare_rim
+from .resample import input_axis
+from .volume import CTVolume
+
+GLANCE_STEP_MM = 10.0
+"""Voxels looked at are so far apart; on seven CTs the patches then hold at most 1.11 times the voxels of the run."""
+
+NETWORK_S = 0.70
+"""Of one core with bfloat16 arithmetic, per million voxels in patches, at 16 filters (AMD EPYC; 0.63 to 0.81 on four
+CTs in both modes). Two cores take half of it."""
+WITHOUT_BFLOAT16 = 2.4
+"""Times longer where the CPU has no bfloat16 arithmetic (the same machine, in float32)."""
+NETWORK_WIDTH = 16
+WIDTH_POWER = 2.1
+"""Twice the filters take 4.3 times the seconds (16 and 32 filters, the same machine)."""
+MOST_CORES = 8
+"""More cores count as so many. Measured are one and two; that three to eight go on like that is an assumption."""
+GRID_S, CT_S = 0.39, 0.018
+"""Of everything but the network, per million voxels of the network's grid and of the CT (within 10 % on four CTs)."""
+SCENE_S, SCENE_CT_S = 1.0, 0.07
+"""Of copying the CT out of the scene and of putting the result into it: once, and per million voxels of the CT (three
+CTs, with Slicer's libraries but not in the application)."""
+LOAD_S = 3.3
+"""Of importing torch and MONAI and reading the weights, once per process, from a disk that is in use."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run has to do, in millions of voxels.
+
+    Attributes:
+        patches: How many there are.
+        in_patches: Voxels of all patches, overlaps counted as often as they are computed.
+        in_grid: Voxels of the network's grid.
+        in_ct: Voxels of the CT.
+    """
+
+    patches: int
+    in_patches: float
+    in_grid: float
+    in_ct: float
+
+    @property
+    def rest_s(self) -> float:
+        """Seconds of the engine without the network, on the machine of the first estimate."""
+        return GRID_S * self.in_grid + CT_S * self.in_ct
+
+    @property
+    def scene_s(self) -> float:
+        """Seconds of the way from and to Slicer's scene, on the same machine."""
+        return SCENE_S + SCENE_CT_S * self.in_ct
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How fast a machine works.
+
+    Attributes:
+        network_s: Seconds per million voxels in patches.
+        rest: Seconds of everything else, as a multiple of what the machine of the first estimate needs.
+    """
+
+    network_s: float
+    rest: float = 1.0
+
+    @classmethod
+    def measured(cls, stages_s: Mapping[str, float], *, work: Work) -> Rates | None:
+        """Return the rates of a run from the seconds of its stages; None if they do not tell."""
+        network_s = stages_s.get("network", 0.0)
+        rest_s = sum(seconds for stage, seconds in stages_s.items() if stage not in ("network", "load"))
+        return cls(network_s / work.in_patches, rest_s / work.rest_s) if network_s > 0.0 and rest_s > 0.0 else None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, float]) -> Rates:
+        """Return the rates written by `to_dict`.
+
+        Raises:
+            ValueError, TypeError, KeyError: They are not.
+        """
+        rates = cls(float(values["network_s"]), float(values["rest"]))
+        if not (0.0 < rates.network_s < math.inf and 0.0 < rates.rest < math.inf):
+            raise ValueError(f"rates must be above 0, not {values!r}")
+        return rates
+
+    def to_dict(self) -> dict[str, float]:
+        """Return the rates as plain values."""
+        return asdict(self)
+
+    def seconds(self, work: Work, *, loaded: bool) -> float:
+        """Return the seconds of a run in Slicer; `loaded` tells whether torch and MONAI are in memory."""
+        rest_s = work.rest_s + work.scene_s + (0.0 if loaded else LOAD_S)
+        return self.network_s * work.in_patches + self.rest * rest_s
+
+
+@dataclass(frozen=True)
+class Processor:
+    """A CPU, as far as it decides how fast the network runs."""
+
+    cores: int
+    bfloat16: bool
+
+    @classmethod
+    def here(cls) -> Processor:
+        """Return this machine's: what torch says once it is loaded, else what the system says."""
+        if torch := sys.modules.get("torch"):
+            from .device import gains_from_bfloat16
+
+            return cls(torch.get_num_threads(), gains_from_bfloat16("cpu"))
+        return cls(_cores(), _has_bfloat16())
+
+
+def first_rates(processor: Processor, *, width: int) -> Rates:
+    """Return the rates of a CPU on which nothing was measured yet, for a network of so many filters."""
+    network_s = NETWORK_S * (width / NETWORK_WIDTH) ** WIDTH_POWER / min(processor.cores, MOST_CORES)
+    return Rates(network_s if processor.bfloat16 else network_s * WITHOUT_BFLOAT16)
+
+
+def network_shape(
+    values_kji: np.ndarray, *, geometry: Geometry, recipe: PreprocessingRecipe, step_mm: float = GLANCE_STEP_MM
+) -> tuple[int, int, int]:
+    """Return about the shape (k, j, i) of the grid on which the network will see a CT.
+
+    Args:
+        values_kji: (k, j, i) the CT, in HU or what `to_hounsfield` maps; only voxels `step_mm` apart are looked at.
+        geometry: Its grid.
+        recipe: The bundle's preprocessing.
+        step_mm: Distance of the voxels.
+
+    Raises:
+        InputError: They show no air-filled lung inside a body.
+    """
+    orientation = Orientation.of(geometry)
+    volume, spacing_mm = orientation.view(values_kji), orientation.spacing_mm(geometry)
+    k, j, i = (max(1, round(step_mm / mm)) for mm in spacing_mm)
+    thin = np.ascontiguousarray(volume[::k, ::j, ::i])
+    thin_mm = (spacing_mm[0] * k, spacing_mm[1] * j, spacing_mm[2] * i)
+    upright = Geometry(size_ijk=thin.shape[::-1], spacing_ijk_mm=thin_mm[::-1])
+    ct = to_hounsfield(CTVolume(thin, upright, name="CT", fingerprint=""), lungs_found=lungs_found)
+    chest = find_chest(ct.hu_kji, spacing_mm=thin_mm)
+    axis_k, axis_j, axis_i = network_axes(
+        tuple(input_axis(n, mm) for n, mm in zip(volume.shape, spacing_mm, strict=True)),  # type: ignore[arg-type]
+        recipe=recipe,
+        box_mm=chest.box_mm,
+    )
+    if not chest.touches_side:
+        axis_j, axis_i = without_spare_rim(axis_j), without_spare_rim(axis_i)
+    return (axis_k.count, axis_j.count, axis_i.count)
+
+
+def planned_work(shape_kji: tuple[int, int, int], *, mode: str, ct_voxels: int) -> Work:
+    """Return what a run in a mode has to do on the network's grid."""
+    tiling = TILINGS[mode].fitted_to(shape_kji)
+    patches = count_patches(shape_kji, tiling=tiling)
+    return Work(
+        patches=patches,
+        in_patches=patches * math.prod(tiling.patch_kji) / 1e6,
+        in_grid=math.prod(shape_kji) / 1e6,
+        in_ct=ct_voxels / 1e6,
+    )
+
+
+def count_patches(shape_kji: tuple[int, ...], *, tiling: Tiling) -> int:
+    """Return what `inference.patch_count` returns, which asks MONAI, and with it torch, to count."""
+    counts = (
+        math.ceil(max(0, size - patch) / max(1, int(patch * (1.0 - tiling.overlap)))) + 1
+        for size, patch in zip(shape_kji, tiling.patch_kji, strict=True)
+    )
+    return math.prod(counts)
+
+
+def _cores() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _has_bfloat16() -> bool:
+    """Tell whether the CPU says that it has bfloat16 arithmetic; only Linux passes it on without torch."""
+    try:
+        return "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
