@@ -62,6 +62,7 @@ class CovidSegParameterNode:
     rangeToHu: Annotated[int, WithinRange(-1024, 3071)] = 150
     islandMl: Annotated[float, WithinRange(0.01, 100.0)] = 0.1
     batchOverwrite: bool = False
+    batchUncertainty: bool = False
 
 
 class CovidSegWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationMixin):
@@ -79,9 +80,8 @@ class CovidSegWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationMix
 
         scene, uiWidget = slicer.mrmlScene, slicer.util.loadUI(self.resourcePath("UI/CovidSeg.ui"))
         self.layout.addWidget(uiWidget)
-        self.ui = slicer.util.childWidgetVariables(uiWidget)
+        self.ui, self.logic = slicer.util.childWidgetVariables(uiWidget), CovidSegLogic()
         uiWidget.setMRMLScene(scene)
-        self.logic = CovidSegLogic()
         self.panel = Panel(self.ui, logic=self.logic)
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.initializeParameterNode)

@@ -17,6 +17,7 @@ from .scene_outputs import VOLUME_ROLE
 from .scene_plots import BOTH_LUNGS_RGB, COLORS, Chart, Curve, Plot, remove_plot, show_chart, show_columns
 from .scene_segments import find_segments
 from .scene_table import NOT_DEFINED, text_table
+from .scene_texts import tr as _
 
 if TYPE_CHECKING:
     from .logic import CovidSegLogic
@@ -27,38 +28,9 @@ DATE_FORMATS = ("%Y%m%d", "%Y-%m-%d", "%Y.%m.%d")
 FOLLOW_UP = "CovidSeg.followup"
 """Beginning of the roles by which the follow-up's table refers to its plots."""
 
-TITLES = {
-    "poi_percent": ("%", "percentage of infection, both lungs"),
-    "poi_left_percent": ("%", "percentage of infection, left lung"),
-    "poi_right_percent": ("%", "percentage of infection, right lung"),
-    "lung_ml": ("ml", "volume of both lungs, infection included"),
-    "left_lung_ml": ("ml", "volume of the left lung"),
-    "right_lung_ml": ("ml", "volume of the right lung"),
-    "infection_ml": ("ml", "volume of the infection"),
-}
-"""Unit and meaning of each of `FIGURES`."""
+PLOTS = ("poi", "volumes", "severity")
 
 _LEFT_RGB, _RIGHT_RGB, _INFECTION_RGB = (COLORS[name] for name in ("left_lung", "right_lung", "infection"))
-_CHARTS = {
-    "poi": (
-        "percentage of infection (%)",
-        (
-            Curve("both lungs", "poi_percent", BOTH_LUNGS_RGB),
-            Curve("left lung", "poi_left_percent", _LEFT_RGB),
-            Curve("right lung", "poi_right_percent", _RIGHT_RGB),
-        ),
-    ),
-    "volumes": (
-        "volume (ml)",
-        (
-            Curve("both lungs", "lung_ml", BOTH_LUNGS_RGB),
-            Curve("left lung", "left_lung_ml", _LEFT_RGB),
-            Curve("right lung", "right_lung_ml", _RIGHT_RGB),
-            Curve("infection", "infection_ml", _INFECTION_RGB),
-        ),
-    ),
-    "severity": ("severity class (CT-0 to CT-4)", (Curve("severity", "severity", BOTH_LUNGS_RGB),)),
-}
 
 
 @dataclass(frozen=True)
@@ -143,9 +115,8 @@ def time_point(logic: CovidSegLogic, *, segmentation_node: Any, day: date | None
     """
     volume_node = segmentation_node.GetNodeReference(VOLUME_ROLE)
     if volume_node is None:
-        raise InputError(
-            f"The CT of '{segmentation_node.GetName()}' is not in the scene. Load it, or leave this one out."
-        )
+        text = _("The CT of '{name}' is not in the scene. Load it, or leave this one out.")
+        raise InputError(text.format(name=segmentation_node.GetName()))
     quantities = logic.quantifySegmentation(segmentation_node, volumeNode=volume_node)
     known_day = day or study_date(logic.context, volume_node=volume_node)
     return TimePoint(volume_node.GetName(), quantities.to_dict(), known_day)
@@ -163,45 +134,79 @@ def show_follow_up(context: SceneContext, *, points: Sequence[TimePoint], table_
         InputError: There is no time point.
     """
     if not points:
-        raise InputError("No time point is chosen. Segment at least one CT of the patient, and choose it.")
+        raise InputError(_("No time point is chosen. Segment at least one CT of the patient, and choose it."))
     rows = follow_up(points)
-    table_node = table_node or context.add_node("vtkMRMLTableNode", name="CovidSeg follow-up")
-    table_node.SetAndObserveTable(_readable_table(rows))
-    table_node.SetUseColumnTitleAsColumnHeader(False)
-    table_node.SetUseFirstColumnAsRowHeader(True)
-    for key, (unit, meaning) in TITLES.items():
-        for name, suffix in ((key, ""), (f"{key}_change_per_week", " per week")):
-            table_node.SetColumnUnitLabel(name, unit + suffix)
-            table_node.SetColumnDescription(name, ("change of the " if suffix else "") + meaning)
+    table_node = table_node or context.add_node("vtkMRMLTableNode", name=_("CovidSeg follow-up"))
+    _show_readable_table(table_node, rows=rows)
     columns = _plot_columns(rows)
-    dated = not np.isnan(columns["days"]).any()
-    numbers = show_columns(context, owner=table_node, role=FOLLOW_UP, name="figures", columns=columns)
-    plots = {}
-    for key, (y_title, curves) in _CHARTS.items():
-        chart = Chart(
-            name=key,
-            title="Follow-up",
-            x_column="days" if dated else "number",
-            x_title="days since the first CT" if dated else "time point",
-            y_title=y_title,
-            curves=curves,
-            markers=True,
-        )
-        plots[key] = show_chart(context, owner=table_node, role=f"{FOLLOW_UP}.{key}", chart=chart, table_node=numbers)
+    numbers = show_columns(context, owner=table_node, role=FOLLOW_UP, name=_("figures"), columns=columns)
+    charts = _charts(dated=not np.isnan(columns["days"]).any())
+    plots = {
+        key: show_chart(context, owner=table_node, role=f"{FOLLOW_UP}.{key}", chart=charts[key], table_node=numbers)
+        for key in PLOTS
+    }
     return FollowUp(rows, table_node, plots)
 
 
 def remove_follow_up(context: SceneContext, *, table_node: Any) -> None:
     """Take a follow-up's table and plots out of the scene; the CTs and their segmentations stay."""
-    for role in (FOLLOW_UP, *(f"{FOLLOW_UP}.{key}" for key in _CHARTS)):
+    for role in (FOLLOW_UP, *(f"{FOLLOW_UP}.{key}" for key in PLOTS)):
         remove_plot(context, owner=table_node, role=role)
     context.remove_node(table_node)
 
 
-def _readable_table(rows: Sequence[FollowUpRow]) -> Any:
-    """Return a `vtkTable` of text, a row per time point; what is undefined reads "n/a"."""
+def _charts(*, dated: bool) -> dict[str, Chart]:
+    """Return the charts of `PLOTS`, over the days since the first CT or over the number of the time point."""
+    both = _("both lungs")
+    poi = (
+        Curve(both, "poi_percent", BOTH_LUNGS_RGB),
+        Curve(_("left lung"), "poi_left_percent", _LEFT_RGB),
+        Curve(_("right lung"), "poi_right_percent", _RIGHT_RGB),
+    )
+    volumes = (
+        Curve(both, "lung_ml", BOTH_LUNGS_RGB),
+        Curve(_("left lung"), "left_lung_ml", _LEFT_RGB),
+        Curve(_("right lung"), "right_lung_ml", _RIGHT_RGB),
+        Curve(_("infection"), "infection_ml", _INFECTION_RGB),
+    )
+    severity = (Curve(_("severity"), "severity", BOTH_LUNGS_RGB),)
+    drawn = {
+        "poi": (_("POI"), _("percentage of infection (%)"), poi),
+        "volumes": (_("volumes"), _("volume (ml)"), volumes),
+        "severity": (_("severity"), _("severity class (CT-0 to CT-4)"), severity),
+    }
+    x_column, x_title = ("days", _("days since the first CT")) if dated else ("number", _("time point"))
+    return {
+        key: Chart(name, _("Follow-up"), x_column, x_title, y_title, curves, markers=True)
+        for key, (name, y_title, curves) in drawn.items()
+    }
+
+
+def _show_readable_table(table_node: Any, *, rows: Sequence[FollowUpRow]) -> None:
+    """Show a row of text per time point; what is undefined reads "n/a"."""
     cells = [_cells(row) for row in rows]
-    return text_table({name: [row[name] for row in cells] for name in cells[0]})
+    table_node.SetAndObserveTable(text_table({name: [row[name] for row in cells] for name in cells[0]}))
+    table_node.SetUseColumnTitleAsColumnHeader(False)
+    table_node.SetUseFirstColumnAsRowHeader(True)
+    for key, (unit, meaning) in _meanings().items():
+        change = f"{key}_change_per_week"
+        table_node.SetColumnUnitLabel(key, unit)
+        table_node.SetColumnDescription(key, meaning)
+        table_node.SetColumnUnitLabel(change, _("{unit} per week").format(unit=unit))
+        table_node.SetColumnDescription(change, _("change of: {figure}").format(figure=meaning))
+
+
+def _meanings() -> dict[str, tuple[str, str]]:
+    """Return unit and meaning of each of `FIGURES`."""
+    return {
+        "poi_percent": ("%", _("percentage of infection, both lungs")),
+        "poi_left_percent": ("%", _("percentage of infection, left lung")),
+        "poi_right_percent": ("%", _("percentage of infection, right lung")),
+        "lung_ml": ("ml", _("volume of both lungs, infection included")),
+        "left_lung_ml": ("ml", _("volume of the left lung")),
+        "right_lung_ml": ("ml", _("volume of the right lung")),
+        "infection_ml": ("ml", _("volume of the infection")),
+    }
 
 
 def _cells(row: FollowUpRow) -> dict[str, str]:

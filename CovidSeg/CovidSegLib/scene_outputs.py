@@ -12,6 +12,7 @@ from .errors import InputError
 from .labels import SEGMENTS
 from .scene import SceneContext
 from .scene_segments import restore_segments, snapshot_segments
+from .scene_texts import tr as _
 
 TABLE_ROLE = "CovidSeg.table"
 SEGMENTATION_ROLE = "CovidSeg.segmentation"
@@ -49,7 +50,8 @@ def output_table(context: SceneContext, *, segmentation_node: Any, volume_node: 
     """Return the segmentation's results table node: the one from its last run, or a new one."""
     node = segmentation_node.GetNodeReference(TABLE_ROLE)
     if node is None:
-        node = context.add_node("vtkMRMLTableNode", name=f"{volume_node.GetName()} CovidSeg results")
+        name = _("{ct} CovidSeg results").format(ct=volume_node.GetName())
+        node = context.add_node("vtkMRMLTableNode", name=name)
         undo.callback(context.remove_node, node)
         segmentation_node.SetNodeReferenceID(TABLE_ROLE, node.GetID())
         undo.callback(segmentation_node.SetNodeReferenceID, TABLE_ROLE, None)
@@ -69,22 +71,24 @@ def check_output(context: SceneContext, *, node: Any, volume_node: Any) -> None:
             another transform, or that are surfaces.
     """
     if not node.IsA("vtkMRMLSegmentationNode") or not context.scene.IsNodePresent(node):
-        raise InputError("The output is not a segmentation of this scene. Choose one, or a new segmentation.")
+        raise InputError(_("The output is not a segmentation of this scene. Choose one, or a new segmentation."))
     segmentation = node.GetSegmentation()
     ours = {definition.segment_id for definition in SEGMENTS}
     ids = (segmentation.GetNthSegmentID(index) for index in range(segmentation.GetNumberOfSegments()))
     if not any(segment_id not in ours for segment_id in ids):
         return
     if node.GetParentTransformNode() is not volume_node.GetParentTransformNode():
-        raise InputError(
-            f"The segmentation '{node.GetName()}' holds other segments and is under another transform than the CT "
-            f"'{volume_node.GetName()}'. Put both under the same transform, or choose a new segmentation."
+        text = _(
+            "The segmentation '{name}' holds other segments and is under another transform than the CT '{ct}'. "
+            "Put both under the same transform, or choose a new segmentation."
         )
+        raise InputError(text.format(name=node.GetName(), ct=volume_node.GetName()))
     if not segmentation.IsSourceRepresentationImageData():
-        raise InputError(
-            f"The segmentation '{node.GetName()}' holds surfaces, not voxels. Choose a new segmentation, or make "
+        text = _(
+            "The segmentation '{name}' holds surfaces, not voxels. Choose a new segmentation, or make "
             "the binary labelmap its source representation in the Segmentations module."
         )
+        raise InputError(text.format(name=node.GetName()))
 
 
 def _register_restore(node: Any, *, undo: ExitStack) -> None:

@@ -20,6 +20,7 @@ from .labels import SEGMENTS
 from .scene import SceneContext
 from .scene_display import local_point, world_orientation, world_point
 from .scene_outputs import VOLUME_ROLE
+from .scene_texts import tr as _
 from .segment_masks import SegmentMasks
 
 PROFILE, HISTOGRAM = "CovidSeg.profile", "CovidSeg.histogram"
@@ -77,29 +78,35 @@ class Plot:
     seriesNodes: tuple[Any, ...]
 
 
-PROFILE_CHART = Chart(
-    name="infection along the axis",
-    title="Infection from apex to base",
-    x_column="distance_mm",
-    x_title="distance from the apex (mm)",
-    y_title="percentage of infection (%)",
-    curves=(
-        Curve("both lungs", "poi_percent", BOTH_LUNGS_RGB),
-        Curve("left lung", "poi_left_percent", COLORS["left_lung"]),
-        Curve("right lung", "poi_right_percent", COLORS["right_lung"]),
-    ),
-)
-HISTOGRAM_CHART = Chart(
-    name="HU histogram",
-    title="Density of lungs and infection",
-    x_column="hu",
-    x_title="HU",
-    y_title=f"share of its voxels per {BIN_HU} HU (%)",
-    curves=(
-        Curve("lungs, infection included", "lungs_percent", COLORS["left_lung"]),
-        Curve("infection", "infection_percent", COLORS["infection"]),
-    ),
-)
+def profile_chart() -> Chart:
+    """Return the chart of infection from apex to base."""
+    return Chart(
+        name=_("infection along the axis"),
+        title=_("Infection from apex to base"),
+        x_column="distance_mm",
+        x_title=_("distance from the apex (mm)"),
+        y_title=_("percentage of infection (%)"),
+        curves=(
+            Curve(_("both lungs"), "poi_percent", BOTH_LUNGS_RGB),
+            Curve(_("left lung"), "poi_left_percent", COLORS["left_lung"]),
+            Curve(_("right lung"), "poi_right_percent", COLORS["right_lung"]),
+        ),
+    )
+
+
+def histogram_chart() -> Chart:
+    """Return the chart of how HU are distributed."""
+    return Chart(
+        name=_("HU histogram"),
+        title=_("Density of lungs and infection"),
+        x_column="hu",
+        x_title=_("HU"),
+        y_title=_("share of its voxels per {width} HU (%)").format(width=BIN_HU),
+        curves=(
+            Curve(_("lungs, infection included"), "lungs_percent", COLORS["left_lung"]),
+            Curve(_("infection"), "infection_percent", COLORS["infection"]),
+        ),
+    )
 
 
 def show_profile(context: SceneContext, *, segmentation_node: Any, volume_node: Any, masks: SegmentMasks) -> Plot:
@@ -113,10 +120,10 @@ def show_profile(context: SceneContext, *, segmentation_node: Any, volume_node: 
     """
     profile = axis_profile(masks, orientation=world_orientation(volume_node))
     columns = _profile_columns(profile, volume_node=volume_node)
-    owned = {"owner": segmentation_node, "role": PROFILE}
-    table_node = show_columns(context, **owned, name=PROFILE_CHART.name, columns=columns)
+    owned, chart = {"owner": segmentation_node, "role": PROFILE}, profile_chart()
+    table_node = show_columns(context, **owned, name=chart.name, columns=columns)
     table_node.SetNodeReferenceID(VOLUME_ROLE, volume_node.GetID())
-    return show_chart(context, **owned, chart=PROFILE_CHART, table_node=table_node)
+    return show_chart(context, **owned, chart=chart, table_node=table_node)
 
 
 def ras_of_profile_point(table_node: Any, *, row: int) -> tuple[float, float, float]:
@@ -131,11 +138,12 @@ def ras_of_profile_point(table_node: Any, *, row: int) -> tuple[float, float, fl
     """
     volume_node = table_node.GetNodeReference(VOLUME_ROLE)
     if volume_node is None:
-        raise InputError("The CT of this plot is not in the scene any more. Load it again, and segment it.")
+        raise InputError(_("The CT of this plot is not in the scene any more. Load it again, and segment it."))
     table = table_node.GetTable()
     columns = [table.GetColumnByName(name) for name in POINT_COLUMNS]
     if None in columns or not 0 <= row < table.GetNumberOfRows():
-        raise InputError(f"'{table_node.GetName()}' has no point {row} to jump to. Update the plot.")
+        text = _("'{table}' has no point {row} to jump to. Update the plot.")
+        raise InputError(text.format(table=table_node.GetName(), row=row))
     r, a, s = (float(column.GetValue(row)) for column in columns)
     return world_point(volume_node, point_ras=(r, a, s))
 
@@ -157,9 +165,9 @@ def show_histogram(context: SceneContext, *, segmentation_node: Any, hu_kji: np.
         voxels = np.array([histogram.count(start=edge, below=edge + BIN_HU) for edge in edges_hu[:-1]], dtype=float)
         columns[f"{name}_ml"] = voxels * masks.geometry.voxel_volume_ml
         columns[f"{name}_percent"] = 100.0 * voxels / max(histogram.count(), 1)
-    owned = {"owner": segmentation_node, "role": HISTOGRAM}
-    table_node = show_columns(context, **owned, name=HISTOGRAM_CHART.name, columns=columns)
-    return show_chart(context, **owned, chart=HISTOGRAM_CHART, table_node=table_node)
+    owned, chart = {"owner": segmentation_node, "role": HISTOGRAM}, histogram_chart()
+    table_node = show_columns(context, **owned, name=chart.name, columns=columns)
+    return show_chart(context, **owned, chart=chart, table_node=table_node)
 
 
 def show_columns(context: SceneContext, *, owner: Any, role: str, name: str, columns: Mapping[str, np.ndarray]) -> Any:

@@ -5,19 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .scene_texts import tr as _
+
 NOT_DEFINED = "n/a"
+"""The same in all languages, as in the files."""
 
-COLUMNS = (
-    ("region", "", "Both lungs, or one lung of the patient"),
-    ("volume_ml", "ml", "Volume of the lung, infection included"),
-    ("infection_ml", "ml", "Volume of the infection"),
-    ("poi_percent", "%", "Percentage of infection: infection volume by lung volume"),
-    ("mean_hu", "HU", "Mean attenuation of the lung, infection included"),
-    ("mass_g", "g", "Lung mass, from (HU + 1000)/1000 g/ml"),
-)
-"""Name, unit and meaning of each column."""
 
-REGION_NAMES = {"lungs": "both lungs", "left_lung": "left lung", "right_lung": "right lung"}
+def column_meanings() -> tuple[tuple[str, str, str], ...]:
+    """Return name, unit and meaning of each column."""
+    return (
+        ("region", "", _("Both lungs, or one lung of the patient")),
+        ("volume_ml", "ml", _("Volume of the lung, infection included")),
+        ("infection_ml", "ml", _("Volume of the infection")),
+        ("poi_percent", "%", _("Percentage of infection: infection volume by lung volume")),
+        ("mean_hu", "HU", _("Mean attenuation of the lung, infection included")),
+        ("mass_g", "g", _("Lung mass, from (HU + 1000)/1000 g/ml")),
+    )
+
+
+def region_names() -> dict[str, str]:
+    """Return what the regions of a report are called."""
+    return {"lungs": _("both lungs"), "left_lung": _("left lung"), "right_lung": _("right lung")}
 
 
 def results_table(regions: Mapping[str, Mapping[str, Any]]) -> Any:
@@ -28,8 +36,9 @@ def results_table(regions: Mapping[str, Mapping[str, Any]]) -> Any:
     Args:
         regions: The report's `regions`: lungs, left_lung, right_lung.
     """
-    rows = [_row(name, regions[key]) for key, name in REGION_NAMES.items()]
-    return text_table({name: [row[index] for row in rows] for index, (name, _, _) in enumerate(COLUMNS)})
+    rows = [_row(name, regions[key]) for key, name in region_names().items()]
+    names = [name for name, _unit, _meaning in column_meanings()]
+    return text_table({name: [row[index] for row in rows] for index, name in enumerate(names)})
 
 
 def text_table(columns: Mapping[str, Sequence[str]]) -> Any:
@@ -51,7 +60,7 @@ def show_table(node: Any, *, table: Any) -> None:
     node.SetAndObserveTable(table)
     node.SetUseColumnTitleAsColumnHeader(False)
     node.SetUseFirstColumnAsRowHeader(True)
-    for name, unit, description in COLUMNS:
+    for name, unit, description in column_meanings():
         if unit:
             node.SetColumnUnitLabel(name, unit)
         node.SetColumnDescription(name, description)

@@ -10,6 +10,7 @@ import numpy as np
 from .scene import SceneContext
 from .scene_display import nodes_of_class
 from .scene_outputs import VOLUME_ROLE
+from .scene_texts import tr as _
 from .uncertainty import DOUBTFUL_FROM_PERCENT
 
 UNCERTAINTY_ROLE = "CovidSeg.uncertainty"
@@ -17,6 +18,12 @@ UNCERTAINTY_ROLE = "CovidSeg.uncertainty"
 
 MAP_ATTRIBUTE = "CovidSeg.uncertaintyPercent"
 """Attribute that tells a map from a CT."""
+
+OVERLAY_ROLE, COVERED_ROLE = "CovidSeg.overlay", "CovidSeg.covered"
+"""Roles by which a slice view refers to the map that lies in front, and to the volume that was there before."""
+
+COVERED_OPACITY = "CovidSeg.coveredOpacity"
+"""Attribute of a slice view that has or had a map in front: the opacity of what was there before."""
 
 OVERLAY_OPACITY = 0.4
 
@@ -74,7 +81,8 @@ def put_map(context: SceneContext, *, image: Any, segmentation_node: Any, volume
         remove_map(context, segmentation_node=segmentation_node)
         return None
     if node is None:
-        node = context.add_node("vtkMRMLScalarVolumeNode", name=f"{volume_node.GetName()} uncertainty")
+        name = _("{ct} uncertainty").format(ct=volume_node.GetName())
+        node = context.add_node("vtkMRMLScalarVolumeNode", name=name)
         undo.callback(context.remove_node, node)
         node.SetAttribute(MAP_ATTRIBUTE, "1")
         segmentation_node.SetNodeReferenceID(UNCERTAINTY_ROLE, node.GetID())
@@ -99,19 +107,34 @@ def remove_map(context: SceneContext, *, segmentation_node: Any) -> None:
     if node is None:
         return
     for composite in _composites_with(context, map_node=node):
-        _clear_foreground(composite)
+        _uncover(composite)
     context.remove_node(node)
     segmentation_node.SetNodeReferenceID(UNCERTAINTY_ROLE, None)
 
 
 def show_map(context: SceneContext, *, map_node: Any) -> None:
-    """Lay a map over the CT in all slice views; with None, take away any map that is there."""
+    """Lay a map over the CT in all slice views; with None, take away any map that is there.
+
+    What the user had in front of the CT comes back then, view by view, with its opacity.
+    """
     for composite in nodes_of_class(context, "vtkMRMLSliceCompositeNode"):
         if map_node is not None:
-            composite.SetForegroundVolumeID(map_node.GetID())
-            composite.SetForegroundOpacity(OVERLAY_OPACITY)
-        elif is_map(context.scene.GetNodeByID(composite.GetForegroundVolumeID() or "")):
-            _clear_foreground(composite)
+            _cover(composite, map_node=map_node)
+        elif is_map(_foreground(composite)):
+            _uncover(composite)
+
+
+def follow_foregrounds(context: SceneContext) -> None:
+    """Bring back what was in front of the CT where somebody deleted the map; forget it where they chose another."""
+    if context.scene.IsBatchProcessing():  # nodes that belong together are not all there yet
+        return
+    for composite in nodes_of_class(context, "vtkMRMLSliceCompositeNode"):
+        if composite.GetAttribute(COVERED_OPACITY) is None or is_map(_foreground(composite)):
+            continue
+        if composite.GetNodeReference(OVERLAY_ROLE) is None and composite.GetForegroundVolumeID() is None:
+            _uncover(composite)
+        else:
+            _forget_covered(composite)
 
 
 def map_is_shown(context: SceneContext, *, map_node: Any) -> bool:
@@ -125,9 +148,32 @@ def _composites_with(context: SceneContext, *, map_node: Any) -> list[Any]:
     return [composite for composite in composites if composite.GetForegroundVolumeID() == map_node.GetID()]
 
 
-def _clear_foreground(composite: Any) -> None:
-    composite.SetForegroundVolumeID(None)
-    composite.SetForegroundOpacity(0.0)
+def _foreground(composite: Any) -> Any:
+    return composite.GetScene().GetNodeByID(composite.GetForegroundVolumeID() or "")
+
+
+def _cover(composite: Any, *, map_node: Any) -> None:
+    """Put a map in front, and remember in the view's node what it covers: so it is saved with the scene, too."""
+    if not is_map(_foreground(composite)):
+        composite.SetNodeReferenceID(COVERED_ROLE, composite.GetForegroundVolumeID())
+        composite.SetAttribute(COVERED_OPACITY, repr(composite.GetForegroundOpacity()))
+    composite.SetNodeReferenceID(OVERLAY_ROLE, map_node.GetID())
+    composite.SetForegroundVolumeID(map_node.GetID())
+    composite.SetForegroundOpacity(OVERLAY_OPACITY)
+
+
+def _uncover(composite: Any) -> None:
+    """Put in front again what a map covered; nothing if that was deleted meanwhile, or is not known."""
+    covered = composite.GetNodeReference(COVERED_ROLE)
+    composite.SetForegroundVolumeID(None if covered is None else covered.GetID())
+    composite.SetForegroundOpacity(float(composite.GetAttribute(COVERED_OPACITY) or 0.0))
+    _forget_covered(composite)
+
+
+def _forget_covered(composite: Any) -> None:
+    for role in (OVERLAY_ROLE, COVERED_ROLE):
+        composite.SetNodeReferenceID(role, None)
+    composite.RemoveAttribute(COVERED_OPACITY)
 
 
 def _make_display(node: Any) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from .checks import HuBuilder, check_geometry, check_size, check_values, spacing_warnings
 from .errors import InputError
 from .geometry import Geometry
+from .scene_texts import tr as _
 
 if TYPE_CHECKING:
     from .volume import CTVolume
@@ -88,19 +89,22 @@ def check_volume(node: Any) -> None:
         InputError: What is wrong, and what to choose instead.
     """
     if node is None or not node.IsA("vtkMRMLScalarVolumeNode"):
-        raise InputError("No CT volume is chosen. Load a chest CT and choose it as the input volume.")
+        raise InputError(_("No CT volume is chosen. Load a chest CT and choose it as the input volume."))
     name = node.GetName()
     if node.IsA("vtkMRMLLabelMapVolumeNode"):
-        raise InputError(f"'{name}' is a labelmap, not a CT. Choose the CT volume as input.")
+        text = _("'{name}' is a labelmap, not a CT. Choose the CT volume as input.")
+        raise InputError(text.format(name=name))
     image = node.GetImageData()
     if image is None or image.GetNumberOfPoints() == 0 or image.GetPointData().GetScalars() is None:
-        raise InputError(f"The volume '{name}' has no image data. Load the CT again, or choose another volume.")
+        text = _("The volume '{name}' has no image data. Load the CT again, or choose another volume.")
+        raise InputError(text.format(name=name))
     components = image.GetNumberOfScalarComponents()
     if components != 1:
-        raise InputError(
-            f"The volume '{name}' has {components} values per voxel (a colour or vector image). "
+        text = _(
+            "The volume '{name}' has {count} values per voxel (a colour or vector image). "
             "Choose a CT with one value per voxel, in Hounsfield units."
         )
+        raise InputError(text.format(name=name, count=components))
 
 
 def ijk_to_ras(node: Any) -> np.ndarray:
@@ -125,14 +129,16 @@ def geometry_of(node: Any) -> tuple[Geometry, tuple[str, ...]]:
     i, j, k = (int(size) for size in node.GetImageData().GetDimensions())
     spacing_mm = np.linalg.norm(matrix[:3, :3], axis=0)
     if not np.isfinite(matrix).all() or spacing_mm.min() <= 0:
-        raise InputError(f"The volume '{node.GetName()}' has a spacing of zero or no position. Load the CT again.")
+        text = _("The volume '{name}' has a spacing of zero or no position. Load the CT again.")
+        raise InputError(text.format(name=node.GetName()))
     direction = matrix[:3, :3] / spacing_mm
     if abs(np.linalg.det(direction)) < 0.1:
-        raise InputError(f"The axes of the volume '{node.GetName()}' lie in one plane. Load the CT again.")
+        text = _("The axes of the volume '{name}' lie in one plane. Load the CT again.")
+        raise InputError(text.format(name=node.GetName()))
     shear = float(np.abs(direction.T @ direction - np.eye(3)).max())
     if shear <= SHEAR_TOLERANCE:
         return Geometry.from_ijk_to_ras(matrix, size_ijk=(i, j, k)), ()
-    left, _, right = np.linalg.svd(direction)
+    left, _stretch, right = np.linalg.svd(direction)
     upright = matrix.copy()
     upright[:3, :3] = (left @ right) * spacing_mm
     warning = (

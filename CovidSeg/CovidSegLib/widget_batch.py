@@ -13,15 +13,17 @@ from slicer.i18n import tr as _
 from .batch import BatchResult, run_batch
 from .case_run import Engine, Outcome, RunOptions, Status
 from .cases import Case, discover_cases
-from .console import describe_report
 from .errors import Cancelled, DeviceError
 from .progress import Progress
 from .runner import Failure, Handlers
 from .summary import SUMMARY_FILE
 from .widget_progress import PERMILLE, RunClock
-from .widget_texts import standing_text
+from .widget_texts import result_text, standing_text
 from .widget_tools import Workplace, explain_error, set_role, show_text
 from .widget_views import Views
+
+OPTIONS = ("batchInputEdit", "batchOutputEdit", "batchOverwriteCheckBox", "batchUncertaintyCheckBox")
+"""What is chosen before a batch, and not changed during it."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class BatchSection:
         stopping = self._running and self._place.runner.stopping
         self._place.allow("batchCancelButton", unless=_("Stopping at the next step...") if stopping else "")
         ui.batchCancelButton.visible = ui.batchProgressBar.visible = self._running
-        for name in ("batchInputEdit", "batchOutputEdit", "batchOverwriteCheckBox"):
+        for name in OPTIONS:
             getattr(ui, name).enabled = not self._running
         ui.batchOpenButton.visible = self._out_dir is not None and not self._running
 
@@ -122,6 +124,7 @@ class BatchSection:
             mode=parameters.mode.value,
             device=parameters.device.value,
             overwrite=bool(parameters.batchOverwrite),
+            uncertainty=bool(parameters.batchUncertainty),
         )
         work = partial(
             segment_folder, Path(str(self._ui.batchInputEdit.currentPath)), options=options, engine=self._engine
@@ -227,7 +230,7 @@ def outcome_text(case: str, *, outcome: Outcome) -> str:
         return _("{case}: failed: {reason}").format(case=case, reason=outcome.message)
     skipped = _("complete already, ") if outcome.status is Status.SKIPPED else ""
     warning = f" ({outcome.message})" if outcome.message else ""
-    return f"{case}: {skipped}{describe_report(outcome.report or {})}{warning}"
+    return f"{case}: {skipped}{result_text(outcome.report or {})}{warning}"
 
 
 class _Reporter:

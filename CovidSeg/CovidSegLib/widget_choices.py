@@ -1,8 +1,13 @@
-"""What the user chooses from lists: how thoroughly, and on what the network runs."""
+"""What the user chooses from lists: how thoroughly, on what the network runs, and of which CT."""
 
 from __future__ import annotations
 
 from enum import Enum
+from typing import Any
+
+from .scene import SceneContext
+from .scene_display import nodes_of_class
+from .scene_uncertainty import is_map
 
 
 class Mode(Enum):
@@ -36,3 +41,11 @@ class Device(Enum):
             Device.CUDA: _("NVIDIA GPU (CUDA)"),
             Device.MPS: _("Apple GPU (MPS, untested)"),
         }[self]
+
+
+def offer_no_maps(selector: Any, *, context: SceneContext) -> None:
+    """Leave maps of uncertainty out of a list of CTs, a `qMRMLNodeComboBox`; they are volumes like these."""
+    maps = [node.GetID() for node in nodes_of_class(context, "vtkMRMLScalarVolumeNode") if is_map(node)]
+    model = selector.sortFilterProxyModel()
+    if list(model.hiddenNodeIDs) != maps:
+        model.hiddenNodeIDs = maps

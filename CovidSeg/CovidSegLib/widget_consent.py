@@ -17,7 +17,7 @@ def consent_text(missing: Missing) -> str:
     if missing.torch:
         lines.append(
             _(
-                "PyTorch, which runs the network: a download of about 0.2 GB for the processor alone, of 2 to 3 GB "
+                "PyTorch, which runs the network: a download of 0.1 to 0.2 GB for the processor alone, of 2 to 3 GB "
                 "with support for an NVIDIA GPU. It is installed by the PyTorch extension, which shows what it will do."
             )
         )

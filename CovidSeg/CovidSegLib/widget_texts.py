@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 from .followup import PastResult
 from .widget_progress import Standing
 
-NOT_DEFINED = "n/a"
+NOT_DEFINED = _("n/a")
 SAME_ML = 0.05
 """Volumes that differ by less read the same."""
 
@@ -81,6 +81,17 @@ def previous_text(previous: PastResult | None) -> str:
     )
 
 
+def result_text(report: Mapping[str, Any]) -> str:
+    """Return a case's result in a few words, for a line among others."""
+    severity = (report.get("severity") or {}).get("class")
+    words = [
+        _("POI {poi}").format(poi=percent(report.get("poi_percent"))),
+        _("severity not defined") if severity is None else str(severity),
+    ]
+    seconds = (report.get("runtime") or {}).get("seconds")
+    return ", ".join(words if seconds is None else [*words, _("{seconds} s").format(seconds=f"{seconds:.1f}")])
+
+
 def table_rows(figures: Mapping[str, Any] | None) -> list[tuple[str, list[str]]]:
     """Return the table: the headers, then a row of texts per region."""
     headers = [_("Volume\n(ml)"), _("Infection\n(ml)"), _("Infected\n(%)"), _("Density\n(HU)"), _("Mass\n(g)")]
@@ -122,7 +133,11 @@ def standing_text(standing: Standing) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """Return a rough duration for people."""
-    if seconds < 90:
-        return _("about {seconds} s").format(seconds=max(1, round(seconds)))
-    return _("about {minutes} min").format(minutes=round(seconds / 60))
+    """Return a rough duration for people, no more exact than such a figure is."""
+    step = 1 if seconds < 10 else 5 if seconds < 60 else 10 if seconds < 300 else 60
+    minutes, rest = divmod(max(1, step * round(seconds / step)), 60)
+    if not minutes:
+        return _("about {seconds} s").format(seconds=rest)
+    if not rest:
+        return _("about {minutes} min").format(minutes=minutes)
+    return _("about {minutes} min {seconds} s").format(minutes=minutes, seconds=rest)

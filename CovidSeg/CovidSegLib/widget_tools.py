@@ -30,6 +30,7 @@ class Parameters(Protocol):
     batchInput: Any
     batchOutput: Any
     batchOverwrite: bool
+    batchUncertainty: bool
 
 
 class PanelLogic(Protocol):

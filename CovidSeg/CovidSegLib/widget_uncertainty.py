@@ -14,9 +14,10 @@ from .errors import Cancelled, CovidSegError
 from .runner import Failure, Handlers, Runner, Work
 from .scene_display import jump_to, local_point, world_point
 from .scene_segments import read_masks
-from .scene_uncertainty import find_map, map_array, map_is_shown, show_map
+from .scene_uncertainty import find_map, follow_foregrounds, map_array, map_is_shown, show_map
 from .segment_masks import SegmentMasks
 from .uncertainty import NEXT_TO_MM, UncertainRegion, uncertain_regions
+from .widget_choices import offer_no_maps
 from .widget_tools import Workplace, explain_error, import_for_worker, set_role, show_text
 from .widget_update import Figures
 
@@ -61,9 +62,13 @@ class UncertaintySteps:
         self._ui.previousRegionButton.connect("clicked(bool)", self.go_back)
 
     def refresh(self) -> None:
-        """Follow the chosen result and its map, and show what can be done now."""
+        """Follow the scene's maps, the chosen result and its map, and show what can be done now."""
+        offer_no_maps(self._ui.inputVolumeSelector, context=self._place.logic.context)
+        follow_foregrounds(self._place.logic.context)
         key = self._key_of(self._map())
         if key != self._key:
+            if self._ui.uncertaintyMapCheckBox.checked:  # what lies over the CT is the map of the result before
+                show_map(self._place.logic.context, map_node=self._map())
             self._forget()
             self._key = key
             if key is not None:
@@ -85,8 +90,9 @@ class UncertaintySteps:
         self._go_to((self._at or 0) - 1)
 
     def scene_closes(self) -> None:
-        """Forget the scene's map and regions."""
+        """Forget the scene's map and regions; what the map covers comes back, as the panel may be closed alone."""
         self._forget()
+        show_map(self._place.logic.context, map_node=None)
 
     def _go_to(self, number: int) -> None:
         self.refresh()  # the map may have been removed a moment ago

@@ -5,9 +5,10 @@ A widget shows nothing until it is given a scene, by the .ui's connections or by
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from host_errors import HostError
+from host_errors import HostAttributeError, HostError
 from PySide6 import QtWidgets
 from PySide6.QtCore import Signal
 
@@ -51,6 +52,31 @@ NODE_LIST_SETTINGS: dict[str, Any] = {
 """Properties of a node list, with their values at first."""
 
 
+class qMRMLSortFilterProxyModel:  # noqa: N801
+    """What a node list leaves out by ID, whatever else it shows.
+
+    As PythonQt has it: a property that is read as a tuple and set from a list; its C++ setter is no slot,
+    and unknown. Other members of the model are not imitated.
+    """
+
+    hiddenNodeIDs: tuple[str, ...]
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self.__dict__.update(hiddenNodeIDs=(), _changed=changed)
+
+    def __getattr__(self, name: str) -> Any:
+        raise HostAttributeError(f"qMRMLSortFilterProxyModel has no property, method or signal '{name}'")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "hiddenNodeIDs":
+            raise HostAttributeError(f"qMRMLSortFilterProxyModel has no property '{name}' that could be set")
+        if not isinstance(value, list | tuple) or not all(isinstance(node_id, str) for node_id in value):
+            raise HostError(f"qMRMLSortFilterProxyModel.hiddenNodeIDs is a list of texts, not {value!r}")
+        if tuple(value) != self.hiddenNodeIDs:
+            self.__dict__["hiddenNodeIDs"] = tuple(value)
+            self._changed()
+
+
 class qMRMLNodeComboBox(qMRMLWidget):  # noqa: N801
     """Chooses a node of the scene, by class; follows nodes that come, go, and change their name.
 
@@ -82,6 +108,7 @@ class qMRMLNodeComboBox(qMRMLWidget):  # noqa: N801
         self.setFocusProxy(self.combo)
         self._settings = dict(NODE_LIST_SETTINGS)
         self._attributes: list[tuple[str, str, str | None]] = []
+        self._model = qMRMLSortFilterProxyModel(self._refresh)
         self._shown: Any = None
         self._requested = ""
         self._watched: list[tuple[Any, int]] = []
@@ -116,6 +143,10 @@ class qMRMLNodeComboBox(qMRMLWidget):  # noqa: N801
         """Return a node of the list."""
         first = 1 if self.noneEnabled else 0
         return self._scene.GetNodeByID(self.combo.itemData(first + index))
+
+    def sortFilterProxyModel(self) -> qMRMLSortFilterProxyModel:
+        """Return what filters the list."""
+        return self._model
 
     def addAttribute(self, class_name: str, attribute: str, value: str | None = None) -> None:
         """Show nodes of a class only if they have this attribute (and value)."""
@@ -152,7 +183,7 @@ class qMRMLNodeComboBox(qMRMLWidget):  # noqa: N801
         _end(self._watched)
 
     def _accepts(self, node: Any) -> bool:
-        if node.GetHideFromEditors() and not self.showHidden:
+        if node.GetID() in self._model.hiddenNodeIDs or (node.GetHideFromEditors() and not self.showHidden):
             return False
         if self.showChildNodeTypes:
             fits = any(node.IsA(name) for name in self.nodeTypes)
@@ -177,16 +208,19 @@ class qMRMLNodeComboBox(qMRMLWidget):  # noqa: N801
         wanted = [(node.GetID(), node.GetName()) for node in self._nodes()]
         if self.noneEnabled and self._scene is not None:
             wanted.insert(0, ("", self.noneDisplay))
-        before = self.combo.currentData
+        before, index_before = self.combo.currentData, self.combo.currentIndex
         rows = [node_id for node_id, _ in wanted]
         was_empty = self.combo.count == 0
         self.combo.blockSignals(True)
         self.combo.clear()
         for node_id, name in wanted:
             self.combo.addItem(name, node_id)
-        row = (
-            rows.index(before) if before in rows else (0 if rows and (before or was_empty or self.noneEnabled) else -1)
-        )
+        if before in rows:
+            row = rows.index(before)
+        elif before and rows:  # a combo box goes to the entry before the one that went
+            row = min(max(index_before - 1, 0), len(rows) - 1)
+        else:
+            row = 0 if rows and (was_empty or self.noneEnabled) else -1
         self.combo.setCurrentIndex(row)
         self.combo.blockSignals(False)
         self._index_changed()

@@ -66,6 +66,36 @@ def test_second_run_skips_what_is_complete(batch: Journey, tmp_path: Path) -> No
     assert batch.ui.batchStatusLabel.text.startswith("3 done.")
 
 
+def maps(tmp_path: Path) -> list[str]:
+    return sorted(path.parent.name for path in (tmp_path / "out").glob("*/uncertainty.nii.gz"))
+
+
+def test_maps_of_uncertainty_are_written_if_they_are_asked_for(batch: Journey, tmp_path: Path) -> None:
+    batch.ui.batchButton.click()
+    wait(batch)
+    assert maps(tmp_path) == []
+    batch.ui.batchUncertaintyCheckBox.checked = True
+    batch.ui.batchButton.click()
+    assert not batch.ui.batchUncertaintyCheckBox.enabled
+    wait(batch)
+    assert batch.ui.batchUncertaintyCheckBox.enabled
+    assert batch.ui.batchStatusLabel.text.startswith("3 done."), "complete but for the map: segmented again"
+    assert maps(tmp_path) == ["a", "b", "c"]
+
+
+def test_maps_are_those_of_the_command_line(batch: Journey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fake_engine import FAKE_ENGINE
+    from helpers_cli import segment, tree_without_times
+
+    batch.ui.batchUncertaintyCheckBox.checked = True
+    batch.ui.batchButton.click()
+    wait(batch)
+    monkeypatch.setattr("CovidSegLib.batch.Engine", lambda: FAKE_ENGINE)
+    assert segment(tmp_path / "in", "-o", tmp_path / "cli", "--uncertainty") == 0
+    for case in ("a", "b", "c"):
+        assert tree_without_times(tmp_path / "out" / case) == tree_without_times(tmp_path / "cli" / case)
+
+
 def test_bad_case_does_not_stop_the_rest(batch: Journey, tmp_path: Path) -> None:
     (tmp_path / "in" / "b.nii.gz").write_bytes(b"no image")
     batch.ui.batchButton.click()
