@@ -23,6 +23,7 @@ class Code(IntEnum):
     LEFT_OR_INFECTION = 4
     RIGHT_OR_INFECTION = 5
     UNKNOWN = 6
+    NOT_INFECTION = 7
 
 
 _POSSIBLE: dict[Code, tuple[Label, ...]] = {
@@ -33,6 +34,7 @@ _POSSIBLE: dict[Code, tuple[Label, ...]] = {
     Code.LEFT_OR_INFECTION: (Label.LEFT_LUNG, Label.INFECTION),
     Code.RIGHT_OR_INFECTION: (Label.RIGHT_LUNG, Label.INFECTION),
     Code.UNKNOWN: tuple(Label),
+    Code.NOT_INFECTION: (Label.BACKGROUND, Label.LEFT_LUNG, Label.RIGHT_LUNG),
 }
 
 

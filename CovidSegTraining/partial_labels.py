@@ -53,13 +53,16 @@ def whole_chest_codes(
         levels = np.flatnonzero((left | right).any(axis=(1, 2)))
         near[: int(levels[0] + ABDOMEN_SHARE * (levels[-1] - levels[0]))] = False
         codes[near & (hu_kji < BONE_FROM_HU) & (codes == Code.BACKGROUND)] = Code.UNKNOWN
-    healthy = smooth < (SURELY_HEALTHY_BELOW_HU if diseased else LUNG_BELOW_HU - 100.0)
+    healthy = (smooth < SURELY_HEALTHY_BELOW_HU) | (not diseased)
     codes[left] = np.where(healthy[left], Code.LEFT_LUNG, Code.LEFT_OR_INFECTION)
     codes[right] = np.where(healthy[right], Code.RIGHT_LUNG, Code.RIGHT_OR_INFECTION)
     # Main bronchi run into the lungs without a border: leave dark voxels near the middle open.
     middle = _near_middle(inside_kji, spacing_kji_mm, within_mm=45.0)
     codes[(smooth < AIRWAY_BELOW_HU) & middle & (codes != Code.BACKGROUND)] = Code.UNKNOWN
     codes[airway | gas] = Code.BACKGROUND
+    if not diseased:
+        # Else partial volume at the diaphragm, hilum and apices would be free to be called infection.
+        codes[codes == Code.UNKNOWN] = Code.NOT_INFECTION
     return codes
 
 

@@ -16,3 +16,4 @@ def test_open_codes_allow_their_classes_only() -> None:
     assert table[Code.LEFT_OR_INFECTION].tolist() == [False, True, False, True]
     assert table[Code.RIGHT_OR_INFECTION].tolist() == [False, False, True, True]
     assert table[Code.UNKNOWN].all()
+    assert table[Code.NOT_INFECTION].tolist() == [True, True, True, False]

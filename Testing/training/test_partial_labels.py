@@ -7,7 +7,7 @@ from CovidSegLib.phantom import Phantom
 from CovidSegLib.preprocess import PreprocessingRecipe, preprocess, unscale_hu
 from helpers_training import SPACING_IJK_MM
 
-from CovidSegTraining.label_codes import Code
+from CovidSegTraining.label_codes import Code, possible_classes
 from CovidSegTraining.label_files import labels_on_network_grid
 from CovidSegTraining.partial_labels import whole_chest_codes
 
@@ -68,3 +68,14 @@ def test_dense_infection_is_left_unknown_not_named(chest: dict[str, np.ndarray])
 
 def test_far_from_the_lungs_is_background(chest: dict[str, np.ndarray]) -> None:
     assert (chest["codes"][~chest["inside"]] == Code.BACKGROUND).mean() > 0.99
+
+
+def test_chest_known_to_be_healthy_holds_no_infection_anywhere(chest: dict[str, np.ndarray]) -> None:
+    healthy = whole_chest_codes(
+        chest["hu"], inside_kji=chest["inside"], spacing_kji_mm=SPACING_IJK_MM[::-1], diseased=False
+    )
+    assert not possible_classes()[healthy, Label.INFECTION].any()
+    # What stays open is whether it is lung: in the rim and between the vessels of the hilum.
+    open_codes = healthy == Code.NOT_INFECTION
+    assert 0.001 < open_codes.mean() < 0.2
+    assert np.isin(chest["codes"][open_codes], (Code.UNKNOWN, Code.LEFT_OR_INFECTION, Code.RIGHT_OR_INFECTION)).all()
