@@ -22,7 +22,7 @@ def headline_text(figures: Mapping[str, Any] | None) -> str:
     poi = figures["poi_percent"]
     if poi is None:
         return _("No lung was found")
-    return _("{poi} of the lungs is infected").format(poi=percent(poi))
+    return _("{poi} of the lungs are infected").format(poi=percent(poi))
 
 
 def severity_text(figures: Mapping[str, Any] | None) -> str:
