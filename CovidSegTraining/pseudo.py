@@ -29,21 +29,38 @@ from .label_codes import Code
 
 INFECTED_FROM = 0.7
 HEALTHY_BELOW = 0.1
+#: Softer copies of the image are answered too, as by a smoother reconstruction kernel: in them the network finds dense
+#: consolidation that it leaves out of the sharp one, and the mean of all teaches it the same for both.
+SOFTER_BY_VOXELS = (0.5, 0.8)
+#: What stays unknown so far from all that may be infected (from this probability on) holds no infection: overlooked
+#: consolidation lies beside some that is seen.
+FREE_BEYOND_MM = 20.0
+MAYBE_INFECTED_FROM = 0.3
 
 
-def self_label(codes_kji: np.ndarray, *, probabilities: np.ndarray, labels_kji: np.ndarray) -> np.ndarray:
+def self_label(
+    codes_kji: np.ndarray,
+    *,
+    probabilities: np.ndarray,
+    labels_kji: np.ndarray,
+    spacing_kji_mm: tuple[float, float, float],
+) -> np.ndarray:
     """Return label codes completed by a prediction; a new array.
 
     Known voxels (background, airways, surely aerated lung) keep their code, and "left or infection"
     its side. The others, where the prediction sees lung, become infection or healthy lung if it is
     sure, and "one side or infection" if it is not. What it sees as background stays unknown: that may be
-    hilum, but also consolidated lung that it misses, and it must not learn its own omissions.
+    hilum, but also consolidated lung that it misses, and it must not learn its own omissions. Only far
+    from all that may be infected it becomes "no infection".
 
     Args:
         codes_kji: (k, j, i) uint8 of `Code`.
         probabilities: (4, k, j, i) float32 of `labels.Label`, after `make_consistent`.
         labels_kji: (k, j, i) uint8, the labels `make_consistent` returned.
+        spacing_kji_mm: Voxel spacing.
     """
+    from scipy import ndimage
+
     unknown = codes_kji == Code.UNKNOWN
     left = (codes_kji == Code.LEFT_OR_INFECTION) | (
         unknown & (probabilities[Label.LEFT_LUNG] >= probabilities[Label.RIGHT_LUNG])
@@ -59,6 +76,10 @@ def self_label(codes_kji: np.ndarray, *, probabilities: np.ndarray, labels_kji: 
     still_open = unknown | (codes_kji == Code.LEFT_OR_INFECTION) | (codes_kji == Code.RIGHT_OR_INFECTION)
     in_lungs = still_open & (labels_kji != Label.BACKGROUND)
     codes[in_lungs] = answer[in_lungs]
+    maybe_infected = infection >= MAYBE_INFECTED_FROM
+    if maybe_infected.any():
+        far = ndimage.distance_transform_edt(~maybe_infected, sampling=spacing_kji_mm) > FREE_BEYOND_MM
+        codes[(codes == Code.UNKNOWN) & far] = Code.NOT_INFECTION
     return codes
 
 
@@ -118,9 +139,9 @@ def _labelled_by(bundle: Bundle, path: Path, *, partial_kji: np.ndarray, device:
         raise InputError(
             f"{ct.name}: prepared on another grid than bundle '{bundle.name}' uses: prepare it with its spacing"
         )
-    prediction = predict(seen.image_kji, network=bundle.network, mode="accurate", device=device, reporter=Reporter())
+    probabilities = _predicted_softer_too(seen.image_kji, bundle=bundle, device=device)
     labels = make_consistent(
-        prediction.probabilities,
+        probabilities,
         hu_kji=unscale_hu(seen.image_kji, window_hu=bundle.preprocessing.window_hu),
         inside_kji=seen.inside_kji,
         spacing_kji_mm=seen.spacing_kji_mm,
@@ -132,5 +153,19 @@ def _labelled_by(bundle: Bundle, path: Path, *, partial_kji: np.ndarray, device:
     ]
     box = tuple(slice(start, start + part.count) for start, part in zip(starts, seen.axes, strict=True))
     codes = partial_kji.copy()
-    codes[box] = self_label(partial_kji[box], probabilities=prediction.probabilities, labels_kji=labels)
+    codes[box] = self_label(
+        partial_kji[box], probabilities=probabilities, labels_kji=labels, spacing_kji_mm=seen.spacing_kji_mm
+    )
     return codes, seen.voxel_ml
+
+
+def _predicted_softer_too(image_kji: np.ndarray, *, bundle: Bundle, device: str) -> np.ndarray:
+    """Return the mean of the probabilities (4, k, j, i) for the network's input and for softer copies of it."""
+    from scipy import ndimage
+
+    images = [image_kji, *(ndimage.gaussian_filter(image_kji, sigma) for sigma in SOFTER_BY_VOXELS)]
+    answers = [
+        predict(image, network=bundle.network, mode="accurate", device=device, reporter=Reporter()).probabilities
+        for image in images
+    ]
+    return np.asarray(np.mean(answers, axis=0))

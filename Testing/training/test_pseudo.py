@@ -26,7 +26,7 @@ def _answer(code: int, probabilities: tuple[float, float, float, float]) -> Code
     p = np.array(probabilities, dtype=np.float32).reshape(4, 1, 1, 1)
     labels = p.argmax(axis=0).astype(np.uint8)
     codes = np.full((1, 1, 1), code, dtype=np.uint8)
-    return Code(int(self_label(codes, probabilities=p, labels_kji=labels)[0, 0, 0]))
+    return Code(int(self_label(codes, probabilities=p, labels_kji=labels, spacing_kji_mm=(1.0, 1.0, 1.0))[0, 0, 0]))
 
 
 @pytest.mark.parametrize("code", [Code.BACKGROUND, Code.LEFT_LUNG, Code.RIGHT_LUNG, Code.INFECTION])
@@ -64,11 +64,24 @@ def test_what_the_network_leaves_out_of_the_lungs_stays_open() -> None:
     assert _answer(Code.LEFT_OR_INFECTION, (0.95, 0.05, 0.0, 0.0)) == Code.LEFT_OR_INFECTION
 
 
+def test_left_out_far_from_all_infection_holds_none() -> None:
+    probabilities = np.zeros((4, 1, 1, 40), dtype=np.float32)
+    probabilities[Label.BACKGROUND] = 1.0
+    probabilities[:, 0, 0, 4] = (0.65, 0.0, 0.0, 0.35)
+    codes = np.full((1, 1, 40), Code.UNKNOWN, dtype=np.uint8)
+    codes[0, 0, 30] = Code.BACKGROUND
+    labels = np.zeros((1, 1, 40), dtype=np.uint8)
+    found = self_label(codes, probabilities=probabilities, labels_kji=labels, spacing_kji_mm=(3.0, 1.0, 1.0))[0, 0]
+    assert (found[:25] == Code.UNKNOWN).all()  # up to 20 mm from what may be infected
+    assert (np.delete(found[25:], 5) == Code.NOT_INFECTION).all() and found[30] == Code.BACKGROUND
+
+
 def test_input_is_not_modified() -> None:
     codes = np.full((2, 2, 2), Code.UNKNOWN, dtype=np.uint8)
     probabilities = np.zeros((4, 2, 2, 2), dtype=np.float32)
     probabilities[Label.INFECTION] = 1.0
-    self_label(codes, probabilities=probabilities, labels_kji=np.full((2, 2, 2), 3, dtype=np.uint8))
+    labels = np.full((2, 2, 2), 3, dtype=np.uint8)
+    self_label(codes, probabilities=probabilities, labels_kji=labels, spacing_kji_mm=(1.0, 1.0, 1.0))
     assert (codes == Code.UNKNOWN).all() and (probabilities[Label.INFECTION] == 1).all()
 
 
