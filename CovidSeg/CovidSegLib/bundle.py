@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ModelError
+from .int8_weights import dequantized
 from .labels import Label
 from .network import NetworkConfig, build_network
 from .postprocess import PostprocessingRecipe
@@ -139,7 +140,8 @@ def _temperature(calibration: dict[str, Any], *, metadata_path: Path) -> float:
 def load_network(weights_path: Path, *, config: NetworkConfig, sha256: str) -> torch.nn.Module:
     """Return the network with the weights of a safetensors file, checked before they are read.
 
-    Weights stored in half precision are computed with in float32 (or bfloat16, see `inference`).
+    Weights stored in half precision or 8 bits (`int8_weights`) are computed with in float32 (or bfloat16, see
+    `inference`).
 
     Raises:
         ModelError: The file is missing, its checksum differs, or it fits another network.
@@ -163,13 +165,13 @@ def load_network(weights_path: Path, *, config: NetworkConfig, sha256: str) -> t
     # Counters of batches are of use to training only and are not stored.
     expected = {name for name in network.state_dict() if not name.endswith("num_batches_tracked")}
     try:
-        tensors = load(data)
+        tensors = dequantized(load(data))
         if differing := expected.symmetric_difference(tensors):
             raise ModelError(
                 f"the weights {weights_path} do not fit the network the bundle names ({config}): "
                 f"{sorted(differing)[0]} and {len(differing) - 1} more differ"
             )
-        network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=False)
+        network.load_state_dict(tensors, strict=False)
     except (RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"the weights {weights_path} do not fit the network the bundle names ({config}): {error}"

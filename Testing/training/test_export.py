@@ -9,6 +9,7 @@ import torch
 from CovidSegLib.bundle import load_bundle
 from CovidSegLib.errors import ModelError
 from CovidSegLib.network import NetworkConfig, build_network
+from safetensors.torch import load_file
 
 from CovidSegTraining.export import export_weights, load_state
 
@@ -40,11 +41,35 @@ def test_exported_bundle_loads_and_holds_the_weights_in_half_precision(tmp_path:
     for name, tensor in load_state(run / "average.pt").items():
         if not name.endswith("num_batches_tracked"):
             torch.testing.assert_close(bundle.network.state_dict()[name], tensor, rtol=1e-3, atol=1e-6)
-    stored = load_state(tmp_path / "bundle" / "models" / "model.safetensors")
+    stored = load_file(tmp_path / "bundle" / "models" / "model.safetensors")
     for name, tensor in stored.items():
         assert tensor.dtype == (torch.float32 if "running_" in name else torch.float16)
     assert not any(name.endswith("num_batches_tracked") for name in stored)
     assert not list((tmp_path / "bundle").rglob("*.part"))
+
+
+def test_weights_in_8_bits_are_half_the_size_and_nearly_the_same(tmp_path: Path, run: Path) -> None:
+    for name, int8 in (("half", False), ("int8", True)):
+        export_weights(run / "average.pt", bundle_dir=tmp_path / name, int8=int8)
+    files = {name: tmp_path / name / "models" / "model.safetensors" for name in ("half", "int8")}
+    tensors = load_file(files["int8"])
+    convolutions = [name.removesuffix(".scale") for name in tensors if name.endswith(".scale")]
+    assert len(convolutions) == 23  # 18 in pairs, 4 that expand, the head
+    assert all(tensors[name].dtype == torch.int8 for name in convolutions)
+    assert sum(tensors[name].nbytes for name in convolutions) > 0.5 * sum(t.nbytes for t in tensors.values())
+
+    state = load_bundle(tmp_path / "int8").network.state_dict()
+    for name, exact in load_bundle(tmp_path / "half").network.state_dict().items():
+        if name in convolutions:
+            # Half a step of the channel's own scale; the output channel of what expands is its second axis.
+            step = (
+                exact.abs().amax(dim=[n for n in range(5) if n != (1 if "expand" in name else 0)], keepdim=True) / 127
+            )
+            assert ((state[name] - exact).abs() <= 0.51 * step).all()
+        elif not name.endswith("num_batches_tracked"):
+            assert torch.equal(state[name], exact)
+    # They may be trained further, too.
+    assert torch.equal(load_state(files["int8"])["head.weight"], state["head.weight"])
 
 
 def test_only_version_and_checksum_change_in_existing_metadata(tmp_path: Path, run: Path) -> None:
