@@ -18,6 +18,7 @@ from __future__ import annotations
 import ctypes
 import inspect
 import sys
+import threading
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -165,8 +166,9 @@ def _write(target: QtCore.QObject, name: str, value: Any) -> None:
 
 
 def _check_thread(target: QtCore.QObject, name: str) -> None:
-    here = QtCore.QThread.currentThread()
-    if QtCore.QObject.thread(target) is not here and not isinstance(target, QtCore.QThread):
+    # Not `QObject.thread`: PySide makes the thread a child of the object asked, deletes it with that now and then, and
+    # Qt then crashes when the process ends. All of a panel lives in the main thread.
+    if threading.current_thread() is not threading.main_thread() and not isinstance(target, QtCore.QThread):
         raise HostError(f"{type(target).__name__}.{name} was touched from a thread in which it does not live")
 
 
