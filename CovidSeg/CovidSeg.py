@@ -57,6 +57,7 @@ class CovidSegParameterNode:
     mode: Mode = Mode.ACCURATE
     device: Device = Device.AUTO
     mapUncertainty: bool = False
+    insideInfection: bool = False
     rangeEnabled: bool = False
     rangeFromHu: Annotated[int, WithinRange(-1024, 3071)] = -750
     rangeToHu: Annotated[int, WithinRange(-1024, 3071)] = 150
@@ -141,8 +142,7 @@ class CovidSegTest(ScriptedLoadableModuleTest):
         slicer.mrmlScene.Clear()
         phantom, volumeNode = add_phantom_volume(slicer.mrmlScene)
         outputs = CovidSegLogic(engine=truth_engine(phantom)).process(volumeNode)
-        segmentation = outputs.segmentationNode.GetSegmentation()
-        ids = [segmentation.GetNthSegmentID(index) for index in range(segmentation.GetNumberOfSegments())]
+        ids = list(outputs.segmentationNode.GetSegmentation().GetSegmentIDs())
         self.assertEqual(ids, ["left_lung", "right_lung", "infection"])
         self.assertEqual(outputs.tableNode.GetNumberOfRows(), 3)
         again = CovidSegLogic().quantifySegmentation(outputs.segmentationNode, volumeNode=volumeNode)

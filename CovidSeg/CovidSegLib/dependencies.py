@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from .errors import Cancelled, CovidSegError
 from .resources import resource_path
+from .scene_texts import tr as _
 
 TORCH_VERSIONS = ">=2.8,<3"
 HELD_PACKAGES = ("numpy", "scipy", "SimpleITK", "torch", "torchvision", "vtk", "itk")
@@ -73,7 +74,7 @@ def ensure_dependencies(*, installer: Installer, ask: Callable[[Missing], bool])
     if not missing:
         return
     if not ask(missing):
-        raise Cancelled("Nothing was installed. CovidSeg cannot segment without these packages.")
+        raise Cancelled(_("Nothing was installed. CovidSeg cannot segment without these packages."))
     if missing.torch:
         installer.install_torch(TORCH_VERSIONS)
     if missing.packages:
@@ -103,10 +104,11 @@ def find_missing() -> Missing:
     """
     torch_version = _installed("torch")
     if torch_version is not None and not _satisfies(torch_version, f"torch{TORCH_VERSIONS}"):
-        raise DependencyError(
-            f"torch {torch_version} is installed, and CovidSeg needs torch {TORCH_VERSIONS}. CovidSeg replaces nothing "
+        text = _(
+            "torch {version} is installed, and CovidSeg needs torch {versions}. CovidSeg replaces nothing "
             "that other modules may rely on: change the version in the module PyTorch Utils, and restart Slicer."
         )
+        raise DependencyError(text.format(version=torch_version, versions=TORCH_VERSIONS))
     needed = []
     for requirement in requirements():
         version = _installed(_name_of(requirement))
@@ -134,12 +136,13 @@ class SlicerInstaller:
         try:
             utils = importlib.import_module("PyTorchUtils")
         except ImportError as error:
-            raise DependencyError(
+            text = _(
                 "The PyTorch extension is needed to install torch. Open the Extensions Manager, install the extension "
                 "PyTorch, restart Slicer, and try again."
-            ) from error
+            )
+            raise DependencyError(text) from error
         if utils.PyTorchUtilsLogic().installTorch(askConfirmation=True, torchVersionRequirement=versions) is None:
-            raise Cancelled("torch was not installed. CovidSeg cannot segment without it.")
+            raise Cancelled(_("torch was not installed. CovidSeg cannot segment without it."))
 
     def install_packages(self, requirements: tuple[str, ...], *, constraints: Path) -> None:
         """Install packages by pip into Slicer's Python; the user was asked already."""
@@ -177,10 +180,11 @@ def _import(name: str) -> None:
     try:
         importlib.import_module(name)
     except Exception as error:  # a broken installation raises anything, OSError of a missing library too
-        raise DependencyError(
-            f"{name} was not installed, or does not work ({error}). Restart Slicer and try again; "
+        text = _(
+            "{name} was not installed, or does not work ({reason}). Restart Slicer and try again; "
             "the Python console shows what pip said."
-        ) from error
+        )
+        raise DependencyError(text.format(name=name, reason=error)) from error
 
 
 @contextmanager

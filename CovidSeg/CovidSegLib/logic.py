@@ -26,6 +26,7 @@ from .scene_file import load_segmentation, save_segmentation
 from .scene_outputs import check_output, output_segmentation, output_table
 from .scene_segments import find_segments, make_segments, read_masks, replace_segments
 from .scene_table import results_table, show_table
+from .scene_texts import tr as _
 from .scene_uncertainty import map_image, put_map, remove_map
 from .scene_volume import check_volume, geometry_of, ijk_to_ras, volume_from_node
 
@@ -228,14 +229,14 @@ class CovidSegLogic:
     def _check_unchanged(self, volume_node: Any, *, result: SegmentationResult) -> None:
         """Refuse to publish for a volume that is not the one segmented any more."""
         if volume_node is None or not self.context.scene.IsNodePresent(volume_node):
-            raise InputError("The CT was removed from the scene while it was segmented; nothing was changed.")
+            raise InputError(_("The CT was removed from the scene while it was segmented; nothing was changed."))
         check_volume(volume_node)
-        geometry, _ = geometry_of(volume_node)
+        geometry, _warnings = geometry_of(volume_node)
         if result.labelmap.shape != geometry.shape_kji or not geometry.is_close_to(result.geometry):
-            raise InputError(
-                f"The volume '{volume_node.GetName()}' got another grid while it was segmented; nothing was changed. "
-                "Segment it again."
+            text = _(
+                "The volume '{name}' got another grid while it was segmented; nothing was changed. Segment it again."
             )
+            raise InputError(text.format(name=volume_node.GetName()))
 
 
 def _hounsfield(ct: CTVolume) -> CTVolume:
@@ -249,8 +250,8 @@ def _hounsfield(ct: CTVolume) -> CTVolume:
 def _check_found(found: dict[str, str], *, name: str) -> None:
     """Refuse to measure where the segments that a figure needs are missing."""
     if "left_lung" not in found and "right_lung" not in found:
-        raise InputError(f"No lung segment in '{name}': run CovidSeg first, or give the segments its terminology.")
+        text = _("No lung segment in '{name}': run CovidSeg first, or give the segments its terminology.")
+        raise InputError(text.format(name=name))
     if "infection" not in found:
-        raise InputError(
-            f"No infection segment in '{name}'. If nothing is infected, keep the segment and erase its content."
-        )
+        text = _("No infection segment in '{name}'. If nothing is infected, keep the segment and erase its content.")
+        raise InputError(text.format(name=name))

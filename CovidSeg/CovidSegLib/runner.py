@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from .errors import Cancelled, CovidSegError
 from .progress import Progress
+from .scene_texts import tr as _
 
 POLL_EVERY_MS = 30
 LEND_S = 0.02
@@ -108,9 +109,9 @@ class Runner:
             CovidSegError: Another job is not over yet, or the runner is closed.
         """
         if self._job is not None:
-            raise CovidSegError("CovidSeg is still busy with another run. Wait for it, or cancel it.")
+            raise CovidSegError(_("CovidSeg is still busy with another run. Wait for it, or cancel it."))
         if self._closed:
-            raise CovidSegError("CovidSeg is being closed; nothing can be started any more.")
+            raise CovidSegError(_("CovidSeg is being closed; nothing can be started any more."))
         if self._thread is None or not self._thread.is_alive():
             arguments = (self._jobs, self._news)
             self._thread = threading.Thread(target=_work_off, args=arguments, name="CovidSeg worker", daemon=True)

@@ -16,6 +16,7 @@ from typing import Any
 
 from .errors import CovidSegError
 from .resources import resource_path
+from .scene_texts import tr as _
 
 TERMINOLOGY_CONTEXT = "CovidSeg - lungs and infection"
 """Name of the list in CovidSeg.term.json."""
@@ -135,7 +136,8 @@ class SceneContext:
             return
         for path in sorted(resource_path("Terminology").glob("*.term.json")):
             if not logic.LoadContextFromFile(str(path)):
-                raise CovidSegError(f"{path}: Slicer cannot read this terminology. Install CovidSeg again.")
+                text = _("{path}: Slicer cannot read this terminology. Install CovidSeg again.")
+                raise CovidSegError(text.format(path=path))
 
 
 def _import_slicer() -> Any:
@@ -144,7 +146,9 @@ def _import_slicer() -> Any:
         import slicer
     except ImportError as error:
         raise CovidSegError(
-            "This part of CovidSeg needs 3D Slicer or its library. Run it inside Slicer, "
-            "or install the library with: pip install 'covidseg[slicer]'"
+            _(
+                "This part of CovidSeg needs 3D Slicer or its library. Run it inside Slicer, "
+                "or install the library with: pip install 'covidseg[slicer]'"
+            )
         ) from error
     return slicer

@@ -17,6 +17,7 @@ from .islands import IslandRemoval, remove_islands
 from .scene import SceneContext
 from .scene_edited import labelmap_of, mask_of
 from .scene_segments import find_segments
+from .scene_texts import tr as _
 
 EDITOR_TAG = "CovidSeg"
 """Singleton tag of CovidSeg's own editor node, so that Slicer's own Segment Editor keeps its settings."""
@@ -112,11 +113,13 @@ def remove_infection_islands(
         InputError: There is no infection segment, it has no voxels to look through, or `min_ml` is negative.
     """
     if min_ml < 0:
-        raise InputError(f"Islands below {min_ml:g} ml cannot be removed. Give 0 ml or more.")
+        text = _("Islands below {limit:g} ml cannot be removed. Give 0 ml or more.")
+        raise InputError(text.format(limit=min_ml))
     segment_id = _infection_id(segmentation_node)
     labelmap = labelmap_of(segmentation_node, segment_id=segment_id)
     if labelmap is None:
-        raise InputError(f"The infection of '{segmentation_node.GetName()}' has no voxels. Segment the CT again.")
+        text = _("The infection of '{name}' has no voxels. Segment the CT again.")
+        raise InputError(text.format(name=segmentation_node.GetName()))
     mask_kji = mask_of(labelmap, value=segmentation_node.GetSegmentation().GetSegment(segment_id).GetLabelValue())
     voxel_ml = float(np.prod(labelmap.GetSpacing())) / 1000.0
     removal = remove_islands(mask_kji, voxel_ml=voxel_ml, min_ml=min_ml)
@@ -127,7 +130,8 @@ def remove_infection_islands(
         if not segmentations.SetBinaryLabelmapToSegment(
             labels, segmentation_node, segment_id, segmentations.MODE_REPLACE
         ):
-            raise InputError(f"Slicer did not accept the infection without islands in '{segmentation_node.GetName()}'.")
+            text = _("Slicer did not accept the infection without islands in '{name}'.")
+            raise InputError(text.format(name=segmentation_node.GetName()))
     return removal
 
 
@@ -149,9 +153,8 @@ class ResultsHistory:
                 PastResult(**entry) for entry in json.loads(self._node.GetAttribute(HISTORY_ATTRIBUTE) or "[]")
             )
         except (TypeError, ValueError) as error:
-            raise InputError(
-                f"The previous results of '{self._node.GetName()}' are damaged. Clear them, and measure again."
-            ) from error
+            text = _("The previous results of '{name}' are damaged. Clear them, and measure again.")
+            raise InputError(text.format(name=self._node.GetName())) from error
 
     def add(self, *, label: str, report: Mapping[str, Any], when: datetime) -> None:
         """Keep a result; beyond `MAX_RESULTS` the second-oldest goes, so that the first stays to compare with.
@@ -175,11 +178,13 @@ def _check_editable(
     found: Mapping[str, str], *, mask: EditMask, range_hu: tuple[float, float] | None, name: str
 ) -> None:
     if "infection" not in found:
-        raise InputError(f"No infection segment in '{name}'. Segment the CT first.")
+        raise InputError(_no_infection(name))
     if mask is EditMask.LUNGS and not {"left_lung", "right_lung"} & set(found):
-        raise InputError(f"No lung segment in '{name}' to keep the correction inside. Edit everywhere instead.")
+        text = _("No lung segment in '{name}' to keep the correction inside. Edit everywhere instead.")
+        raise InputError(text.format(name=name))
     if range_hu is not None and range_hu[0] >= range_hu[1]:
-        raise InputError(f"The range from {range_hu[0]:g} to {range_hu[1]:g} HU is empty. Give the lower value first.")
+        text = _("The range from {start:g} to {end:g} HU is empty. Give the lower value first.")
+        raise InputError(text.format(start=range_hu[0], end=range_hu[1]))
 
 
 def _show_only(segmentation_node: Any, *, segment_ids: set[str]) -> bool:
@@ -198,8 +203,12 @@ def _show_only(segmentation_node: Any, *, segment_ids: set[str]) -> bool:
 def _infection_id(segmentation_node: Any) -> str:
     segment_id = find_segments(segmentation_node).get("infection")
     if segment_id is None:
-        raise InputError(f"No infection segment in '{segmentation_node.GetName()}'. Segment the CT first.")
+        raise InputError(_no_infection(segmentation_node.GetName()))
     return segment_id
+
+
+def _no_infection(name: str) -> str:
+    return _("No infection segment in '{name}'. Segment the CT first.").format(name=name)
 
 
 def _like(labelmap: Any, *, mask_kji: np.ndarray) -> Any:

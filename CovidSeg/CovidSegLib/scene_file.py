@@ -9,6 +9,7 @@ from typing import Any
 
 from .errors import InputError
 from .scene import SceneContext
+from .scene_texts import tr as _
 
 FILE_SUFFIX = ".seg.nrrd"
 
@@ -24,15 +25,18 @@ def save_segmentation(node: Any, *, path: Path) -> None:
     import slicer
 
     if not path.name.lower().endswith(FILE_SUFFIX):
-        raise InputError(f"{path}: a segmentation is saved as {FILE_SUFFIX}; choose a name that ends so.")
+        text = _("{path}: a segmentation is saved as {suffix}; choose a name that ends so.")
+        raise InputError(text.format(path=path, suffix=FILE_SUFFIX))
     if not path.parent.is_dir() or path.is_dir():
-        raise InputError(f"{path}: cannot be written, because the folder is missing or a folder has this name.")
+        text = _("{path}: cannot be written, because the folder is missing or a folder has this name.")
+        raise InputError(text.format(path=path))
     partial = path.with_name(f".{os.getpid()}-{path.name}")
     storage = slicer.vtkMRMLSegmentationStorageNode()
     storage.SetFileName(str(partial))
     try:
         if not storage.WriteData(node) or not partial.is_file():
-            raise InputError(f"{path}: cannot be written. Is there room, and may you write into the folder?")
+            text = _("{path}: cannot be written. Is there room, and may you write into the folder?")
+            raise InputError(text.format(path=path))
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -45,7 +49,7 @@ def load_segmentation(context: SceneContext, *, path: Path) -> Any:
         InputError: There is no such file, or it is no segmentation; no node is left then.
     """
     if not path.is_file():
-        raise InputError(f"{path}: there is no such file.")
+        raise InputError(_("{path}: there is no such file.").format(path=path))
     _check_readable(path)
     name = path.name[: -len(FILE_SUFFIX)] if path.name.lower().endswith(FILE_SUFFIX) else path.stem
     with ExitStack() as undo:
@@ -54,7 +58,8 @@ def load_segmentation(context: SceneContext, *, path: Path) -> Any:
         node.AddDefaultStorageNode(str(path))
         storage = node.GetStorageNode()
         if storage is None or not storage.ReadData(node) or node.GetSegmentation().GetNumberOfSegments() == 0:
-            raise InputError(f"{path}: cannot be read as a segmentation ({FILE_SUFFIX}).")
+            text = _("{path}: cannot be read as a segmentation ({suffix}).")
+            raise InputError(text.format(path=path, suffix=FILE_SUFFIX))
         node.CreateDefaultDisplayNodes()
         undo.pop_all()
     return node
@@ -74,7 +79,8 @@ def _check_readable(path: Path) -> None:
         with quiet_itk():
             sitk.ReadImage(str(path))
     except RuntimeError as error:
-        raise InputError(
-            f"{path}: cannot be read as a segmentation; it is damaged, cut short, or no {FILE_SUFFIX} file "
-            f"({itk_reason(error)}). Copy or save it again."
-        ) from error
+        text = _(
+            "{path}: cannot be read as a segmentation; it is damaged, cut short, or no {suffix} file "
+            "({reason}). Copy or save it again."
+        )
+        raise InputError(text.format(path=path, suffix=FILE_SUFFIX, reason=itk_reason(error))) from error

@@ -19,6 +19,7 @@ from .geometry import Geometry
 from .labels import SEGMENTS
 from .scene_display import SURFACE_OPACITY
 from .scene_segments import find_segments, make_segments
+from .scene_texts import tr as _
 
 BACKGROUND_RGB = (1.0, 1.0, 1.0)
 PEELS = 8
@@ -82,9 +83,9 @@ def _surfaces(segments: Mapping[str, Any]) -> dict[str, Any]:
 def _render(path: Path, *, surfaces: Mapping[str, Any], size: tuple[int, int]) -> None:
     """Render surfaces, by segment ID, into a file."""
     if not path.parent.is_dir():
-        raise InputError(f"{path}: cannot be written, because the folder is missing.")
+        raise InputError(_("{path}: cannot be written, because the folder is missing.").format(path=path))
     if not surfaces:
-        raise InputError("There are neither lungs nor infection to be shown. Segment the CT first.")
+        raise InputError(_("There are neither lungs nor infection to be shown. Segment the CT first."))
     window = _window()
     window.SetAlphaBitPlanes(True)
     window.SetMultiSamples(0)  # depth peeling needs it so
@@ -160,8 +161,10 @@ def _window() -> Any:
         if window.SupportsOpenGL():
             return window
     raise CovidSegError(
-        "This computer offers no OpenGL, so that no 3D picture can be rendered. "
-        "Install Mesa's EGL or OSMesa (Debian, Ubuntu: libegl1 libgl1-mesa-dri), or run it where there is a display."
+        _(
+            "This computer offers no OpenGL, so that no 3D picture can be rendered. Install Mesa's EGL or OSMesa "
+            "(Debian, Ubuntu: libegl1 libgl1-mesa-dri), or run it where there is a display."
+        )
     )
 
 
@@ -179,7 +182,8 @@ def _write_png(path: Path, *, window: Any) -> None:
     try:
         writer.Write()
         if not partial.is_file():
-            raise InputError(f"{path}: cannot be written. Is there room, and may you write into the folder?")
+            text = _("{path}: cannot be written. Is there room, and may you write into the folder?")
+            raise InputError(text.format(path=path))
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

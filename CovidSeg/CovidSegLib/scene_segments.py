@@ -15,6 +15,7 @@ from .errors import InputError
 from .geometry import Geometry
 from .labels import SEGMENTS, Label, SegmentDefinition
 from .nearest_lung import bounding_box, whole_lungs_labelmap
+from .scene_texts import tr as _
 from .scene_volume import geometry_of, ijk_to_ras
 from .segment_masks import SegmentMasks
 from .terminology import TERMINOLOGY_TAG, segment_id_of, terminology_entry
@@ -105,7 +106,8 @@ def replace_segments(node: Any, *, segments: Mapping[str, Any]) -> None:
         if index >= 0:
             segmentation.RemoveSegment(segment_id)
         if not segmentation.AddSegment(segment, segment_id):
-            raise InputError(f"Slicer did not accept the segment '{segment_id}' in '{node.GetName()}'.")
+            text = _("Slicer did not accept the segment '{segment}' in '{name}'.")
+            raise InputError(text.format(segment=segment_id, name=node.GetName()))
         if index >= 0:
             segmentation.SetSegmentIndex(segment_id, index)
 
@@ -163,7 +165,8 @@ def segment_mask(node: Any, *, segment_id: str, volume_node: Any) -> np.ndarray:
 
     labelmap = slicer.vtkOrientedImageData()
     if not node.GetBinaryLabelmapRepresentation(segment_id, labelmap):
-        raise InputError(f"The segment '{segment_id}' of '{node.GetName()}' has no voxels: segment the CT again.")
+        text = _("The segment '{segment}' of '{name}' has no voxels: segment the CT again.")
+        raise InputError(text.format(segment=segment_id, name=node.GetName()))
     shape_kji = volume_node.GetImageData().GetDimensions()[::-1]
     if labelmap.IsEmpty():
         return np.zeros(shape_kji, dtype=bool)
@@ -173,7 +176,8 @@ def segment_mask(node: Any, *, segment_id: str, volume_node: Any) -> np.ndarray:
             return _pasted(labelmap, offset_ijk=offset_ijk, shape_kji=shape_kji)
     mask_kji = _resampled(labelmap, node=node, volume_node=volume_node)
     if mask_kji is None:
-        raise InputError(f"The segment '{segment_id}' cannot be brought onto the grid of '{volume_node.GetName()}'.")
+        text = _("The segment '{segment}' cannot be brought onto the grid of '{ct}'.")
+        raise InputError(text.format(segment=segment_id, ct=volume_node.GetName()))
     return mask_kji
 
 
@@ -238,7 +242,7 @@ def read_masks(segmentation_node: Any, *, volume_node: Any) -> SegmentMasks:
         InputError: A segment has no voxels that can be brought onto the grid.
     """
     found = find_segments(segmentation_node)
-    geometry, _ = geometry_of(volume_node)
+    geometry, _warnings = geometry_of(volume_node)
     left, right, infection = (
         segment_mask(segmentation_node, segment_id=found[definition.segment_id], volume_node=volume_node)
         if definition.segment_id in found

@@ -76,7 +76,7 @@ class BatchSection:
         folder, out_dir = str(self._ui.batchInputEdit.currentPath), str(self._ui.batchOutputEdit.currentPath)
         if self._running:
             return _("A batch is under way.")
-        if self._place.runner.busy:
+        if self._place.starting or self._place.runner.busy:
             return _("CovidSeg is busy. Wait until it is done, or cancel it.")
         if self._place.parameters is None:
             return _("There is no scene.")
@@ -98,7 +98,7 @@ class BatchSection:
         self._place.allow("batchCancelButton", unless=_("Stopping at the next step...") if stopping else "")
         ui.batchCancelButton.visible = ui.batchProgressBar.visible = self._running
         for name in OPTIONS:
-            getattr(ui, name).enabled = not self._running
+            self._place.allow(name, unless=_("A batch is under way.") if self._running else "")
         ui.batchOpenButton.visible = self._out_dir is not None and not self._running
 
     def start(self) -> None:
@@ -109,7 +109,8 @@ class BatchSection:
         parameters = self._place.parameters
         assert parameters is not None
         try:
-            self._place.prepare()
+            with self._place.preparing():
+                self._place.prepare()
             if self._place.device_problem:
                 raise DeviceError(self._place.device_problem)
         except Cancelled as error:

@@ -27,7 +27,7 @@ class CorrectSection:
         self._place, self._ui = place, place.ui
         self._editor: Any = None
         self._set_up: Callable[[], None] | None = None
-        self._range: tuple[int, int] | None = None
+        self._confined: tuple[bool, tuple[int, int] | None] = (False, None)
         ui = self._ui
         ui.editInfectionButton.connect("clicked(bool)", self.edit_infection)
         ui.editLungsButton.connect("clicked(bool)", self.edit_lungs)
@@ -43,16 +43,17 @@ class CorrectSection:
             self._editor.enabled = not reason
             if self._editor.segmentationNode() is not self._place.segmentation() or reason:
                 self._put_down()
-        if self._range != self._chosen_range():
-            self._range = self._chosen_range()
+        confined = (self._only_inside_infection(), self._chosen_range())
+        if confined != self._confined:
+            self._confined = confined
             self._renew()
 
     def edit_infection(self) -> None:
-        """Take up the infection, inside the lungs only, with the brush."""
+        """Take up the infection, inside the lungs or itself, with the brush."""
         self._begin(lambda: self._set_editor(mask=EditMask.LUNGS, segment="infection"))
 
     def edit_lungs(self) -> None:
-        """Take up the left lung, everywhere, with the brush."""
+        """Take up the left lung, everywhere or inside the infection, with the brush."""
         found = find_segments(self._place.segmentation())
         segment = "left_lung" if "left_lung" in found else "right_lung"
         self._begin(lambda: self._set_editor(mask=EditMask.EVERYWHERE, segment=segment))
@@ -60,6 +61,7 @@ class CorrectSection:
     def remove_islands(self) -> None:
         """Remove the pieces of infection below the chosen size."""
         if self._why_not() or self._place.parameters is None:
+            self.refresh()
             return
         limit_ml = self._place.parameters.islandMl
         try:
@@ -118,10 +120,13 @@ class CorrectSection:
             return _("This segmentation has no infection segment. Segment the CT first.")
         if segmentation.GetNodeReference(VOLUME_ROLE) is None:
             return _("The CT of this segmentation is not in the scene.")
+        if not segmentation.GetSelectable():
+            return _("The segmentation '{name}' is locked. Unlock it first.").format(name=segmentation.GetName())
         return ""
 
     def _begin(self, set_up: Callable[[], None]) -> None:
         if self._why_not():
+            self.refresh()
             return
         self._ensure_editor()
         self._set_up = set_up
@@ -130,7 +135,7 @@ class CorrectSection:
             self._editor.setActiveEffectByName("Paint")
 
     def _renew(self) -> None:
-        """Set the editor up as it was chosen, with the range as it is now."""
+        """Set the editor up as it was chosen, confined as is chosen now."""
         if self._set_up is None:
             return
         try:
@@ -148,10 +153,14 @@ class CorrectSection:
             self._place.logic.context,
             segmentation_node=segmentation,
             volume_node=segmentation.GetNodeReference(VOLUME_ROLE),
-            mask=mask,
+            mask=EditMask.INFECTION if self._only_inside_infection() else mask,
             range_hu=self._chosen_range(),
         )
         node.SetSelectedSegmentID(find_segments(segmentation)[segment])
+
+    def _only_inside_infection(self) -> bool:
+        parameters = self._place.parameters
+        return parameters is not None and bool(parameters.insideInfection)
 
     def _chosen_range(self) -> tuple[int, int] | None:
         """Return the range of HU that painting is confined to, None for any."""

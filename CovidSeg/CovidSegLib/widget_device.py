@@ -59,9 +59,16 @@ class DeviceLine:
 
     def check(self) -> None:
         """Load torch and show the device."""
-        with waiting():
-            load_packages()
+        problem = ""
+        try:
+            with waiting():
+                load_packages()
+        except DependencyError as error:
+            problem = str(error)
         self.look_again()
+        if problem:
+            self._problem = problem
+            self.refresh()
 
     def remember(self, runtime: dict[str, Any]) -> None:
         """Keep how fast a run of the chosen CT was on its device, for CTs to come."""

@@ -80,6 +80,7 @@ class FollowUpSection:
 
     def compare(self) -> None:
         """Make a table and plots of the checked results."""
+        self.refresh()  # a CT may have been removed a moment ago
         if self._why_not():
             return
         context = self._place.logic.context

@@ -27,7 +27,7 @@ from .widget_texts import (
     table_rows,
 )
 from .widget_tools import Workplace, explain_error, import_for_worker, set_role, show_text
-from .widget_update import Figures, stored_report
+from .widget_update import Figures, stored_report, why_not_measured
 from .widget_views import Views
 
 if TYPE_CHECKING:
@@ -64,21 +64,16 @@ class ResultsSection:
 
     def refresh(self) -> None:
         """Show what can be done now."""
-        figures = self.figures.current
-        nothing = "" if figures is not None else _("Segment a CT first, or choose a result above.")
-        unmeasured = nothing
-        if not nothing and self.figures.measurement is None:
-            unmeasured = self.figures.problem or _("Still measuring...")
+        figures, unmeasured = self.figures.current, self._why_not_measured()
         infection = unmeasured
         if figures is not None and not unmeasured and not figures["regions"]["lungs"]["infection_ml"]:
             infection = _("No infection was found.")
         self._place.allow("mostInfectedButton", unless=infection)
-        self._place.allow("copyButton", unless=nothing)
-        self._place.allow("csvButton", unless=nothing)
         self._place.allow("plotsButton", unless=unmeasured)
-        busy = _("Wait until the figures are measured.") if self._measurer.busy else ""
-        self._place.allow("reportButton", unless=unmeasured or busy)
-        self._place.allow("updateButton", unless=busy)
+        for name in ("copyButton", "csvButton"):
+            self._place.allow(name, unless=self._why_not_kept())
+        self._place.allow("reportButton", unless=self._why_not_reported())
+        self._place.allow("updateButton", unless=_wait() if self._measurer.busy else "")
 
     def show_most_infected(self) -> None:
         """Move the slice views to the slice with most infection."""
@@ -90,10 +85,11 @@ class ResultsSection:
     def show_plots(self) -> None:
         """Show profile and histogram in the layout's plot view; a click there moves the slice views."""
         node, volume, measurement = self.figures.node, self.figures.volume, self.figures.measurement
-        if measurement is not None:
+        if measurement is not None and not self._why_not_measured():
             with self._errors_shown():
                 masks = read_masks(node, volume_node=volume)
                 self._views.show_plots(node, volume_node=volume, masks=masks, hu_kji=measurement.hu_kji)
+        self.refresh()
 
     def copy(self) -> None:
         """Copy the table to the clipboard."""
@@ -106,16 +102,18 @@ class ResultsSection:
             return
         suggestion = f"{self.figures.node.GetName()}.csv"
         path = self._place.dialogs.file_to_save(_("Save figures"), suggestion=suggestion, kinds=_("Table (*.csv)"))
-        if path:
+        figures = self.figures.current  # the scene may have changed while the user was asked
+        if path and figures is not None:
             with self._errors_shown():
-                save_table(path, figures=self.figures.current)
+                save_table(path, figures=figures)
                 self._say(_("Saved {path}.").format(path=path))
 
     def save_report(self) -> None:
         """Save segmentation, labelmap, report and preview into a folder of the case."""
         folder = self._place.dialogs.folder(_("Folder for the case report"))
         node, volume, measurement = self.figures.node, self.figures.volume, self.figures.measurement
-        if not folder or measurement is None:
+        if not folder or measurement is None or self._why_not_reported():
+            self.refresh()
             return
         with self._errors_shown():
             import_for_worker("SimpleITK")
@@ -136,6 +134,26 @@ class ResultsSection:
             self._measurer.start(partial(save_case, source=source, folder=folder), handlers=handlers)
             self._say(_("Saving the report..."))
         self.refresh()
+
+    def _why_not_kept(self) -> str:
+        """Return why the figures cannot be copied or saved now; empty if they can."""
+        if self.figures.current is None:
+            return _("Segment a CT first, or choose a result above.")
+        return _wait() if self.figures.measuring else ""
+
+    def _why_not_measured(self) -> str:
+        """Return why what was measured of the voxels cannot be used; empty if it can, be it old."""
+        figures = self.figures
+        if figures.current is None:
+            return _("Segment a CT first, or choose a result above.")
+        if figures.problem or figures.measurement is None:
+            return figures.problem or _("Still measuring...")
+        return why_not_measured(figures.node, volume=figures.volume)
+
+    def _why_not_reported(self) -> str:
+        """Return why no case report can be made now: figures and segments have to be of one state."""
+        reason = self._why_not_measured() or self._why_not_kept()
+        return reason or (_wait() if self._measurer.busy else "")
 
     def _saved(self, text: str) -> None:
         self._say(text)
@@ -197,8 +215,12 @@ class ResultsSection:
         """Show an error instead of letting it out."""
         try:
             yield
-        except (CovidSegError, OSError) as error:
+        except (CovidSegError, OSError, MemoryError) as error:
             self._say(explain_error(error), role="error")
+
+
+def _wait() -> str:
+    return _("Wait until the figures are measured.")
 
 
 def _fill_table(table: Any, *, rows: list[tuple[str, list[str]]]) -> None:

@@ -73,7 +73,7 @@ class SegmentSection:
         self._bundle: Any = None
         self._details = ""
         self._before: Before | None = None
-        self._scene_closed = self._starting = False
+        self._scene_closed = False
         self._ui.segmentButton.connect("clicked(bool)", self.start)
         self._ui.cancelButton.connect("clicked(bool)", self.cancel)
         self._ui.detailsButton.connect("clicked(bool)", self.show_details)
@@ -89,7 +89,7 @@ class SegmentSection:
         """Return why Segment cannot be pressed now; empty if it can."""
         if self.running:
             return _("Stopping the run...") if self._place.runner.stopping else _("A run is under way.")
-        if self._starting or self._place.runner.busy:
+        if self._place.starting or self._place.runner.busy:
             return _("CovidSeg is busy. Wait until it is done, or cancel it.")
         if self._place.parameters is None:
             return _("There is no scene.")
@@ -113,7 +113,7 @@ class SegmentSection:
         self._ui.progressBar.visible = self._ui.cancelButton.visible = self.running
         self._place.allow("cancelButton", unless=_("Stopping at the next step...") if stopping else "")
         for name in OPTIONS:
-            getattr(self._ui, name).enabled = not self.running
+            self._place.allow(name, unless=_("A run is under way.") if self.running else "")
         self._ui.undoRunButton.visible = self._before is not None and not self.running
         self._place.allow("undoRunButton", unless=self._why_not_undo())
 
@@ -124,17 +124,15 @@ class SegmentSection:
             return
         self._show_status(_("Loading..."))
         self._ui.statusLabel.repaint()  # the window stands still for a moment
-        self._starting = True
         try:
-            run, work = self._prepared()
+            with self._place.preparing():
+                run, work = self._prepared()
         except Cancelled as error:
             self._show_status(str(error))
             return
         except Exception as error:
             self._show_error(error)
             return
-        finally:
-            self._starting = False
         self._show_status("")
         self._scene_closed = False
         self._run = run
@@ -187,10 +185,15 @@ class SegmentSection:
             self._run.volume = self._run.segmentation = None
 
     def undo(self) -> None:
-        """Bring back the segments as they were before the last run."""
+        """Bring back the segments as they were before the last run; ask if they were corrected since."""
         before = self._before
         if before is None or self._why_not_undo():
+            self._place.refresh()
             return
+        if is_edited(before.segmentation):
+            text = _("The segments of '{name}' were corrected after the last run. Undo the run, and lose that?")
+            if not self._place.dialogs.confirm(text.format(name=before.segmentation.GetName())):
+                return
         self._before = None
         with self._changing():
             before.restore()
@@ -205,6 +208,9 @@ class SegmentSection:
     def _why_not_undo(self) -> str:
         if self._before is None or not self._place.logic.context.scene.IsNodePresent(self._before.segmentation):
             return _("The segmentation is not in the scene any more.")
+        if not self._before.segmentation.GetSelectable():
+            text = _("The segmentation '{name}' is locked. Unlock it first.")
+            return text.format(name=self._before.segmentation.GetName())
         return ""
 
     def _check_output(self) -> None:

@@ -22,6 +22,7 @@ class Parameters(Protocol):
     segmentation: Any
     mode: Any
     device: Any
+    insideInfection: bool
     rangeEnabled: bool
     rangeFromHu: int
     rangeToHu: int
@@ -78,6 +79,7 @@ class Workplace:
         refresh: Brings the whole panel up to date.
         device_text: The device that will be used, in words; empty while nobody knows.
         device_problem: Why the chosen device cannot be used; empty if it can.
+        starting: Whether a run is being prepared: the user is asked, or packages are installed.
     """
 
     ui: Any
@@ -89,6 +91,7 @@ class Workplace:
     refresh: Callable[[], None] = lambda: None
     device_text: str = ""
     device_problem: str = ""
+    starting: bool = False
     _tooltips: dict[str, str] = field(default_factory=dict)
 
     def volume(self) -> Any:
@@ -100,11 +103,22 @@ class Workplace:
         return None if self.parameters is None else self.parameters.segmentation
 
     def allow(self, name: str, *, unless: str) -> None:
-        """Enable a button if nothing speaks against it; else its tooltip says what."""
+        """Enable a button, or another input, if nothing speaks against it; else its tooltip says what."""
         button = getattr(self.ui, name)
         tooltip = self._tooltips.setdefault(name, button.toolTip)
         button.enabled = not unless
         button.toolTip = unless or tooltip
+
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        """Let nothing else be started meanwhile: windows may open, and buttons be pressed."""
+        self.starting = True
+        self.refresh()
+        try:
+            yield
+        finally:
+            self.starting = False
+            self.refresh()
 
 
 def import_for_worker(*names: str) -> None:

@@ -113,8 +113,8 @@ class Figures:
         try:
             self.problem = why_not_measured(self.node, volume=self.volume)
             work = None if self.problem else self._work()
-        except CovidSegError as error:
-            self.problem, work = str(error), None
+        except (CovidSegError, MemoryError) as error:
+            self.problem, work = explain_error(error), None
         if work is not None:
             self.stale = False  # an edit from now on makes it so again
             handlers = Handlers(

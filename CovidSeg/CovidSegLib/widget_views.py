@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from .errors import InputError
 from .scene import SceneContext
 from .scene_display import local_point, scroll_to, world_point
 from .scene_plots import ras_of_profile_point, show_histogram, show_profile
@@ -31,14 +33,12 @@ class SlicerViews:
         """Work on the scene of `context`."""
         self._context = context
         self._plot_view: Any = None
-        self._profile_table: Any = None
 
     def show_plots(self, segmentation: Any, *, volume_node: Any, masks: Any, hu_kji: Any) -> None:
         """Make histogram and profile as plot nodes, and show the profile in a plot view."""
         owned = {"segmentation_node": segmentation, "masks": masks}
         show_histogram(self._context, hu_kji=hu_kji, **owned)
         plot = show_profile(self._context, volume_node=volume_node, **owned)
-        self._profile_table = plot.tableNode
         self.show_chart(plot.chartNode)
 
     def show_chart(self, chart_node: Any) -> None:
@@ -73,11 +73,13 @@ class SlicerViews:
 
         qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(folder)))
 
-    def _point_selected(self, _series: Any, selections: Any) -> None:
-        """Move the slice views to the point that was clicked in the profile's plot."""
-        table = self._profile_table
-        if table is None or not self._context.scene.IsNodePresent(table) or not selections.GetNumberOfItems():
+    def _point_selected(self, series_ids: Any, selections: Any) -> None:
+        """Move the slice views to the point that was clicked in a profile's plot."""
+        rows = selections.GetItemAsObject(0) if selections.GetNumberOfItems() else None
+        if rows is None or not rows.GetNumberOfTuples():
             return
-        rows = selections.GetItemAsObject(0)
-        if rows is not None and rows.GetNumberOfTuples():
-            scroll_to(self._context, ras=ras_of_profile_point(table, row=int(rows.GetValue(0))))
+        series = self._context.scene.GetNodeByID(series_ids.GetValue(0))
+        table = None if series is None else series.GetTableNode()
+        if table is not None:
+            with suppress(InputError):  # the points of another plot have no place; or the CT is gone
+                scroll_to(self._context, ras=ras_of_profile_point(table, row=int(rows.GetValue(0))))

@@ -271,8 +271,8 @@ def test_saved_scene_comes_back_with_results_and_parameters(widget: Any, phantom
 def test_samples_are_offered(widget: Any) -> None:
     import CovidSeg
 
-    # The hook for the end of Slicer's start may come after this script.
-    CovidSeg.registerSamples()
+    # The hook for the end of Slicer's start may come after this script; the widget knows the icons as the module does.
+    CovidSeg.CovidSeg.registerSamples(widget)
     names = {source.sampleName for source in slicer.modules.sampleDataSources["CovidSeg"]}
     assert {"CovidSegPhantom", "CTChest"} <= names
 

@@ -66,6 +66,35 @@ def test_second_run_skips_what_is_complete(batch: Journey, tmp_path: Path) -> No
     assert batch.ui.batchStatusLabel.text.startswith("3 done.")
 
 
+def test_nothing_else_can_be_started_while_the_user_is_asked(batch: Journey) -> None:
+    reasons = []
+
+    def prepare() -> None:  # presses both buttons while a question is open
+        batch.panel.segment.start()
+        batch.panel.batch.start()
+        reasons.extend(button.toolTip for button in (batch.ui.segmentButton, batch.ui.batchButton))
+
+    batch.panel.place.prepare = prepare
+    batch.ui.batchButton.click()
+    assert reasons == ["CovidSeg is busy. Wait until it is done, or cancel it."] * 2
+    wait(batch)
+    assert batch.ui.batchStatusLabel.text.startswith("3 done.")
+    assert batch.ui.batchButton.enabled
+
+
+def test_failed_preparation_leaves_the_button_to_be_pressed_again(batch: Journey) -> None:
+    from CovidSegLib.errors import Cancelled
+
+    def decline() -> None:
+        batch.panel.refresh()  # as the line of the device does after an installation
+        raise Cancelled("Nothing was installed.")
+
+    batch.panel.place.prepare = decline
+    batch.ui.batchButton.click()
+    assert batch.ui.batchStatusLabel.text == "Nothing was installed."
+    assert batch.ui.batchButton.enabled
+
+
 def maps(tmp_path: Path) -> list[str]:
     return sorted(path.parent.name for path in (tmp_path / "out").glob("*/uncertainty.nii.gz"))
 

@@ -51,6 +51,23 @@ def test_lungs_are_corrected_everywhere(host: Any) -> None:
     assert node.GetMaskMode() == slicer.vtkMRMLSegmentationNode.EditAllowedEverywhere
 
 
+def test_either_is_confined_to_the_infection_on_request(host: Any) -> None:
+    import slicer
+
+    journey = Journey(host)
+    journey.run()
+    journey.ui.editLungsButton.click()
+    node = editor_of(journey).mrmlSegmentEditorNode()
+    journey.ui.insideInfectionCheckBox.checked = True
+    assert node.GetMaskMode() == slicer.vtkMRMLSegmentationNode.EditAllowedInsideSingleSegment
+    assert node.GetMaskSegmentID() == "infection"
+    assert node.GetSelectedSegmentID() == "left_lung"
+    journey.ui.editInfectionButton.click()
+    assert node.GetMaskSegmentID() == "infection"
+    journey.ui.insideInfectionCheckBox.checked = False
+    assert node.GetMaskMode() == slicer.vtkMRMLSegmentationNode.EditAllowedInsideAllSegments
+
+
 def test_range_of_hu_confines_painting_and_follows_the_boxes(host: Any) -> None:
     journey = Journey(host)
     journey.run()

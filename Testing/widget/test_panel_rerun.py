@@ -76,6 +76,25 @@ def test_undo_brings_the_corrected_segments_back(host: Any) -> None:
     assert len(journey.dialogs.asked) == 2, "they count as corrected again"
 
 
+def test_undo_asks_first_if_the_new_segments_were_corrected(host: Any) -> None:
+    journey, _first = corrected(host)
+    journey.dialogs.answers = [REPLACE]
+    journey.run()
+    half = journey.phantom.labelmap_kji == 3
+    half[::2] = False
+    edit_segment(journey, "infection", half)
+    journey.wait_for_figures()
+    corrected_percent = journey.panel.results.figures.current["poi_percent"]
+    journey.dialogs.answers = [False]
+    journey.ui.undoRunButton.click()
+    assert "were corrected after the last run" in journey.dialogs.asked[-1]
+    assert journey.panel.results.figures.current["poi_percent"] == corrected_percent > 0
+    journey.dialogs.answers = [True]
+    journey.ui.undoRunButton.click()
+    journey.wait_for_figures()
+    assert journey.panel.results.figures.current["poi_percent"] == 0.0
+
+
 def test_undo_is_not_offered_for_a_new_segmentation(host: Any) -> None:
     journey = Journey(host)
     journey.run()

@@ -67,6 +67,21 @@ def test_edit_marks_the_figures_stale_at_once_and_renews_them_soon(host: Any) ->
     assert table.GetCellText(0, 2) == f"{half.sum() * voxel_ml:.1f}"
 
 
+def test_old_figures_are_neither_copied_nor_saved_as_those_of_the_edited_segments(host: Any) -> None:
+    journey = Journey(host)
+    segmentation = journey.run()
+    edit_segment(journey, "infection", np.zeros_like(journey.phantom.labelmap_kji, dtype=bool))
+    for name in ("copyButton", "csvButton", "reportButton"):
+        assert not getattr(journey.ui, name).enabled
+        assert getattr(journey.ui, name).toolTip == "Wait until the figures are measured."
+    journey.wait_for_figures()
+    assert journey.ui.reportButton.enabled
+    segmentation.GetSegmentation().RemoveSegment("infection")
+    host.wait_until(lambda: "infection segment is missing" in journey.ui.staleLabel.text)
+    assert not journey.ui.reportButton.enabled
+    assert "infection segment is missing" in journey.ui.reportButton.toolTip
+
+
 def test_figures_before_correction_stay_to_compare_with(host: Any) -> None:
     journey = Journey(host)
     journey.run()
@@ -107,7 +122,7 @@ def test_deleted_infection_segment_is_said_and_not_taken_for_zero(host: Any) -> 
     journey = Journey(host)
     journey.run().GetSegmentation().RemoveSegment("infection")
     host.wait_until(lambda: "infection segment is missing" in journey.ui.staleLabel.text)
-    assert not journey.ui.plotsButton.enabled or journey.ui.staleLabel.text
+    assert not journey.ui.plotsButton.enabled
 
 
 def test_slider_and_click_move_the_slice_views(host: Any) -> None:
@@ -149,6 +164,28 @@ def test_plots_are_shown_in_the_layout(host: Any) -> None:
     shown = host.app.layoutManager().plotWidget(0).mrmlPlotViewNode().GetPlotChartNodeID()
     assert shown == chart.GetID()
     assert segmentation.GetNodeReference("CovidSeg.histogram.chart") is not None
+
+
+def test_click_in_the_profiles_plot_moves_the_slice_views_and_in_others_does_not(host: Any) -> None:
+    journey = Journey(host)
+    segmentation = journey.run()
+    journey.ui.plotsButton.click()
+    view = host.app.layoutManager().plotWidget(0).plotView()
+    logic = host.app.layoutManager().sliceWidget("Red").sliceLogic()
+
+    def series_of(plot: str) -> str:
+        return str(segmentation.GetNodeReference(f"CovidSeg.{plot}.chart").GetNthPlotSeriesNode(0).GetID())
+
+    view.select(series_of("profile"), [3])
+    k = int(journey.panel.results.figures.measurement.profile.point_ijk[3][2])
+    expected_mm = float((journey.phantom.ct.geometry.ijk_to_ras @ [0, 0, k, 1])[2])
+    assert logic.GetSliceOffset() == pytest.approx(expected_mm, abs=0.01)
+    profile = series_of("profile")
+    view.select(series_of("histogram"), [0])
+    host.scene.RemoveNode(journey.volume)
+    view.select(profile, [0])
+    host.process_events()
+    assert logic.GetSliceOffset() == pytest.approx(expected_mm, abs=0.01)
 
 
 def test_copy_puts_a_table_into_the_clipboard(host: Any) -> None:

@@ -82,6 +82,32 @@ def test_choice_survives_in_the_parameter_node(host: Any) -> None:
     assert again.ui.islandSpinBox.value == 0.5
 
 
+def test_every_parameter_has_its_widget_and_comes_back_with_the_scene(host: Any, tmp_path: Path) -> None:
+    journey = Journey(host)
+    journey.run()
+    ui, parameters = journey.ui, journey.parameters
+    bound = {widget.property("SlicerParameterName") for widget in vars(ui).values()} - {None}
+    assert bound == set(parameters.allParameters)
+    defaults = {name: getattr(parameters, name) for name in bound - {"inputVolume", "segmentation"}}
+    for name in ("mapUncertainty", "insideInfection", "range", "batchOverwrite", "batchUncertainty"):
+        getattr(ui, f"{name}CheckBox").checked = True
+    for name in ("modeSelector", "deviceSelector"):
+        getattr(ui, name).setCurrentIndex(1)
+    ui.rangeFromSpinBox.value, ui.rangeToSpinBox.value, ui.islandSpinBox.value = -600, 50, 2.5
+    chosen = {name: getattr(parameters, name) for name in defaults}
+    assert [name for name in defaults if chosen[name] == defaults[name]] == []
+    path = host.save_scene(tmp_path / "scene.mrb")
+    host.close_scene()
+    assert {name: getattr(journey.parameters, name) for name in defaults} == defaults
+    host.load_scene(path)
+    journey.settle()
+    assert {name: getattr(journey.parameters, name) for name in defaults} == chosen
+    assert ui.batchUncertaintyCheckBox.checked
+    assert ui.rangeToSpinBox.value == 50
+    assert journey.parameters.inputVolume.GetName() == "phantom-1"
+    assert journey.segmentation.GetName() == "phantom-1 CovidSeg"
+
+
 def test_every_disabled_button_says_why(host: Any) -> None:
     journey = Journey(host, with_ct=False)
     for section in SECTIONS:
@@ -115,6 +141,23 @@ def test_torch_is_loaded_only_when_asked_for(host: Any, monkeypatch: pytest.Monk
     assert loaded == [True]
     assert journey.ui.deviceStatusLabel.text.startswith("CPU (a test), 2 threads")
     assert journey.ui.deviceButton.isHidden()
+
+
+def test_torch_that_does_not_work_is_said_when_it_is_loaded(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from CovidSegLib.dependencies import DependencyError
+
+    journey = Journey(host)
+    device = module("widget_device")
+
+    def load() -> None:
+        raise DependencyError("torch was not installed, or does not work (libcudart.so). Restart Slicer.")
+
+    monkeypatch.setattr(device, "torch_is_loaded", lambda: False)
+    monkeypatch.setattr(device, "load_packages", load)
+    journey.panel.refresh()
+    journey.ui.deviceButton.click()
+    assert "does not work (libcudart.so)" in journey.ui.deviceStatusLabel.text
+    assert "does not work (libcudart.so)" in journey.ui.segmentButton.toolTip
 
 
 def test_absent_device_disables_segment_and_says_so(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,6 +244,20 @@ def test_tab_order_names_every_widget_that_takes_the_keyboard() -> None:
     expected = {element.get("name") for element in _widgets() if element.get("class") in inputs}
     assert set(order) == expected
     assert len(order) == len(expected)
+
+
+def test_tab_key_leads_out_of_every_table(host: Any) -> None:
+    """By default it goes round and round within a table."""
+    journey = Journey(host, with_ct=False)
+    for name in ("resultsTable", "followUpTable", "changeTable"):
+        assert not getattr(journey.ui, name).tabKeyNavigation
+
+
+def test_what_only_the_program_reads_is_not_translated() -> None:
+    for element in _widgets():
+        for entry in element.findall("property"):
+            if entry.get("name") in ("SlicerParameterName", "settingKey", "nodeTypes"):
+                assert next(iter(entry)).get("notr") == "true", element.get("name")
 
 
 def test_no_two_mnemonics_collide_within_what_is_open_together() -> None:

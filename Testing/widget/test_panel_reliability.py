@@ -1,0 +1,125 @@
+"""What somebody else does to the scene, and when: cancel before the first patch, a CT that is gone, a locked result."""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers_panel import Journey, edit_segment
+
+pytestmark = pytest.mark.slicer
+
+
+def empty_mask(journey: Journey) -> np.ndarray:
+    return np.zeros_like(journey.phantom.labelmap_kji, dtype=bool)
+
+
+@pytest.mark.parametrize("worker_has_begun", [False, True])
+def test_cancel_before_the_first_patch_leaves_the_scene_as_it_was(host: Any, *, worker_has_begun: bool) -> None:
+    journey = Journey(host)
+    before = host.scene.GetNumberOfNodes()
+    if worker_has_begun:
+        journey.start()
+    else:
+        journey.ui.segmentButton.click()
+    journey.ui.cancelButton.click()
+    journey.wait_for_end()
+    assert journey.status == "Cancelled. The scene is as it was."
+    assert host.scene.GetNumberOfNodes() == before
+    assert journey.ui.segmentButton.enabled
+
+
+def test_volume_whose_voxels_cannot_be_written_is_segmented_and_measured(host: Any, tmp_path: Path) -> None:
+    """The voxels are a file that is mapped for reading: to write a single one would end the program."""
+    from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+
+    journey = Journey(host)
+    hu_kji = journey.phantom.ct.hu_kji
+    (tmp_path / "voxels").write_bytes(np.ascontiguousarray(hu_kji).tobytes())
+    with (tmp_path / "voxels").open("rb") as file:
+        mapped = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=hu_kji.dtype)
+    scalars = numpy_to_vtk(mapped)
+    assert vtk_to_numpy(scalars).ctypes.data == mapped.ctypes.data, "no copy"
+    journey.volume.GetImageData().GetPointData().SetScalars(scalars)
+    journey.run()
+    edit_segment(journey, "infection", empty_mask(journey))
+    journey.wait_for_figures()
+    figures = journey.panel.results.figures.current
+    assert figures["poi_percent"] == 0.0
+    assert figures["regions"]["lungs"]["volume_ml"] == pytest.approx(journey.phantom.truth.lung_ml)
+
+
+def test_without_its_ct_a_result_can_be_read_and_copied_but_not_measured(host: Any) -> None:
+    journey = Journey(host)
+    journey.run()
+    journey.ui.plotsButton.click()
+    host.scene.RemoveNode(journey.volume)
+    journey.panel.results.show_plots()  # as a click before the panel has noticed
+    journey.panel.results.show_most_infected()
+    journey.settle()
+    for name in ("plotsButton", "mostInfectedButton", "reportButton", "editInfectionButton", "islandButton"):
+        button = getattr(journey.ui, name)
+        assert not button.enabled, name
+        assert "The CT of this segmentation is not in the scene" in button.toolTip
+    assert journey.ui.copyButton.enabled
+    assert f"{journey.phantom.truth.poi_percent:.1f} %" in journey.ui.headlineLabel.text
+
+
+def test_others_segmentation_that_was_transformed_meanwhile_is_told_and_kept(host: Any) -> None:
+    journey = Journey(host)
+    mine = host.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")
+    mine.GetSegmentation().AddEmptySegment("heart")
+    journey.settle()
+    journey.parameters.segmentation = mine
+    journey.start()
+    transform = host.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "T")
+    mine.SetAndObserveTransformNodeID(transform.GetID())
+    journey.engine.let_pass()
+    journey.wait_for_end()
+    assert "'mine' holds other segments and is under another transform" in journey.status
+    assert list(mine.GetSegmentation().GetSegmentIDs()) == ["heart"]
+    assert mine.GetParentTransformNode() is transform
+
+
+def test_result_renamed_and_transformed_meanwhile_keeps_its_name_and_lies_on_the_ct(host: Any) -> None:
+    journey = Journey(host)
+    segmentation = journey.run()
+    journey.start()
+    transform = host.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "T")
+    segmentation.SetName("renamed")
+    segmentation.SetAndObserveTransformNodeID(transform.GetID())
+    journey.engine.let_pass()
+    journey.wait_for_end()
+    journey.wait_for_figures()
+    assert journey.segmentation is segmentation
+    assert segmentation.GetName() == "renamed"
+    assert segmentation.GetParentTransformNode() is None
+    assert journey.panel.results.figures.current["poi_percent"] == pytest.approx(journey.phantom.truth.poi_percent)
+
+
+def test_locked_result_is_neither_corrected_nor_undone(host: Any) -> None:
+    journey = Journey(host)
+    segmentation = journey.run()
+    journey.run()
+    infection = segmentation.GetSegmentation().GetSegment("infection")
+    segmentation.SetSelectable(False)
+    for name in ("islandButton", "editInfectionButton", "undoRunButton"):
+        getattr(journey.ui, name).click()  # nobody has told the panel of the lock
+        assert not getattr(journey.ui, name).enabled
+        assert "is locked" in getattr(journey.ui, name).toolTip
+    assert segmentation.GetSegmentation().GetSegment("infection") is infection
+
+
+def test_choice_is_fixed_during_a_run_and_says_why(host: Any) -> None:
+    journey = Journey(host)
+    usual = journey.ui.modeSelector.toolTip
+    journey.start()
+    assert not journey.ui.modeSelector.enabled
+    assert journey.ui.modeSelector.toolTip == "A run is under way."
+    journey.engine.let_pass()
+    journey.wait_for_end()
+    assert journey.ui.modeSelector.enabled
+    assert journey.ui.modeSelector.toolTip == usual
