@@ -56,7 +56,9 @@ def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
 
 
 def _cv(options: argparse.Namespace) -> int:
-    from .cluster import choose_cluster
+    from CovidSegLib.device import resolve_device
+
+    from .cluster import NONE, choose_cluster
     from .experiment_config import read_experiment
     from .experiment_cv import Places, cross_validate, make_variants, stepwise, summary_sheet
     from .whole_files import write_whole
@@ -67,6 +69,8 @@ def _cv(options: argparse.Namespace) -> int:
     recipes = stepwise(recipe) if options.steps else {"": recipe}
     variants = make_variants(recipes, folds=_folds(options))
     use_threads(options.threads)
+    if options.cluster == NONE:
+        resolve_device(options.device)  # before the minutes that preparing takes
     evaluations = cross_validate(
         variants,
         places=Places(

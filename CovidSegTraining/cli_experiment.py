@@ -86,7 +86,7 @@ def fit_experiment(options: argparse.Namespace) -> int:
 
 def _fit_fold(options: argparse.Namespace, *, recipe: Experiment, fold: Fold, world: World, device: str) -> None:
     import torch
-    from CovidSegLib.device import describe_device
+    from CovidSegLib.device import describe_device, resolve_device
 
     from .experiment_cache import load_prepared, prepare_cases
     from .experiment_fit import ExperimentFit
@@ -96,6 +96,7 @@ def _fit_fold(options: argparse.Namespace, *, recipe: Experiment, fold: Fold, wo
             say(text)
 
     settings, classes = recipe.preprocessing, recipe.network.classes
+    device = resolve_device(device)  # before the minutes that preparing takes
     if options.data is not None and world.rank == 0:
         prepare_cases(options.data, cache_dir=options.cache, settings=settings, classes=classes, tell=tell)
     if world.size > 1:

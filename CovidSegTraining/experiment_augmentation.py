@@ -105,6 +105,7 @@ def crop_batch(
     """
     import torch
 
+    # One after the other, as the volumes differ in size; each is one large piece of work for the device.
     crops = [
         crop_volume(volume, draw=draw, size_kji=size_kji, settings=settings)
         for volume, draw in zip(volumes, draws, strict=True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -33,12 +34,10 @@ _Tensors = TypeVar("_Tensors", bound="tuple[torch.Tensor, ...]")
 class Volumes(Sequence[Volume]):
     """Prepared cases on the device; if a GPU has no room for them, in pinned memory, copied when asked for."""
 
-    def __init__(self, cases: Sequence[PreparedCase], *, device: torch.device) -> None:
-        import torch
-
-        size_bytes = _VOXEL_BYTES * sum(case.image_kji.size for case in cases)
+    def __init__(self, cases: Sequence[PreparedCase], *, device: torch.device, pinned: bool | None = None) -> None:
+        """Take the cases over; `pinned` None: pinned if the GPU has no room."""
         self.device = device
-        self.pinned = device.type == "cuda" and size_bytes > GPU_SHARE * torch.cuda.mem_get_info(device)[0]
+        self.pinned = not _has_room(device, cases=cases) if pinned is None else pinned
         self._volumes = [self._kept(case) for case in cases]
 
     def __len__(self) -> int:
@@ -57,6 +56,16 @@ class Volumes(Sequence[Volume]):
         tensors = (torch.from_numpy(case.image_kji), torch.from_numpy(case.labels_kji))
         image, labels = (t.pin_memory() if self.pinned else t.to(self.device) for t in tensors)
         return Volume(image, labels, complete=not bool((case.labels_kji == UNKNOWN).any()))
+
+
+def _has_room(device: torch.device, *, cases: Sequence[PreparedCase]) -> bool:
+    """Tell whether all volumes can stay on the device."""
+    import torch
+
+    if device.type != "cuda":
+        return True
+    size_bytes = _VOXEL_BYTES * sum(case.image_kji.size for case in cases)
+    return bool(size_bytes <= GPU_SHARE * torch.cuda.mem_get_info(device)[0])
 
 
 @dataclass(frozen=True)
@@ -113,25 +122,51 @@ def prefetched(make: Callable[[int], _Tensors], *, count: int, device: torch.dev
         count: How many.
         device: Of the tensors.
     """
-    import torch
-
     if device.type != "cuda":
-        yield from map(make, range(count))
-        return
-    beside, current = torch.cuda.Stream(device, priority=-1), torch.cuda.current_stream(device)
-    beside.wait_stream(current)
+        return map(make, range(count))
+    return one_ahead(make, count=count, beside=SideStream(device))
 
-    def made(number: int) -> tuple[_Tensors, torch.cuda.Event]:
-        with torch.cuda.stream(beside):
-            tensors = make(number)
-            return tensors, beside.record_event()
 
-    following = made(0)
-    for number in range(count):
-        tensors, ready = following
-        if number + 1 < count:
-            following = made(number + 1)
-        current.wait_event(ready)
+class Beside(Protocol):
+    """Where something is made while something else is used."""
+
+    def begin(self, make: Callable[[], _Tensors]) -> tuple[_Tensors, Any]:
+        """Start making; return the tensors to be, and what tells that they are made."""
+
+    def hand_over(self, tensors: _Tensors, made: Any) -> None:
+        """Let whoever uses the tensors wait until they are made."""
+
+
+class SideStream:
+    """A stream of a GPU beside the one in use."""
+
+    def __init__(self, device: torch.device) -> None:
+        import torch
+
+        self._beside, self._used = torch.cuda.Stream(device, priority=-1), torch.cuda.current_stream(device)
+        self._beside.wait_stream(self._used)
+
+    def begin(self, make: Callable[[], _Tensors]) -> tuple[_Tensors, torch.cuda.Event]:
+        """As in `Beside`."""
+        import torch
+
+        with torch.cuda.stream(self._beside):
+            tensors = make()
+            return tensors, self._beside.record_event()
+
+    def hand_over(self, tensors: _Tensors, made: torch.cuda.Event) -> None:
+        """As in `Beside`; the memory is not given away before the stream in use is done with it."""
+        self._used.wait_event(made)
         for tensor in tensors:
-            tensor.record_stream(current)
+            tensor.record_stream(self._used)
+
+
+def one_ahead(make: Callable[[int], _Tensors], *, count: int, beside: Beside) -> Iterator[_Tensors]:
+    """Give make(0), make(1), ... (at least one), each begun before the one before it is given."""
+    following = beside.begin(partial(make, 0))
+    for number in range(count):
+        tensors, made = following
+        if number + 1 < count:
+            following = beside.begin(partial(make, number + 1))
+        beside.hand_over(tensors, made)
         yield tensors

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from CovidSegLib.errors import InputError
+from CovidSegLib.failures import explain
 from CovidSegLib.run_lock import run_lock
 
 from .evaluate import Evaluation, LabelsAre, evaluate_scores, score_predictions, write_evaluation, write_pictures
@@ -168,7 +169,7 @@ def cross_validate(
         for outcome in run_jobs(jobs):
             job = jobs[outcome.number]
             if outcome.error is not None:
-                tell(f"{job.name}: failed: {outcome.error}")
+                tell(f"{job.name}: failed: {explain(outcome.error)}")
                 errors.append(outcome.error)
                 continue
             waiting[job.variant.name] -= 1
@@ -262,17 +263,18 @@ def _check_cases(variants: Sequence[Variant], *, data_dir: Path) -> None:
 
 
 def _begin(folder: Path, *, variant: Variant) -> None:
-    """Write recipe and folds; of a folder that has them, make sure that they are the same."""
+    """Write recipe and folds; of a folder in which a fold has begun, make sure that they are the same."""
     import yaml
 
     recipe_file, folds_file = folder / "recipe.yaml", folder / "folds.json"
-    if recipe_file.exists() and read_experiment(recipe_file) != variant.recipe:
+    # Before that, a recipe that the cases do not fit can be corrected without another folder.
+    begun = any(folder.glob("fold_*/run.json"))
+    if begun and recipe_file.exists() and read_experiment(recipe_file) != variant.recipe:
         raise InputError(f"{folder}: begun with another recipe (recipe.yaml there); choose another folder")
-    if folds_file.exists() and tuple(read_folds(folds_file)) != variant.folds:
+    if begun and folds_file.exists() and tuple(read_folds(folds_file)) != variant.folds:
         raise InputError(f"{folder}: begun with other folds (folds.json there); choose another folder")
-    if not folds_file.exists():
-        write_whole(recipe_file, yaml.safe_dump(variant.recipe.to_plain(), sort_keys=False).encode())
-        write_folds(folds_file, variant.folds)
+    write_whole(recipe_file, yaml.safe_dump(variant.recipe.to_plain(), sort_keys=False).encode())
+    write_folds(folds_file, variant.folds)
 
 
 def _check_origin(run: Path, *, fold: Fold, cache_dir: Path) -> None:

@@ -281,8 +281,11 @@ def _sides(cases: Sequence[PreparedCase], *, fold: Fold, classes: int) -> tuple[
             raise InputError(f"case '{case.name}' has label {highest}, the recipe only {classes} classes")
     training = [by_name[name] for name in fold.training]
     seen = set().union(*(np.unique(case.labels_kji).tolist() for case in training))
-    for label in sorted(set(range(classes)) - seen):
-        log.warning("no training case has a voxel of label %d: it cannot be learnt", label)
+    if unseen := sorted(set(range(classes)) - seen):
+        raise InputError(
+            f"no training case has a voxel of label {unseen[0]}, so that it cannot be learnt: "
+            f"add a case that has it, or correct network.classes ({classes})"
+        )
     return training, [by_name[name] for name in fold.validation]
 
 

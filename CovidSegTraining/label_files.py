@@ -23,9 +23,11 @@ def read_labels(path: Path, *, geometry: Geometry) -> np.ndarray:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
         raise InputError(f"{path}: missing or damaged; labels are needed beside the CT") from error
-    if not Geometry.from_sitk(image).is_close_to(geometry):
+    found = Geometry.from_sitk(image)
+    if not found.is_close_to(geometry):
         raise InputError(
-            f"{path}: its grid {image.GetSize()} differs from the CT's {geometry.size_ijk}. "
+            f"{path}: its grid, {found.size_ijk} voxels of {found.spacing_ijk_mm} mm, differs from the CT's, "
+            f"{geometry.size_ijk} of {geometry.spacing_ijk_mm} mm, in size, spacing, position or direction. "
             "Resample the labels to the CT, or take the case out."
         )
     values_kji = sitk.GetArrayFromImage(image)

@@ -144,18 +144,29 @@ def read_state(path: Path, *, device: torch.device, remedy: str) -> dict[str, An
         ModelError: It is missing or damaged.
     """
     import pickle
+    import zipfile
 
     import torch
 
     try:
+        _check_sums(path)
         state = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise ModelError(f"{path}: not there; run 'covidseg-train fit' first") from error
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError) as error:
+    except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, ValueError, OSError) as error:
         raise ModelError(f"{path}: damaged; {remedy}") from error
     if not isinstance(state, dict) or "network" not in state:
         raise ModelError(f"{path}: no checkpoint; {remedy}")
     return state
+
+
+def _check_sums(path: Path) -> None:
+    """Compare a checkpoint with the checksums in it, which torch writes but does not read."""
+    import zipfile
+
+    with zipfile.ZipFile(path) as archive:
+        if (part := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"checksum of {part}")
 
 
 def _write_state(path: Path, state: Mapping[str, Any], *, keep_as: Path | None = None) -> None:

@@ -118,8 +118,9 @@ def read_folds(path: Path, *, patients: Mapping[str, str] | None = None) -> list
     """
     from .settings import SettingsError
 
+    values = _read_json(path)
     try:
-        folds = _parsed(_read_json(path))
+        folds = _parsed(values)
         _check_cases(folds)
     except (SettingsError, InputError) as error:
         raise InputError(f"{path}: {error}") from error

@@ -32,13 +32,17 @@ def test_paper_recipe_is_the_papers() -> None:
     assert augmentation.rotation.degrees_ijk == (15.0, 15.0, 15.0) and augmentation.interpolation == "cubic"
     assert (recipe.patches.size_kji, recipe.patches.batch) == ((80, 160, 160), 2)
     assert (recipe.network.name, recipe.network.classes, recipe.network.options) == ("unet3d", 4, {"width": 32})
-    assert (recipe.optimizer.learning_rate, recipe.optimizer.decay) == (1e-3, 0.0)
+    loss, adam = recipe.loss, recipe.optimizer
+    assert (loss.overlap, loss.overlap_weight, loss.crossentropy_weight) == ("tversky_sum", 1.0, 1.0)
+    assert (loss.false_negatives, loss.false_positives, loss.smooth) == (0.5, 0.5, 1e-6)
+    assert (adam.learning_rate, adam.betas, adam.epsilon, adam.decay) == (1e-3, (0.9, 0.999), 1e-7, 0.0)
     assert (training.epochs, training.batches_per_epoch, training.early_stopping_patience) == (1000, 150, 100)
     plateau = training.plateau
     assert plateau is not None
     assert (plateau.factor, plateau.patience, plateau.min_delta) == (0.1, 15, 1e-4)
     assert (plateau.cooldown, plateau.minimum) == (1, 1e-5)
     assert (training.checkpoint_rule, training.validation_augmented) == ("best_loss", False)
+    assert (training.validation_crops, training.precision) == (1, "float32")
     assert recipe.prediction.overlap_ijk == (80, 80, 40)
 
 
@@ -47,6 +51,7 @@ def test_covid_segnet_recipe_differs_in_what_is_its_own() -> None:
     assert recipe.preprocessing == read_experiment().preprocessing
     assert (recipe.network.name, recipe.patches.size_ijk, recipe.augmentation) == ("covid_segnet", (128, 128, 64), None)
     assert (recipe.loss.overlap, recipe.loss.overlap_weight, recipe.loss.crossentropy_weight) == ("dice_mean", 0.5, 0.5)
+    assert (recipe.patches.batch, recipe.network.options, recipe.training.plateau) == (2, {"width": 64}, None)
     adam = recipe.optimizer
     assert (adam.learning_rate, adam.betas, adam.epsilon, adam.decay) == (1e-4, (0.9, 0.999), 1e-8, 1e-6)
 

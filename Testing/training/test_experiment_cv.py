@@ -183,6 +183,21 @@ def test_case_that_is_not_there_is_found_before_anything_is_written(data: Path, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [(3, "label 3 is out of range; the recipe has 3 classes"), (5, "no training case has a voxel of label 4")],
+)
+def test_recipe_that_the_cases_do_not_fit_can_be_corrected_in_the_same_folder(
+    data: Path, tmp_path: Path, classes: int, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        _cross_validate(data, tmp_path, _variant(network__classes=classes))
+    assert not list(tmp_path.glob("fold_*"))
+    _cross_validate(data, tmp_path, _variant(training__epochs=1))
+    assert (tmp_path / "evaluation").exists()
+    assert read_experiment(tmp_path / "recipe.yaml").network.classes == 4
+
+
 def test_steps_leave_out_what_their_names_say() -> None:
     paper = read_experiment()
     steps = stepwise(paper)
@@ -268,7 +283,7 @@ def test_without_ray_folds_are_done_in_sequence(monkeypatch: pytest.MonkeyPatch)
 def test_gpu_that_is_not_there_is_an_error(data: Path, config: Path, tmp_path: Path) -> None:
     with pytest.raises(CovidSegError, match="cuda:99"):
         _command("--config", config, "--data", data, "-o", tmp_path / "run", "--k", 2, "--device", "cuda:99")
-    assert not list((tmp_path / "run").glob("fold_*"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_two_runs_do_not_write_into_one_folder(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from CovidSegTraining import cli_experiment, cli_product, experiment_predict
 from CovidSegTraining.cli_common import Parser, UsageError
 from CovidSegTraining.experiment_cache import PreparedVolume
 from CovidSegTraining.experiment_config import read_experiment
-from CovidSegTraining.experiment_predict import overlap_shares, predict_cases, predict_labels, restore
+from CovidSegTraining.experiment_predict import load_network, overlap_shares, predict_cases, predict_labels, restore
 from CovidSegTraining.splits import Fold, write_folds
 
 CPU = torch.device("cpu")
@@ -150,6 +151,23 @@ def test_labels_lie_where_the_patient_has_them(trained: Path, tmp_path: Path, mo
     # Its array runs to the patient's right: the ball at low i is on the left.
     low = found[truth == 2]
     assert (low == 1).sum() > 10 * (low == 2).sum()
+
+
+def test_weights_are_those_of_the_checkpoint_rule(trained: Path, tmp_path: Path) -> None:
+    names = {"best_loss": "best.pt", "last": "last.pt"}
+    shutil.copytree(trained / "run", tmp_path / "run")
+    for number, name in enumerate(names.values(), start=1):
+        state = torch.load(tmp_path / "run" / name)
+        state["network"]["head.bias"] = torch.full((4,), float(number))
+        torch.save(state, tmp_path / "run" / name)
+    found = {}
+    for rule in names:
+        recipe = tiny_recipe(training__checkpoint_rule=rule)
+        for checkpoint in (None, *names):
+            network = load_network(tmp_path / "run", recipe=recipe, device=torch.device("cpu"), checkpoint=checkpoint)
+            found[rule, checkpoint] = float(network.state_dict()["head.bias"][0])
+    assert [found[rule, None] for rule in names] == [1.0, 2.0]
+    assert all(found[rule, name] == float(number) for rule in names for number, name in enumerate(names, start=1))
 
 
 def test_usage_errors_say_what_is_missing(trained: Path, tmp_path: Path) -> None:
