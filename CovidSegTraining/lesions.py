@@ -29,9 +29,9 @@ class LesionRecipe:
         dense_share: Share of lesions that are consolidation; the others are ground glass.
     """
 
-    probability: float = 0.45
-    most: int = 4
-    radius_mm: tuple[float, float] = (6.0, 60.0)
+    probability: float = 0.25
+    most: int = 3
+    radius_mm: tuple[float, float] = (6.0, 50.0)
     dense_share: float = 0.5
 
 
