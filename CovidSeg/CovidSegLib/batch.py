@@ -70,7 +70,7 @@ def run_batch(
     engine = engine or Engine()
     bundle = engine.load_bundle(options.bundle)
     device = engine.resolve_device(options.device)
-    _make_out_dir(options.out_dir)
+    make_out_dir(options.out_dir)
     started, clock = datetime.now(UTC), time.perf_counter()
     with run_lock(options.out_dir):
         for line in recover(options.out_dir):
@@ -93,7 +93,12 @@ def run_batch(
     return result
 
 
-def _make_out_dir(out_dir: Path) -> None:
+def make_out_dir(out_dir: Path) -> None:
+    """Make the output folder where it is not there yet, and make sure that it can be written to.
+
+    Raises:
+        InputError: It cannot, or the path is that of a file.
+    """
     if not is_text(out_dir):
         raise InputError(f"the output path {str(out_dir)!a} has letters in no known encoding: choose another -o OUT.")
     if out_dir.exists() and not out_dir.is_dir():

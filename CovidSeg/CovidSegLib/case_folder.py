@@ -98,6 +98,11 @@ def delete_tree(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def is_leftover(file_name: str) -> bool:
+    """Tell whether a file or folder of this name is what a killed run left half-written."""
+    return _LEFTOVER.match(file_name) is not None
+
+
 def _leftovers(out_dir: Path) -> Iterator[tuple[re.Match[str], Path]]:
     for path in out_dir.iterdir():
         match = _LEFTOVER.match(path.name)

@@ -9,12 +9,10 @@ import re
 import unicodedata
 from pathlib import Path
 
-from .inputs import IMAGE_SUFFIXES, NAMED_SUFFIXES
+from .inputs import IMAGE_SUFFIXES, case_name
 
 IMAGE_EXTENSIONS = (*IMAGE_SUFFIXES, ".zip")
 """What a CT may end in, the more usual first; DICOM files are known by their content instead."""
-
-IMAGING_STEM = "imaging"
 
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]')
 _WINDOWS_DEVICE = re.compile(r"^(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])(\..*)?$", re.IGNORECASE)
@@ -29,24 +27,9 @@ def image_extension(file_name: str) -> str | None:
     return next((end for end in IMAGE_EXTENSIONS if lower.endswith(end) and len(lower) > len(end)), None)
 
 
-def stem_of(file_name: str) -> str:
-    """Return the file name without its image or DICOM extension; other dots are part of the name."""
-    lower = file_name.lower()
-    for end in NAMED_SUFFIXES:
-        if lower.endswith(end) and len(lower) > len(end):
-            return file_name[: -len(end)]
-    return file_name
-
-
 def case_name_of(path: Path) -> str:
-    """Return the case name of an input: its name without extension, the parent folder's for `imaging.*`."""
-    if path.is_dir():
-        return safe_name(path.name or path.resolve().name)
-    stem = stem_of(path.name)
-    if stem.lower() == IMAGING_STEM:
-        parent = path.parent.name or path.parent.resolve().name
-        return safe_name(parent or stem)
-    return safe_name(stem)
+    """Return the case name of an input (see `inputs.case_name`) as a folder name."""
+    return safe_name(case_name(path))
 
 
 def safe_name(raw: str) -> str:

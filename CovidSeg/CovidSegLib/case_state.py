@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
+from .case_folder import is_leftover
 from .case_names import image_extension
 from .errors import InputError
 
@@ -25,6 +27,16 @@ CASE_FILES = (
     UNCERTAINTY_FILE,
 )
 
+#: Sections that resuming, summary and console rely on, with their types in a report.json of ours.
+_SECTIONS: dict[str, type | tuple[type, ...]] = {
+    "poi_percent": (float, int, NoneType),
+    "regions": dict,
+    "severity": dict,
+    "input": dict,
+    "model": dict,
+    "runtime": dict,
+    "warnings": list,
+}
 _CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
@@ -35,7 +47,7 @@ class CaseKey:
     Attributes:
         fingerprint: Of the input's bytes.
         bundle_sha256: Of the model bundle.
-        options: The user's options that change voxels: mode and device, as asked for.
+        options: The user's options that change voxels, as asked for: mode, device, and series if one was chosen.
     """
 
     fingerprint: str
@@ -50,12 +62,14 @@ def files_of_case(*, preview: bool, uncertainty: bool = False) -> tuple[str, ...
 
 
 def read_report(folder: Path) -> dict[str, Any] | None:
-    """Return the folder's report.json, or None where there is none that can be read."""
+    """Return the folder's report.json; None if there is none, it cannot be read, or is no report of ours."""
     try:
         report = json.loads((folder / REPORT_JSON_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return report if isinstance(report, dict) else None
+    if not isinstance(report, dict) or not all(isinstance(report.get(key), kind) for key, kind in _SECTIONS.items()):
+        return None
+    return report
 
 
 def why_incomplete(folder: Path, *, key: CaseKey, preview: bool, uncertainty: bool = False) -> str | None:
@@ -67,11 +81,11 @@ def why_incomplete(folder: Path, *, key: CaseKey, preview: bool, uncertainty: bo
     report = read_report(folder)
     if report is None:
         return f"{REPORT_JSON_FILE} cannot be read"
-    if _get(report, "input", "fingerprint") != key.fingerprint:
+    if report["input"].get("fingerprint") != key.fingerprint:
         return "the input has changed"
-    if _get(report, "model", "sha256") != key.bundle_sha256:
+    if report["model"].get("sha256") != key.bundle_sha256:
         return "the model has changed"
-    recorded = _get(report, "runtime", "options")
+    recorded = report["runtime"].get("options")
     if not isinstance(recorded, dict):
         return f"{REPORT_JSON_FILE} does not say with which options it was made"
     for option in sorted({*key.options, *recorded}):
@@ -94,7 +108,11 @@ def refuse_foreign_files(folder: Path, *, overwrite: bool) -> None:
         return
     if not folder.is_dir():
         raise InputError(f"'{folder}' is a file where the case's folder should be: move it, or choose another -o OUT.")
-    foreign = [entry for entry in sorted(folder.iterdir()) if entry.name not in CASE_FILES + _CLUTTER]
+    foreign = [
+        entry
+        for entry in sorted(folder.iterdir())
+        if entry.name not in CASE_FILES + _CLUTTER and not is_leftover(entry.name)
+    ]
     if overwrite and (folder / REPORT_JSON_FILE).is_file():
         foreign = [
             entry for entry in foreign if entry.is_dir() or image_extension(entry.name) or entry.suffix == ".dcm"
@@ -104,8 +122,3 @@ def refuse_foreign_files(folder: Path, *, overwrite: bool) -> None:
             f"folder '{folder}' is in the way and holds other files ('{foreign[0].name}'), which CovidSeg does not "
             "delete: move them, or choose another -o OUT."
         )
-
-
-def _get(report: dict[str, Any], section: str, key: str) -> Any:
-    value = report.get(section)
-    return value.get(key) if isinstance(value, dict) else None

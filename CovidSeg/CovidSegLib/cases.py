@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .case_names import IMAGING_STEM, NameBook, case_name_of, image_extension, stem_of
+from .case_names import NameBook, case_name_of, image_extension
 from .case_state import LABELMAP_FILE, UNCERTAINTY_FILE
 from .errors import InputError
 from .image_kinds import is_dicom_file, is_dicom_zip, is_labelmap, study_of
-from .inputs import SUPPORTED, image_suffix
+from .inputs import IMAGING_STEM, SUPPORTED, image_suffix, stem_of
 
 _SKIPPED_FOLDERS = ("__MACOSX",)
 
@@ -39,12 +39,15 @@ class Discovery:
 @dataclass
 class _Notes:
     labelmaps: list[Path] = field(default_factory=list)
+    dangling: list[Path] = field(default_factory=list)
     under_out: list[Path] = field(default_factory=list)
 
     def lines(self) -> tuple[str, ...]:
         lines = []
         if self.labelmaps:
             lines.append(f"ignored {len(self.labelmaps)} labelmap(s), the first: {self.labelmaps[0]}")
+        if self.dangling:
+            lines.append(f"ignored {len(self.dangling)} link(s) to nothing, the first: {self.dangling[0]}")
         if self.under_out:
             lines.append(f"ignored what lies under the output folder: {self.under_out[0]}")
         return tuple(lines)
@@ -75,7 +78,7 @@ def discover_cases(inputs: Sequence[str | Path], *, out_dir: str | Path) -> Disc
 
 def _paths_of(given: Path, *, out_real: str, notes: _Notes) -> list[Path]:
     """Return the CTs of one INPUT; at least one."""
-    if not str(given) or not given.exists():
+    if not given.exists():
         dangling = " (a link to nothing)" if given.is_symlink() else ""
         raise InputError(f"INPUT '{given}' does not exist{dangling}: check the path.")
     if not given.is_dir():
@@ -111,7 +114,7 @@ def _walk(folder: Path, *, out_real: str | None, notes: _Notes, visited: set[str
     if imaging is not None:
         yield imaging
         return
-    if _is_one_study(folder):
+    if _is_one_study(folder, out_real=out_real):
         yield folder
         return
     if _first_dicom_file(folder):
@@ -135,10 +138,11 @@ def _imaging_of(folder: Path) -> Path | None:
     return found[0] if found else None
 
 
-def _is_one_study(folder: Path) -> bool:
+def _is_one_study(folder: Path, *, out_real: str | None) -> bool:
     """Tell whether all that lies in and below the folder is DICOM, and of one study: then it is one case.
 
     Exports put every series into a folder of its own; the reader chooses the chest series among them.
+    Results of an earlier run below the folder do not count.
     """
     if any(entry.name.upper() == "DICOMDIR" and entry.is_file() for entry in _entries(folder)):
         return True
@@ -146,9 +150,10 @@ def _is_one_study(folder: Path) -> bool:
     folders, visited = [folder], set()
     while folders:
         current = folders.pop()
-        if _real(current) in visited or current.name in _SKIPPED_FOLDERS:
+        real = _real(current)
+        if real in visited or current.name in _SKIPPED_FOLDERS or _is_under(real, out_real):
             continue
-        visited.add(_real(current))
+        visited.add(real)
         entries = _entries(current)
         if any(image_extension(entry.name) and entry.is_file() for entry in entries):
             return False
@@ -173,6 +178,8 @@ def _image_files(folder: Path, *, out_real: str | None, notes: _Notes) -> Iterat
     """Yield the images directly in the folder that are not labelmaps; a damaged image is still a case."""
     for entry in _entries(folder):
         extension = image_extension(entry.name)
+        if extension is not None and entry.is_symlink() and not entry.exists():
+            notes.dangling.append(entry)
         if extension is None or not entry.is_file() or _is_under(_real(entry), out_real):
             continue
         if extension == ".zip":

@@ -22,6 +22,7 @@ MAX_EXTENT_MM = 2500.0
 THICK_SLICES_MM = 5.0
 #: Beyond this a number is no Hounsfield unit, whatever the padding or the metal.
 MAX_ABS_HU = 1e6
+NO_ORIENTATION = "The file states no orientation: left and right are a guess. Check the sides."
 _MAX_LABELS = 16
 _INT16 = np.iinfo(np.int16)
 

@@ -108,9 +108,11 @@ def _add_segment(commands: argparse._SubParsersAction[_Parser]) -> None:
         "inputs",
         metavar="INPUT",
         nargs="+",
-        help="NIfTI, NRRD or MHA file; DICOM folder or zip; folder with imaging.*; or a folder of cases",
+        type=_path,
+        help="NIfTI, NRRD or MHA file; DICOM folder or zip; folder with imaging.*; or a folder of cases "
+        "(a name that begins with - goes after --)",
     )
-    parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="folder for the results")
+    parser.add_argument("-o", "--output", metavar="OUT", type=_path, required=True, help="folder for the results")
     _add_engine_options(parser)
     parser.add_argument("--overwrite", action="store_true", help="compute complete cases again, too")
     parser.add_argument("--workers", metavar="N", type=_count, default=1, help="cases in parallel (default 1)")
@@ -118,20 +120,17 @@ def _add_segment(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument(
         "--uncertainty", action="store_true", help="write uncertainty.nii.gz, too: 0 sure to 100 %% open, per voxel"
     )
-    parser.add_argument(
-        "--series",
-        help="DICOM: the series to take, by number, UID or part of its description (default: the axial "
-        "chest series with most slices)",
-    )
+    _add_series(parser)
 
 
 def _add_quantify(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = _add_command(
         commands, "quantify", summary="compute the figures of a CT and its (corrected) segmentation", run=_quantify
     )
-    parser.add_argument("ct", metavar="CT", help="the CT: file, DICOM folder or zip")
-    parser.add_argument("segmentation", metavar="SEGMENTATION", type=Path, help=".seg.nrrd or labelmap .nii.gz")
-    parser.add_argument("-o", "--output", metavar="OUT", type=Path, help="folder for report.json and report.csv")
+    parser.add_argument("ct", metavar="CT", type=_path, help="the CT: file, DICOM folder or zip")
+    parser.add_argument("segmentation", metavar="SEGMENTATION", type=_path, help=".seg.nrrd or labelmap .nii.gz")
+    parser.add_argument("-o", "--output", metavar="OUT", type=_path, help="folder for report.json and report.csv")
+    _add_series(parser)
 
 
 def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -139,14 +138,14 @@ def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
         commands, "demo", summary="segment a synthetic CT and compare with its known truth", run=_demo
     )
     parser.add_argument(
-        "-o", "--output", metavar="OUT", type=Path, default=Path("demo-out"), help="folder (default demo-out)"
+        "-o", "--output", metavar="OUT", type=_path, default=Path("demo-out"), help="folder (default demo-out)"
     )
     _add_engine_options(parser)
 
 
 def _add_info(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = _add_command(commands, "info", summary="print versions, devices and the model's card", run=_info)
-    parser.add_argument("--bundle", metavar="DIR", type=Path, help="model bundle (default: the one shipped)")
+    parser.add_argument("--bundle", metavar="DIR", type=_path, help="model bundle (default: the one shipped)")
 
 
 def _add_engine_options(parser: argparse.ArgumentParser) -> None:
@@ -154,7 +153,21 @@ def _add_engine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", type=_device, default="auto", help="auto, cpu, cuda, cuda:N or mps (default auto: cuda, mps, cpu)"
     )
-    parser.add_argument("--bundle", metavar="DIR", type=Path, help="model bundle (default: the one shipped)")
+    parser.add_argument("--bundle", metavar="DIR", type=_path, help="model bundle (default: the one shipped)")
+
+
+def _add_series(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--series",
+        help="DICOM: the series to take, by number, UID or part of its description (default: the axial "
+        "chest series with most slices)",
+    )
+
+
+def _path(text: str) -> Path:
+    if not text:  # Path("") would be the current folder: a variable that was never set
+        raise argparse.ArgumentTypeError("an empty path")
+    return Path(text)
 
 
 def _count(text: str) -> int:

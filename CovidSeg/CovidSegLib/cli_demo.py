@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .batch import run_batch
+from .batch import make_out_dir, run_batch
 from .case_run import Engine, Outcome, RunOptions
 from .case_state import files_of_case
 from .cases import Case
@@ -43,15 +44,19 @@ def run_demo(arguments: argparse.Namespace, *, engine: Engine | None = None) -> 
     )
     reporter = ConsoleReporter(out_dir=options.out_dir, details=arguments.verbose)
     try:
+        make_out_dir(options.out_dir)
         ct_path, truth = _write_phantom(options.out_dir)
         case = Case(name=_CASE, path=ct_path)
         result = run_batch([case], options=options, reporter=reporter, engine=engine)
     except (CovidSegError, OSError) as error:
         print_error(explain(error))
+        if arguments.verbose:
+            traceback.print_exception(error)
         return USAGE if isinstance(error, CovidSegError) else FAILED
     finally:
         reporter.close()
     if result.stopped:
+        print_error(explain(KeyboardInterrupt()))
         return STOPPED
     return _compare(result.outcomes[0], truth=truth, ct_path=ct_path, out_dir=options.out_dir)
 
@@ -63,7 +68,6 @@ def _write_phantom(out_dir: Path) -> tuple[Path, PhantomTruth]:
 
     print_line("making a synthetic chest CT")
     phantom = make_phantom(seed=DEMO_SEED, infection=DEMO_INFECTION_PERCENT)
-    out_dir.mkdir(parents=True, exist_ok=True)
     path = out_dir / _CT_FILE
     sitk.WriteImage(phantom.ct.geometry.to_sitk(phantom.ct.hu_kji), str(path), useCompression=True)
     return path, phantom.truth

@@ -25,14 +25,13 @@ _CORRECTED = "Figures of a segmentation given to `covidseg quantify`; the other 
 
 def run_quantify(arguments: argparse.Namespace) -> int:
     """Run `covidseg quantify` and return its exit code."""
-    ct_path, segmentation_path = Path(arguments.ct), arguments.segmentation
-    for name, path in (("CT", ct_path), ("SEGMENTATION", segmentation_path)):
-        if not path.exists():
-            print_error(f"{name} '{path}' does not exist: check the path.")
-            return USAGE
+    wrong = _why_unusable(arguments)
+    if wrong is not None:
+        print_error(wrong)
+        return USAGE
     try:
         started_s = time.perf_counter()
-        ct, quantities = _measure(ct_path, segmentation_path)
+        ct, quantities = _measure(arguments.ct, arguments.segmentation, series=arguments.series)
         for line in _table(quantities):
             print_line(line)
         for warning in (*ct.warnings, *quantities.warnings()):
@@ -48,7 +47,17 @@ def run_quantify(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _measure(ct_path: Path, segmentation_path: Path) -> tuple[CTVolume, Quantities]:
+def _why_unusable(arguments: argparse.Namespace) -> str | None:
+    """Return what is wrong with the paths given, None if nothing is."""
+    for name, path in (("CT", arguments.ct), ("SEGMENTATION", arguments.segmentation)):
+        if not path.exists():
+            return f"{name} '{path}' does not exist: check the path."
+    if arguments.output is not None and arguments.output.exists() and not arguments.output.is_dir():
+        return f"the output '{arguments.output}' is a file: give a folder with -o OUT."
+    return None
+
+
+def _measure(ct_path: Path, segmentation_path: Path, *, series: str | None) -> tuple[CTVolume, Quantities]:
     """Return the CT in HU and the figures.
 
     Raises:
@@ -60,7 +69,7 @@ def _measure(ct_path: Path, segmentation_path: Path) -> tuple[CTVolume, Quantiti
     from .segmentation_file import read_segmentation
     from .volume import read_ct
 
-    ct = read_ct(ct_path)
+    ct = read_ct(ct_path, series=series)
     masks = read_segmentation(segmentation_path).placed_on(ct.geometry)
     ct = to_hounsfield(ct, lungs_found=lungs_found)
     quantities = quantify(
@@ -81,26 +90,23 @@ def _table(quantities: Quantities) -> Iterator[str]:
         ("right lung", quantities.right_lung),
     ):
         yield f"{name:<12}{region.volume_ml:>12.1f}{region.infection_ml:>14.1f}{percent(region.poi_percent):>10}"
-    composition, severity = quantities.composition, quantities.to_dict()["severity"]
+    composition, severity = quantities.composition, quantities.severity
     yield f"ground glass {composition.ground_glass_ml:.1f} ml, consolidation {composition.consolidation_ml:.1f} ml"
-    worse = severity["worse_lung_class"] or "n/a"
-    yield f"severity {severity['class'] or 'n/a'} (percentage class; the worse lung: {worse})"
+    worse = severity.worse_lung_class or "n/a"
+    yield f"severity {severity.overall_class or 'n/a'} (percentage class; the worse lung: {worse})"
 
 
 def _write(folder: Path, *, ct: CTVolume, quantities: Quantities, seconds: float) -> None:
     """Write report.json and report.csv; in a case's own folder the new figures replace the old.
 
     Raises:
-        InputError: The folder holds the report of another CT.
+        InputError: The folder holds the report of another CT, of another series of it, or of something else.
     """
     from .report import build_report, write_report_csv, write_report_json
     from .summary import versions
 
-    earlier = read_report(folder) or {}
-    recorded = (earlier.get("input") or {}).get("fingerprint")
-    if recorded not in (None, ct.fingerprint):
-        raise InputError(f"'{folder / REPORT_JSON_FILE}' is the report of another CT: choose another -o OUT.")
-    # Model, options and input stay as recorded, so that `covidseg segment` still takes the case as complete.
+    earlier = _earlier_report(folder, ct=ct)
+    # Model and options stay as recorded, so that `covidseg segment` still takes the case as complete.
     model: dict[str, Any] = earlier.get("model") or {"name": None, "version": None, "sha256": None}
     runtime: dict[str, Any] = earlier.get("runtime") or _runtime(seconds, versions=versions())
     report = build_report(
@@ -110,6 +116,7 @@ def _write(folder: Path, *, ct: CTVolume, quantities: Quantities, seconds: float
         fingerprint=ct.fingerprint,
         model=model,
         runtime=runtime,
+        input_details={} if ct.series is None else {"series": ct.series},
         warnings=(*ct.warnings, *quantities.warnings(), _CORRECTED),
     )
     folder.mkdir(parents=True, exist_ok=True)
@@ -117,6 +124,28 @@ def _write(folder: Path, *, ct: CTVolume, quantities: Quantities, seconds: float
         with new_file(folder / name) as partial:
             write(partial, report)
         print_line(f"wrote {folder / name}")
+
+
+def _earlier_report(folder: Path, *, ct: CTVolume) -> dict[str, Any]:
+    """Return the report in the folder, which is of the same CT; empty if there is none.
+
+    Raises:
+        InputError: It is another's.
+    """
+    path = folder / REPORT_JSON_FILE
+    report = read_report(folder)
+    if report is None:
+        if path.exists():
+            raise InputError(f"'{path}' is damaged, or no report of CovidSeg: remove it, or choose another -o OUT.")
+        return {}
+    if report["input"].get("fingerprint") != ct.fingerprint:
+        raise InputError(f"'{path}' is the report of another CT: choose another -o OUT.")
+    series = report["input"].get("series")
+    if series != ct.series:
+        raise InputError(
+            f"'{path}' is the report of series '{series}', the CT read is series '{ct.series}': choose with --series."
+        )
+    return report
 
 
 def _runtime(seconds: float, *, versions: dict[str, str | None]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Whether the elements of a DICOM file fit into it, looked at before GDCM is.
+"""A look at a DICOM file's elements without GDCM: whether all fit into the file, and what a single one says.
 
 GDCM allocates what a length field claims: one damaged byte can ask for 4 GB per slice. A whole file passes here; so do
 the deviations that GDCM puts up with (unknown VR, odd private sequences) as long as no claim exceeds the file.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 _UNDEFINED = 0xFFFFFFFF
 _LONG_VRS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
@@ -31,6 +32,15 @@ class _Encoding:
     order: str
 
 
+class _Element(NamedTuple):
+    """Tag, bytes of the element's header, length of its value, and its VR (empty if none is written)."""
+
+    tag: tuple[int, int]
+    header: int
+    length: int
+    vr: bytes
+
+
 class _TooLongError(ValueError):
     """An element claims more bytes than there are."""
 
@@ -45,6 +55,34 @@ def lengths_fit(path: Path) -> bool:
     except _TooLongError:
         return False
     return True
+
+
+def text_of(path: Path, *, tag: tuple[int, int]) -> str:
+    """Return the text of an element of the data set, outside of sequences; "" if there is none.
+
+    Any file that starts as DICOM does will do, images and reports alike.
+
+    Args:
+        path: The file.
+        tag: Group and element; the value should be ASCII, as UIDs are.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    data = memoryview(path.read_bytes())
+    try:
+        at, encoding = _after_meta(data)
+        while encoding is not None and at + 8 <= len(data):
+            element = _element(data, at, encoding=encoding)
+            at += element.header
+            if element.tag > tag:  # elements come in ascending order
+                return ""
+            if element.tag == tag:
+                return bytes(data[at : at + element.length]).strip(b"\0 ").decode("ascii", "replace")
+            at = _after_value(data, at, len(data), element=element, encoding=encoding, depth=0)
+    except _TooLongError:
+        pass
+    return ""
 
 
 def _after_meta(data: memoryview) -> tuple[int, _Encoding | None]:
@@ -66,8 +104,8 @@ def _after_meta(data: memoryview) -> tuple[int, _Encoding | None]:
     return at, _Encoding(explicit=syntax != _IMPLICIT, order="big" if syntax == _BIG_ENDIAN else "little")
 
 
-def _element(data: memoryview, at: int, *, encoding: _Encoding) -> tuple[tuple[int, int], int, int, bytes]:
-    """Return tag, bytes of the element's header, its length, and its VR (empty if none is written)."""
+def _element(data: memoryview, at: int, *, encoding: _Encoding) -> _Element:
+    """Return what stands before an element's value."""
     if at + 8 > len(data):
         raise _TooLongError
     order = "big" if encoding.order == "big" else "little"
@@ -78,34 +116,39 @@ def _element(data: memoryview, at: int, *, encoding: _Encoding) -> tuple[tuple[i
     tag = (number(at, 2), number(at + 2, 2))
     vr = bytes(data[at + 4 : at + 6])
     if not encoding.explicit or tag[0] == 0xFFFE:
-        return tag, 8, number(at + 4, 4), b""
+        return _Element(tag, 8, number(at + 4, 4), b"")
     if vr in _SHORT_VRS:
-        return tag, 8, number(at + 6, 2), vr
+        return _Element(tag, 8, number(at + 6, 2), vr)
     if vr in _LONG_VRS:
-        return tag, 12, number(at + 8, 4), vr
-    return tag, 8, number(at + 4, 4), b""  # GDCM reads an unknown VR as implicit
+        return _Element(tag, 12, number(at + 8, 4), vr)
+    return _Element(tag, 8, number(at + 4, 4), b"")  # GDCM reads an unknown VR as implicit
 
 
 def _walk(data: memoryview, at: int, end: int, *, encoding: _Encoding, depth: int) -> int:
     """Step over elements until `end`, or until the delimiter of an item of undefined length; returns where."""
     while at + 8 <= end:
-        tag, header, length, vr = _element(data, at, encoding=encoding)
-        at += header
-        if tag in (_ITEM_END, _SEQUENCE_END):
+        element = _element(data, at, encoding=encoding)
+        at += element.header
+        if element.tag in (_ITEM_END, _SEQUENCE_END):
             return at
-        if length == _UNDEFINED:
-            # Inside UN of undefined length everything is implicit little endian (PS3.5 6.2.2 note 2).
-            inner = _Encoding(explicit=False, order="little") if vr == b"UN" else encoding
-            at = _walk_items(data, at, end, encoding=inner, depth=depth + 1, fragments=tag == _PIXEL_DATA)
-        elif length > end - at:
-            raise _TooLongError
-        else:
-            if vr == b"SQ":
-                _walk_items(data, at, at + length, encoding=encoding, depth=depth + 1, fragments=False)
-            at += length
-        if tag == _PIXEL_DATA and depth == 0:
+        at = _after_value(data, at, end, element=element, encoding=encoding, depth=depth)
+        if element.tag == _PIXEL_DATA and depth == 0:
             return at
     return at
+
+
+def _after_value(data: memoryview, at: int, end: int, *, element: _Element, encoding: _Encoding, depth: int) -> int:
+    """Step over an element's value, which starts at `at`, and into sequences; returns where it ends."""
+    if element.length == _UNDEFINED:
+        # Inside UN of undefined length everything is implicit little endian (PS3.5 6.2.2 note 2).
+        inner = _Encoding(explicit=False, order="little") if element.vr == b"UN" else encoding
+        fragments = element.tag == _PIXEL_DATA
+        return _walk_items(data, at, end, encoding=inner, depth=depth + 1, fragments=fragments)
+    if element.length > end - at:
+        raise _TooLongError
+    if element.vr == b"SQ":
+        _walk_items(data, at, at + element.length, encoding=encoding, depth=depth + 1, fragments=False)
+    return at + element.length
 
 
 def _walk_items(data: memoryview, at: int, end: int, *, encoding: _Encoding, depth: int, fragments: bool) -> int:

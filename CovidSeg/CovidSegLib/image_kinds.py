@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .dicom_lengths import text_of
 from .inputs import looks_like_dicom
 from .sitk_quiet import quiet_itk
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _DICOM_MAGIC_AT = 128
 _DICOM_MAGIC = b"DICM"
+_STUDY_INSTANCE_UID = (0x0020, 0x000D)
 _ZIP_MEMBERS_TRIED = 50
 # A CT slice has hundreds of grey values; labelmaps of all lung lobes or of a whole body's organs stay below.
 _MAX_LABELS = 32
@@ -38,14 +39,9 @@ def is_text(path: Path) -> bool:
 
 def study_of(path: Path) -> str:
     """Return which study a DICOM file belongs to, for telling studies apart; "" if it does not say."""
-    import pydicom
-
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["StudyInstanceUID"], force=True)
-        return str(header.get("StudyInstanceUID", ""))
-    except Exception:  # whatever is wrong with the file, reading the case will tell
+        return text_of(path, tag=_STUDY_INSTANCE_UID)
+    except OSError:  # reading the case will tell
         return ""
 
 

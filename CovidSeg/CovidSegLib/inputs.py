@@ -16,6 +16,8 @@ from .errors import InputError
 #: Longest first, so that `.nii.gz` counts as one extension.
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 NAMED_SUFFIXES = (*IMAGE_SUFFIXES, ".zip", ".dcm", ".ima")
+#: A file of this name is a case that its folder names.
+IMAGING_STEM = "imaging"
 SUPPORTED = "NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), a DICOM folder or a zip of one"
 
 _CHUNK = 1 << 20
@@ -32,15 +34,20 @@ def case_name(path: str | Path) -> str:
 
     Never taken from DICOM identity.
     """
-    path = Path(path)
+    path = Path(os.path.abspath(path))  # "." and ".." have names as well; a link keeps its own
     if path.is_dir():
-        return path.resolve().name or "case"
-    lower = path.name.lower()
-    suffix = next((s for s in NAMED_SUFFIXES if lower.endswith(s)), "")
-    stem = path.name[: len(path.name) - len(suffix)]
-    if stem.lower() == "imaging" and suffix in IMAGE_SUFFIXES:
-        return path.resolve().parent.name or stem
+        return path.name or "case"
+    stem = stem_of(path.name)
+    if stem.lower() == IMAGING_STEM:
+        return path.parent.name or stem
     return stem or "case"
+
+
+def stem_of(file_name: str) -> str:
+    """Return the file name without its image or DICOM extension; other dots are part of the name."""
+    lower = file_name.lower()
+    suffix = next((suffix for suffix in NAMED_SUFFIXES if lower.endswith(suffix)), "")
+    return file_name[: len(file_name) - len(suffix)]
 
 
 def imaging_file_in(folder: Path) -> Path | None:
@@ -52,7 +59,7 @@ def imaging_file_in(folder: Path) -> Path | None:
     found = sorted(
         entry
         for entry in folder.iterdir()
-        if (suffix := image_suffix(entry)) and entry.name.lower() == f"imaging{suffix}" and entry.is_file()
+        if (suffix := image_suffix(entry)) and entry.name.lower() == f"{IMAGING_STEM}{suffix}" and entry.is_file()
     )
     if len(found) > 1:
         names = ", ".join(entry.name for entry in found)

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from .checks import ImageData, check_geometry, check_size
+from .checks import NO_ORIENTATION, ImageData, check_geometry, check_size
 from .errors import InputError
 from .geometry import Geometry
 from .inputs import detached_data_files
 from .memory import require_memory
-from .pixels import DAMAGED, InflatingStream, VoxelFormat, read_voxels
+from .pixels import DAMAGED, InflatingStream, VoxelFormat, read_voxels, verify_packed
 
 _MAX_HEADER = 1 << 16
+_AXES = ("TransformMatrix", "Rotation", "Orientation")
 _DTYPES = {
     "MET_CHAR": "i1",
     "MET_UCHAR": "u1",
@@ -61,7 +62,21 @@ def read_metaimage(path: Path, *, label: str) -> ImageData:
             values_kji = read_voxels(source, VoxelFormat(size_ijk, dtype), label=label)
     except DAMAGED as error:
         raise InputError(f"{label}: the file is truncated or corrupt ({error}). Copy or export it again.") from error
-    return ImageData(values_kji=values_kji, geometry=geometry)
+    warnings = () if any(key in fields for key in _AXES) else (NO_ORIENTATION,)
+    return ImageData(values_kji=values_kji, geometry=geometry, warnings=warnings)
+
+
+def verify_metaimage(path: Path) -> None:
+    """Make sure that compressed voxels of a MetaImage file are whole; others carry no checksum.
+
+    Raises:
+        EOFError, zlib.error: They are not.
+        InputError: The header is corrupt, or names no data file beside it.
+    """
+    fields, start = _read_header(path, label=str(path))
+    if _is_true(fields, "CompressedData"):
+        data_path, start = _locate_data(path, fields, offset=start, header_size=0, label=str(path))
+        verify_packed(data_path, start=start)
 
 
 def _read_header(path: Path, *, label: str) -> tuple[dict[str, str], int]:
@@ -102,7 +117,7 @@ def _geometry(fields: dict[str, str], *, size_ijk: tuple[int, int, int]) -> Geom
         raise ValueError("NDims and DimSize disagree")
     spacing = _numbers(fields, ("ElementSpacing", "ElementSize"), default=[1.0] * n)
     origin = _numbers(fields, ("Offset", "Origin", "Position"), default=[0.0] * n)
-    axes = _numbers(fields, ("TransformMatrix", "Rotation", "Orientation"), default=list(np.eye(n).ravel()))
+    axes = _numbers(fields, _AXES, default=list(np.eye(n).ravel()))
     rows = np.array(axes).reshape(n, n)[:3, :3]  # row m is the direction of axis m
     return Geometry(
         size_ijk=size_ijk,

@@ -15,6 +15,7 @@ import numpy as np
 
 from .checks import (
     GRID_TOLERANCE,
+    NO_ORIENTATION,
     ImageData,
     check_geometry,
     check_size,
@@ -23,7 +24,7 @@ from .checks import (
 from .errors import InputError
 from .geometry import Geometry
 from .memory import require_memory
-from .pixels import DAMAGED, VoxelFormat, open_maybe_gzip, read_voxels
+from .pixels import DAMAGED, VoxelFormat, is_gzip, open_maybe_gzip, read_voxels
 from .sitk_quiet import itk_reason, quiet_itk
 
 _HEADER_BYTES = 348
@@ -53,6 +54,9 @@ def read_nifti(path: Path, *, label: str) -> ImageData:
     Raises:
         InputError: Damaged, truncated, not 3D, not grey, sheared, implausible, or too large for memory.
     """
+    if is_gzip(path) and not path.name.lower().endswith(".gz"):
+        # ITK, which reads the grid, goes by the name.
+        raise InputError(f"{label}: a compressed file without .gz at the end of its name. Rename it to end in .nii.gz.")
     try:
         with open_maybe_gzip(path) as stream:
             header = parse_header(stream.read(_HEADER_BYTES), label=label)
@@ -126,7 +130,7 @@ def _read_geometry(path: Path, header: NiftiHeader, *, label: str) -> tuple[Geom
         _check_sform(header.sform_ras, header.pixdim, label=label)
     geometry = _itk_geometry(path, header, label=label)
     if header.sform_ras is None and header.qform_code <= 0:
-        return geometry, ("The file states no orientation: left and right are a guess. Check the sides.",)
+        return geometry, (NO_ORIENTATION,)
     if header.sform_ras is not None and not _same_axes(geometry, header.sform_ras):
         return geometry, (
             "The file states two different orientations (qform and sform); the qform is used, as in Slicer. "

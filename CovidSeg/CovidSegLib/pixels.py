@@ -57,11 +57,28 @@ class InflatingStream(io.RawIOBase):
         return 0
 
 
-def open_maybe_gzip(path: Path) -> io.BufferedIOBase:
-    """Open a file for reading, unpacking gzip; decided by content, so a wrong extension does not matter."""
+def verify_packed(path: Path, *, start: int) -> None:
+    """Make sure that the zlib or gzip data from byte `start` on is whole and fits its checksum.
+
+    Raises:
+        EOFError, zlib.error: It is not.
+    """
     with path.open("rb") as stream:
-        packed = stream.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if packed else path.open("rb")
+        stream.seek(start)
+        unpacked = InflatingStream(stream)
+        while unpacked.read(_CHUNK):
+            pass
+
+
+def is_gzip(path: Path) -> bool:
+    """Tell from its first bytes whether a file is gzip-compressed, whatever its name."""
+    with path.open("rb") as stream:
+        return stream.read(2) == b"\x1f\x8b"
+
+
+def open_maybe_gzip(path: Path) -> io.BufferedIOBase:
+    """Open a file for reading, unpacking gzip; decided by content."""
+    return gzip.open(path, "rb") if is_gzip(path) else path.open("rb")
 
 
 def read_voxels(stream: io.BufferedIOBase | io.RawIOBase, voxels: VoxelFormat, *, label: str) -> np.ndarray:

@@ -31,6 +31,8 @@ __all__ = [
 ]
 
 CONSOLIDATION_FROM_HU = -300.0
+LARGEST_LUNGS_ML = 12_000.0
+"""Both lungs of the largest patients hold about 10 litres; more, and the header's spacing is wrong."""
 WELL_AERATED_HU = (-950.0, -700.0)
 
 _LEFT, _RIGHT, _INFECTION = 1, 2, 4
@@ -140,13 +142,19 @@ class Quantities:
         }
 
     def warnings(self) -> tuple[str, ...]:
-        """Return what a reader of these numbers must know: which lung is missing."""
+        """Return what a reader of these numbers must know: which lung is missing, lungs that cannot be so large."""
         missing = [
             name for name, lung in (("left", self.left_lung), ("right", self.right_lung)) if lung.poi_percent is None
         ]
         if len(missing) == 2:
             return ("No lung in the segmentation: the percentage of infection is not defined.",)
-        return tuple(f"No {name} lung in the segmentation: its figures are n/a." for name in missing)
+        warnings = [f"No {name} lung in the segmentation: its figures are n/a." for name in missing]
+        if self.lungs.volume_ml > LARGEST_LUNGS_ML:
+            warnings.append(
+                f"The lungs measure {self.lungs.volume_ml / 1000.0:.1f} litres, more than a patient's can: check the "
+                "voxel spacing in the CT's header; volumes and mass are wrong if it is."
+            )
+        return tuple(warnings)
 
 
 def quantify_labelmap(

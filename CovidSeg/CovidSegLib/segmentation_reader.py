@@ -8,7 +8,6 @@ never by their display name.
 from __future__ import annotations
 
 import gzip
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,9 @@ import numpy as np
 from .errors import InputError
 from .geometry import Geometry
 from .labels import SEGMENTS, Label
+from .metaimage import verify_metaimage
+from .nrrd import verify_nrrd
+from .pixels import DAMAGED
 from .segment_masks import SegmentMasks
 from .sitk_quiet import itk_reason, quiet_itk
 from .terminology import TERMINOLOGY_TAG, segment_id_of
@@ -59,11 +61,15 @@ def _read_image(path: Path) -> sitk.Image:
     if not path.is_file():
         raise InputError(f"Segmentation '{path}' does not exist or is no file. Check the path.")
     try:
+        if path.name.lower().endswith((".nrrd", ".nhdr")):
+            verify_nrrd(path)
+        elif path.name.lower().endswith((".mha", ".mhd")):
+            verify_metaimage(path)
         with quiet_itk():
             image = sitk.ReadImage(str(path))
         if path.name.lower().endswith((".nii", ".nii.gz")):
             _check_nifti_is_whole(path, image)
-    except (RuntimeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (RuntimeError, *DAMAGED) as error:
         raise InputError(
             f"Segmentation '{path}' cannot be read: it is damaged, cut short, or not an image ({itk_reason(error)}). "
             f"Copy or save it again. {_EXPECTED}"

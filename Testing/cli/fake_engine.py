@@ -69,6 +69,7 @@ class FakeResult:
                 "versions": {},
             },
             warnings=self.ct.warnings,
+            input_details={} if self.ct.series is None else {"series": self.ct.series},
         )
 
 

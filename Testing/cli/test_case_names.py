@@ -36,6 +36,14 @@ def test_folder_keeps_dots_in_its_name(tmp_path: Path) -> None:
     assert case_name_of(folder) == "1.2.840.nii"
 
 
+def test_folder_given_by_dots_has_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "patient" / "sub").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "patient" / "sub")
+    assert case_name_of(Path("..")) == "patient"
+    assert case_name_of(Path(".")) == "sub"
+    assert case_name_of(Path("../imaging.nii.gz")) == "patient"
+
+
 def test_names_differ_where_the_file_system_ignores_case_or_accent_encoding() -> None:
     book = NameBook()
     claimed = [book.claim(name) for name in ("ct", "CT", "ct", "caf\u00e9", "cafe\u0301", "summary.csv", "ct-2")]

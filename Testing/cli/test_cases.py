@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import zipfile
 from pathlib import Path
 
@@ -128,6 +129,8 @@ def test_links_are_followed_once_and_loops_end(tmp_path: Path) -> None:
     (data / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     (data / "renamed.nii.gz").symlink_to(ct)
     assert set(_found(data, out=tmp_path / "out")) == {"ct", "far"}
+    notes = discover_cases([data], out_dir=tmp_path / "out").notes
+    assert notes == (f"ignored 1 link(s) to nothing, the first: {data / 'dangling.nii.gz'}",)
     with pytest.raises(InputError, match="a link to nothing"):
         discover_cases([data / "dangling.nii.gz"], out_dir=tmp_path / "out")
 
@@ -144,6 +147,22 @@ def test_dicom_study_with_a_folder_per_series_is_one_case(tmp_path: Path) -> Non
     for series in ("scout", "thin", "thick"):
         _dicom(tmp_path / "patient" / series / "IM1", study="1.2.3")
     assert _found(tmp_path / "patient", out=tmp_path / "out") == {"patient": tmp_path / "patient"}
+
+
+def test_results_inside_a_dicom_study_do_not_split_it_into_its_series(tmp_path: Path) -> None:
+    study = tmp_path / "patient"
+    for series in ("thin", "thick"):
+        _dicom(study / series / "IM1", study="1.2.3")
+    write_labels(study / "out" / "patient" / "labelmap.nii.gz")
+    assert _found(study, out=study / "out") == {"patient": study}
+
+
+def test_dicom_studies_are_told_apart_without_pydicom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for patient, study in (("p1", "1.2.1"), ("p2", "1.2.2")):
+        for series in ("thin", "thick"):
+            _dicom(tmp_path / "all" / patient / series / "IM1", study=study)
+    monkeypatch.setitem(sys.modules, "pydicom", None)  # importing it fails
+    assert set(_found(tmp_path / "all", out=tmp_path / "out")) == {"p1", "p2"}
 
 
 def test_folder_of_dicom_studies_is_a_case_per_study_named_after_its_folder(tmp_path: Path) -> None:

@@ -61,3 +61,20 @@ def test_demo_prints_true_and_found_poi_and_every_path(tmp_path: Path, capsys: p
 def test_demo_fails_if_the_poi_is_more_than_3_points_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(tmp_path / "demo", _blind_segment) == 1
     assert "more than 3 points off" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("small_phantom")
+def test_output_of_the_demo_that_is_a_file_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "demo").write_text("mine")
+    assert _run(tmp_path / "demo", _perfect_segment) == 2
+    assert "is a file: give a folder with -o OUT" in capsys.readouterr().err
+    assert (tmp_path / "demo").read_text() == "mine"
+
+
+@pytest.mark.usefixtures("small_phantom")
+def test_stopped_demo_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def stopped(ct: object, **options: object) -> FakeResult:
+        raise KeyboardInterrupt
+
+    assert _run(tmp_path / "demo", stopped) == 130
+    assert "stopped by the user" in capsys.readouterr().err

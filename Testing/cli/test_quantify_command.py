@@ -107,3 +107,24 @@ def test_unreadable_segmentation_is_one_line(tmp_path: Path, capsys: pytest.Capt
     assert _quantify(ct, tmp_path / "broken.nii.gz") == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "broken.nii.gz" in line
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "{}", '{"tool": "another", "input": 3}'])
+def test_report_of_something_else_is_not_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    ct, labels = write_ct(tmp_path / "a.nii.gz"), _corrected(tmp_path / "l.nii.gz", infected_slices=1)
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "report.json").write_text(content)
+    assert _quantify(ct, labels, "-o", tmp_path / "figures") == 1
+    assert "is damaged, or no report of CovidSeg" in capsys.readouterr().err
+    assert (tmp_path / "figures" / "report.json").read_text() == content
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"report.json"}
+
+
+def test_output_that_is_a_file_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ct, labels = write_ct(tmp_path / "a.nii.gz"), _corrected(tmp_path / "l.nii.gz", infected_slices=1)
+    assert _quantify(ct, labels, "-o", labels) == 2
+    printed = capsys.readouterr()
+    assert "is a file: give a folder with -o OUT" in printed.err
+    assert printed.out == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -55,6 +56,32 @@ def test_case_is_computed_again_on_a_mismatch_and_the_log_says_why(
     assert report_of(folder)["poi_percent"] == pytest.approx(60.0 if change == "input" else 30.0)
     assert segment(ct, "-o", tmp_path / "out", *extra) == 0
     assert summary(tmp_path / "out")[0]["status"] == "skipped"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "[" * 100_000,
+        '"text"',
+        {"poi_percent": "30"},
+        {"severity": "CT-2"},
+        {"warnings": 5},
+        {"input": []},
+    ],
+)
+def test_report_that_is_none_any_more_is_made_again_and_stops_no_other_case(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], broken: str | dict[str, object]
+) -> None:
+    cts = [write_ct(tmp_path / "a.nii.gz"), write_ct(tmp_path / "b.nii.gz", seed=1)]
+    report = tmp_path / "out" / "a" / "report.json"
+    assert segment(*cts, "-o", tmp_path / "out", "--no-preview") == 0
+    whole = report_of(report.parent)
+    report.write_text(broken if isinstance(broken, str) else json.dumps({**whole, **broken}))
+    capsys.readouterr()
+    assert segment(*cts, "-o", tmp_path / "out", "--no-preview") == 0
+    assert "a: computing again: report.json cannot be read" in capsys.readouterr().out
+    assert report_of(report.parent)["regions"] == whole["regions"]
+    assert [row["status"] for row in summary(tmp_path / "out")] == ["done", "skipped"]
 
 
 def test_no_preview_leaves_the_preview_out_and_accepts_a_case_that_has_one(tmp_path: Path) -> None:
@@ -127,3 +154,11 @@ def test_leftovers_of_a_killed_run_are_cleared(tmp_path: Path, capsys: pytest.Ca
     assert summary(out)[0]["status"] == "skipped"
     assert {path.name for path in out.iterdir()} == {"a", "summary.csv", "run.json"}
     assert "an interrupted replacement was undone" in capsys.readouterr().out
+
+
+def test_file_that_a_killed_quantify_left_in_the_case_is_not_taken_for_the_users(tmp_path: Path) -> None:
+    ct, folder = write_ct(tmp_path / "a.nii.gz"), tmp_path / "out" / "a"
+    assert segment(ct, "-o", tmp_path / "out", "--no-preview") == 0
+    (folder / ".report.csv.partial-0123456789ab").write_text("half")
+    assert segment(ct, "-o", tmp_path / "out", "--no-preview", "--mode", "fast") == 0
+    assert {path.name for path in folder.iterdir()} == CASE_FILES - {"preview.png"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from CovidSegLib.cli import main
 from fake_engine import tiny_ct
 from helpers_cli import one_line_errors, report_of, segment, summary
 from helpers_ct_files import write_series
@@ -45,3 +46,18 @@ def test_unknown_series_fails_and_lists_what_is_there(
     (error,) = [line for line in one_line_errors(capsys) if "study" in line]
     assert "Lung 2.0" in error and "Soft 2.0" in error
     assert not (tmp_path / "out" / "study").exists()
+
+
+def test_figures_are_those_of_the_series_that_was_segmented(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert segment(study, "-o", out, "--series", "soft") == 0
+    before = report_of(out / "study")
+    quantify = ["quantify", str(study), str(out / "study" / "segmentation.seg.nrrd"), "-o", str(out / "study")]
+    assert main(quantify) == 1  # the series of 12 slices is read, whose grid holds that of 10 slices
+    assert "is the report of series '2: Soft 2.0'" in one_line_errors(capsys)[-1]
+    assert report_of(out / "study") == before
+    assert main([*quantify, "--series", "2"]) == 0
+    assert report_of(out / "study")["regions"] == before["regions"]
+    assert report_of(out / "study")["input"] == before["input"]

@@ -46,6 +46,12 @@ def patch_header(path: Path, offset: int, packed: bytes) -> Path:
     return path
 
 
+def test_compressed_file_named_nii_is_refused_with_the_name_it_should_have(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "ct.nii.gz", tiny_hu()).rename(tmp_path / "ct.nii")
+    with pytest.raises(InputError, match=r"ct\.nii: a compressed file .*Rename it to end in \.nii\.gz"):
+        read_ct(path)
+
+
 @pytest.mark.parametrize("name", ["ct.nii", "ct.nii.gz"])
 def test_int16_nifti_is_read_as_it_is(tmp_path: Path, name: str) -> None:
     hu_kji = tiny_hu()

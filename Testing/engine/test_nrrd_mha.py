@@ -189,3 +189,29 @@ def test_huge_volume_is_refused_before_it_is_read(tmp_path: Path, name: str, mon
     monkeypatch.setattr("CovidSegLib.memory.available_memory_bytes", lambda: 1000)
     with pytest.raises(InputError, match="GiB are free"):
         read_ct(write_image(tmp_path / name, tiny_hu()))
+
+
+def test_metaimage_without_axes_is_read_with_a_warning(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "ct.mha", tiny_hu())
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join(line for line in lines if not line.startswith((b"TransformMatrix", b"Anatomical"))))
+    ct = read_ct(path)
+    np.testing.assert_array_equal(ct.hu_kji, tiny_hu())
+    assert [warning for warning in ct.warnings if "states no orientation" in warning]
+
+
+def test_nrrd_without_a_named_space_is_read_with_a_warning(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "ct.nrrd", tiny_hu())
+    path.write_bytes(path.read_bytes().replace(b"space: left-posterior-superior", b"space dimension: 3"))
+    assert [warning for warning in read_ct(path).warnings if "states no orientation" in warning]
+
+
+@pytest.mark.parametrize("name", ["ct.nrrd", "ct.nhdr", "ct.mha", "ct.mhd"])
+def test_compressed_voxels_that_do_not_fit_their_checksum_are_refused(tmp_path: Path, name: str) -> None:
+    path = write_image(tmp_path / name, tiny_hu(), compress="yes")
+    (voxels,) = [file for file in tmp_path.iterdir() if file.suffix not in (".nhdr", ".mhd")]
+    raw = bytearray(voxels.read_bytes())
+    raw[-6 if "nrrd" in name or "nhdr" in name else -2] ^= 1  # gzip ends with CRC and length, zlib with its checksum
+    voxels.write_bytes(raw)
+    with pytest.raises(InputError, match="truncated or corrupt"):
+        read_ct(path)

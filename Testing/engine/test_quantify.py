@@ -114,6 +114,15 @@ def test_missing_lung_is_undefined_and_the_other_takes_the_infection():
     assert result.warnings() == ("No left lung in the segmentation: its figures are n/a.",)
 
 
+@pytest.mark.parametrize(("step_mm", "too_large"), [(50.0, False), (51.0, True)])
+def test_lungs_larger_than_a_patients_are_named(step_mm: float, too_large: bool):
+    labelmap = np.full((8, 4, 3), R, dtype=np.uint8)
+    labelmap[:, :2] = L
+    geometry = Geometry((3, 4, 8), (step_mm, 50.0, 50.0))  # 12.0 or 12.24 litres
+    result = quantify_labelmap(np.zeros(labelmap.shape, np.int16), geometry=geometry, labelmap_kji=labelmap)
+    assert [warning.split(",")[0] for warning in result.warnings()] == too_large * ["The lungs measure 12.2 litres"]
+
+
 def test_infection_without_any_lung_is_measured_but_its_poi_is_undefined():
     labelmap = np.zeros((5, 5, 5), dtype=np.uint8)
     labelmap[1:3, 1:3, 1:3] = INF

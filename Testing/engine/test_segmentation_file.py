@@ -324,3 +324,20 @@ def test_grid_that_is_not_aligned_is_refused(other):
 def test_rounded_header_is_accepted():
     rounded = Geometry(SIZE_IJK, (0.70001, 1.3, 2.9), (-11.1251, 33.5, 401.75), turned((1, 1, 1)))
     assert masks_of(make_labelmap(), rounded).placed_on(GEOMETRIES["oblique"]).geometry == GEOMETRIES["oblique"]
+
+
+@pytest.mark.parametrize(("name", "at"), [("s.seg.nrrd", -6), ("s.nrrd", -6), ("s.mha", -2)])
+def test_segmentation_that_does_not_fit_its_checksum_is_refused(tmp_path, name, at):
+    labelmap, grid = np.zeros((8, 9, 10), dtype=np.uint8), Geometry((10, 9, 8), (1.0, 1.0, 1.0))
+    labelmap[2:6, 2:6, 2:6] = 1
+    path = tmp_path / name
+    if name == "s.seg.nrrd":
+        write_seg_nrrd(path, labelmap_kji=labelmap, geometry=grid)
+    else:
+        sitk.WriteImage(grid.to_sitk(labelmap), str(path), True)
+    assert np.count_nonzero(read_segmentation(path).left_kji) == 64
+    raw = bytearray(path.read_bytes())
+    raw[at] ^= 1  # in the checksum, which ends the compressed voxels: ITK itself does not look at it
+    path.write_bytes(raw)
+    with pytest.raises(InputError, match="damaged, cut short"):
+        read_segmentation(path)
