@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from CovidSegLib.phantom import Phantom, make_phantom
+from helpers_download import FakeZenodo, running_zenodo
 from helpers_training import SPACING_IJK_MM, threshold_state, write_nifti
 
 from CovidSegTraining.export import export_weights
@@ -73,3 +75,10 @@ def threshold_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (run / "config.json").write_text(json.dumps(settings), encoding="utf-8")
     export_weights(run / "average.pt", bundle_dir=folder)
     return folder
+
+
+@pytest.fixture
+def zenodo() -> Iterator[FakeZenodo]:
+    """A running server that downloads are tested against."""
+    with running_zenodo() as state:
+        yield state

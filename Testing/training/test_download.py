@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from helpers_download import (
     assert_complete,
     fetch_cases,
     laid_out,
-    running_zenodo,
     zip_of,
 )
 
@@ -29,13 +27,6 @@ from CovidSegTraining import cli_data
 from CovidSegTraining.cli_common import Parser
 from CovidSegTraining.download import ARCHIVES, case_of, download, files_of_record
 from CovidSegTraining.transfer import DownloadError
-
-
-@pytest.fixture
-def zenodo() -> Iterator[FakeZenodo]:
-    """A running server."""
-    with running_zenodo() as state:
-        yield state
 
 
 def test_cases_are_laid_out_and_the_record_is_kept(tmp_path: Path, zenodo: FakeZenodo) -> None:

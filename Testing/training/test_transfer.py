@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,19 +19,11 @@ from helpers_download import (
     content_of,
     fetch_cases,
     laid_out,
-    running_zenodo,
     zip_of,
 )
 
 from CovidSegTraining.download import download
 from CovidSegTraining.transfer import DownloadError, Patience
-
-
-@pytest.fixture
-def zenodo() -> Iterator[FakeZenodo]:
-    """A running server."""
-    with running_zenodo() as state:
-        yield state
 
 
 def test_transfer_that_breaks_off_is_continued_where_it_ended(tmp_path: Path, zenodo: FakeZenodo) -> None:
