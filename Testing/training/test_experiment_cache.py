@@ -204,7 +204,7 @@ def test_unusable_cases_are_refused_by_name(tmp_path: Path) -> None:
     write_case(tmp_path / "a", seed=0)
     other = Geometry((24, 24, 24), (3.0, 3.0, 3.1))
     write_nifti(tmp_path / "a" / "segmentation.nii.gz", ball_labels(seed=0), geometry=other)
-    with pytest.raises(InputError, match=r"segmentation.nii.gz: its grid .* differs from the CT's"):
+    with pytest.raises(InputError, match=r"segmentation.nii.gz: its grid, .* differs from the CT's"):
         _prepare(tmp_path, tmp_path / "cache")
     write_case(tmp_path / "a", seed=0)
     write_nifti(tmp_path / "a" / "valid.nii.gz", np.zeros((24, 24, 24), dtype=np.uint8), geometry=GEOMETRY)
