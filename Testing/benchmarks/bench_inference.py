@@ -27,6 +27,7 @@ ROOT = HERE.parent.parent
 sys.path[:0] = [str(ROOT / "CovidSeg"), str(HERE)]
 
 from bench_case import Job  # noqa: E402
+from bench_machine import BUSY_LOAD, cores, give_report, load_average  # noqa: E402
 from bench_table import tables  # noqa: E402
 from CovidSegLib.bundle import Bundle, load_bundle  # noqa: E402
 from CovidSegLib.network import NetworkConfig, build_network  # noqa: E402
@@ -34,8 +35,6 @@ from CovidSegLib.runtime import versions  # noqa: E402
 
 REAL_CT = Path("ct") / "covid_p001_dicom.zip"
 METHODS = ("reference", "accurate", "fast")
-#: Load of other programs above which times cannot be compared.
-BUSY_LOAD = 0.5
 
 
 def main() -> None:
@@ -55,12 +54,7 @@ def main() -> None:
         document["sections"] += _measure(options.bundle, ct=ct, options=options, scratch=scratch)
         if not options.quick:
             document["sections"] += _measure(options.bundle32, width=32, ct=ct, options=options, scratch=scratch)
-    text = tables(document)
-    print(text)
-    if options.output is not None:
-        options.output.mkdir(parents=True, exist_ok=True)
-        (options.output / "bench.md").write_text(text, encoding="utf-8")
-        (options.output / "bench.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    give_report(document, text=tables(document), folder=options.output, name="bench")
 
 
 def _options() -> argparse.Namespace:
@@ -70,7 +64,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--bundle", type=Path, help="bundle (default: the shipped one)")
     parser.add_argument("--bundle32", type=Path, help="bundle with 32 filters (default: untrained, times only)")
     parser.add_argument("--quick", action="store_true", help="the bundle only, not 32 filters")
-    parser.add_argument("--threads", type=int, default=_cores(), help="of torch (default: all cores)")
+    parser.add_argument("--threads", type=int, default=cores(), help="of torch (default: all cores)")
     parser.add_argument("-o", "--output", type=Path, help="folder for bench.md and bench.json")
     return parser.parse_args()
 
@@ -200,15 +194,11 @@ def _machine(threads: int) -> str:
     memory = ""
     if hasattr(os, "sysconf"):
         memory = f", {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.0f} GB"
-    return f"{model}, {_cores()} core(s) usable{memory}, {threads} torch thread(s), {platform.system()}"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"{model}, {cores()} core(s) usable{memory}, {threads} torch thread(s), {platform.system()}"
 
 
 def _load_warnings() -> list[str]:
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    load = load_average()
     if load < BUSY_LOAD:
         return []
     return [f"The machine was busy when this started (load {load:.1f}): the times are too long, the ratios uncertain."]

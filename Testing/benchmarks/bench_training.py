@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
-import os
 import shlex
 import sys
 import tempfile
@@ -26,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "CovidSeg")]
+sys.path[:0] = [str(ROOT), str(ROOT / "CovidSeg"), str(Path(__file__).resolve().parent)]
 
+from bench_machine import BUSY_LOAD, cores, give_report, load_average  # noqa: E402
 from CovidSegLib.allocator import freed_memory_kept  # noqa: E402
 from CovidSegLib.device import describe_device, resolve_device  # noqa: E402
 from CovidSegLib.geometry import Geometry  # noqa: E402
@@ -61,8 +60,6 @@ PHANTOMS = 4
 WARM_UP = 4
 #: (a) and (b) take turns, so that neither has the quieter machine.
 TURNS = 4
-#: Load of other programs above which times cannot be compared.
-BUSY_LOAD = 0.5
 #: More crops than any measurement takes.
 _ENDLESS = 10**9
 
@@ -77,13 +74,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = resolve_device(options.device)
     _, batches, aim = DEFAULTS[device.partition(":")[0]]
     recipe, batches = _recipe(options, device=device), options.batches or batches
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    load = load_average()
     with tempfile.TemporaryDirectory() as folder:
         cases, source = _cases(options.data, recipe=recipe, scratch=Path(folder))
         fold = Fold(tuple(case.name for case in cases[1:]), (cases[0].name,))
         fit = ExperimentFit(Path(folder) / "run", cases=cases, fold=fold, fold_number=0, recipe=recipe, device=device)
         seconds = measure(fit, cases=cases[1:], batches=batches, workers=options.workers)
-    threads = f"{_cores()} core(s) usable, {torch.get_num_threads()} torch thread(s)"
+    threads = f"{cores()} core(s) usable, {torch.get_num_threads()} torch thread(s)"
     arguments = sys.argv[1:] if argv is None else argv
     document: dict[str, Any] = {
         "command": shlex.join(["python", "Testing/benchmarks/bench_training.py", *arguments]),
@@ -99,12 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "busy": load >= BUSY_LOAD,
         "seconds": seconds,
     }
-    text = to_markdown(document)
-    print(text)
-    if options.output is not None:
-        options.output.mkdir(parents=True, exist_ok=True)
-        (options.output / "bench-train.md").write_text(text, encoding="utf-8")
-        (options.output / "bench-train.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    give_report(document, text=to_markdown(document), folder=options.output, name="bench-train")
 
 
 def measure(fit: ExperimentFit, *, cases: Sequence[PreparedCase], batches: int, workers: int) -> dict[str, float]:
@@ -242,7 +234,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batches", type=int, help="of each kind (default: 32; 200 on a GPU)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--threads", type=int, help="of torch (default: its own choice)")
-    parser.add_argument("--workers", type=int, default=_cores(), help="of the DataLoader in (c) (default: all cores)")
+    parser.add_argument("--workers", type=int, default=cores(), help="of the DataLoader in (c) (default: all cores)")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), help="default: bfloat16 on a GPU")
     parser.add_argument("-o", "--output", type=Path, help="folder for bench-train.md and bench-train.json")
     return parser.parse_args(argv)
@@ -304,10 +296,6 @@ def _seconds(source: Batches, *, fit: ExperimentFit, batches: int) -> float:
     for _ in range(batches):
         fit.train_batch(*next(source))
     return now() - started
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

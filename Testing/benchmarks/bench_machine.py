@@ -1,0 +1,30 @@
+"""What both benchmarks ask of the machine, and how they leave their report."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+#: Load of other programs from which on times cannot be compared.
+BUSY_LOAD = 0.5
+
+
+def cores() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def load_average() -> float:
+    """Return the load of the last minute, 0 where the system does not tell."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
+def give_report(document: dict[str, Any], *, text: str, folder: Path | None, name: str) -> None:
+    """Print the report's Markdown; write it and its records as NAME.md and NAME.json if a folder is given."""
+    print(text)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.md").write_text(text, encoding="utf-8")
+        (folder / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
