@@ -69,6 +69,13 @@ def write_case(folder: Path, *, seed: int, geometry: Geometry = GEOMETRY) -> np.
     return hu
 
 
+def write_cases(root: Path, *, count: int = 3) -> Path:
+    """Write the cases `case_0`, `case_1`, ...; return `root`."""
+    for seed in range(count):
+        write_case(root / f"case_{seed}", seed=seed)
+    return root
+
+
 def ball_cases(count: int = 3) -> list[PreparedCase]:
     """Return prepared cases `case_0`, `case_1`, ..."""
     cases = []

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from CovidSegLib.errors import DeviceError, InputError
-from helpers_experiment import tiny_recipe, write_case
+from helpers_experiment import tiny_recipe, write_cases
 
 from CovidSegTraining import run_folder
 from CovidSegTraining.cluster import choose_cluster, in_sequence, on_cluster
@@ -34,10 +34,7 @@ def _cluster() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    for seed in range(3):
-        write_case(root / f"case_{seed}", seed=seed)
-    return root
+    return write_cases(tmp_path_factory.mktemp("data"))
 
 
 def _jobs(data: Path, output: Path, *, epochs: int = 3, device: str = "cpu") -> list[FoldJob]:

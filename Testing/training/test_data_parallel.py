@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from helpers_experiment import tiny_values, write_case
+from helpers_experiment import tiny_values, write_cases
 
 from CovidSegTraining import run_folder
 from CovidSegTraining.cli import main
@@ -66,8 +66,7 @@ def _torchrun(*arguments: object) -> str:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Data, recipe and folds, and what two processes made of them."""
     root = tmp_path_factory.mktemp("two")
-    for seed in range(3):
-        write_case(root / "data" / f"case_{seed}", seed=seed)
+    write_cases(root / "data")
     (root / "recipe.yaml").write_text(yaml.safe_dump(tiny_values(training__epochs=2)), encoding="utf-8")
     write_folds(root / "folds.json", [FOLD])
     (root / "cache").mkdir()

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from CovidSegLib.errors import CovidSegError, DeviceError, InputError
-from helpers_experiment import tiny_recipe, tiny_values, write_case
+from helpers_experiment import tiny_recipe, tiny_values, write_case, write_cases
 
 from CovidSegTraining import cli_cv, cluster, experiment_fit, figure_pictures, figures, run_folder
 from CovidSegTraining.cli_common import Parser
@@ -40,10 +40,7 @@ def _quick(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three cases, prepared by nobody."""
-    root = tmp_path_factory.mktemp("data")
-    for seed in range(3):
-        write_case(root / f"case_{seed}", seed=seed)
-    return root
+    return write_cases(tmp_path_factory.mktemp("data"))
 
 
 def _variant(**changes: Any) -> Variant:
