@@ -197,8 +197,7 @@ def test_length_of_four_gigabytes_is_noticed_before_it_is_allocated(tmp_path: Pa
 def test_files_that_pydicom_ships_pass_the_length_check_if_gdcm_reads_them() -> None:
     folder = Path(pydicom.__file__).parent / "data" / "test_files"
     files = [file for file in folder.glob("*.dcm") if file.read_bytes()[128:132] == b"DICM"]
-    if not files:
-        pytest.skip("this pydicom ships no test files")
+    assert len(files) >= 10
     for file in files:
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(file))
@@ -275,8 +274,4 @@ def test_jpeg_lossless_zip_is_read_as_pydicom_decodes_it(tmp_path: Path, data_di
         (tmp_path / "slice.dcm").write_bytes(archive.read(name))
     ds = pydicom.dcmread(tmp_path / "slice.dcm")
     k = round((float(ds.ImagePositionPatient[2]) - ct.geometry.origin_lps_mm[2]) / ct.geometry.spacing_ijk_mm[2])
-    try:
-        stored = ds.pixel_array
-    except (RuntimeError, NotImplementedError):
-        pytest.skip("pydicom has no JPEG lossless decoder here; shape and grid were checked")
-    np.testing.assert_array_equal(ct.hu_kji[k], stored * ds.RescaleSlope + ds.RescaleIntercept)
+    np.testing.assert_array_equal(ct.hu_kji[k], ds.pixel_array * ds.RescaleSlope + ds.RescaleIntercept)
