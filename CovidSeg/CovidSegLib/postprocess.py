@@ -9,6 +9,7 @@ import numpy as np
 
 from .abdominal_gas import abdominal_gas
 from .labels import Label
+from .partial_volume import drop_partial_volume
 from .sides import settle_sides
 
 BACKGROUND, LEFT, RIGHT, INFECTION = (int(label) for label in Label)
@@ -26,6 +27,8 @@ class PostprocessingRecipe:
         min_lone_infection_share: Infection that touches no lung and is smaller than this share of the largest
             piece is background; a collapsed, wholly infected lung is larger.
         min_infection_ml: Islands of infection smaller than this are healthy lung.
+        min_lung_contact: Islands with a smaller share of their surface on lung, if they are thin, are no infection.
+        max_sheet_mm: How thin, see `partial_volume`.
     """
 
     infection_factor: float = 1.0
@@ -33,6 +36,8 @@ class PostprocessingRecipe:
     min_lung_piece_share: float = 0.02
     min_lone_infection_share: float = 0.06
     min_infection_ml: float = 0.06
+    min_lung_contact: float = 0.3
+    max_sheet_mm: float = 10.0
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> PostprocessingRecipe:
@@ -68,6 +73,13 @@ def make_consistent(
     settle_sides(probabilities, labels, spacing_kji_mm=spacing_kji_mm)
     # Two sides' probabilities put together may outweigh another class now.
     labels = probabilities.argmax(axis=0).astype(np.uint8)
+    drop_partial_volume(
+        probabilities,
+        labels,
+        spacing_kji_mm=spacing_kji_mm,
+        min_lung_contact=recipe.min_lung_contact,
+        max_thickness_mm=recipe.max_sheet_mm,
+    )
     _drop_infection_islands(probabilities, labels, voxel_ml=voxel_ml, recipe=recipe)
     return labels
 

@@ -105,7 +105,8 @@ def test_single_lung_keeps_its_side(side: int) -> None:
 @pytest.mark.parametrize("seed", [3, 7, 11])
 def test_single_lung_of_a_phantom_is_not_split_into_two_sides(seed: int, missing: str) -> None:
     phantom = small_phantom(seed, missing_lung=missing, infection=30.0)
-    found = consistent(phantom.labelmap_kji)
+    # A lesion in a corner of the chest wall is not this test's matter.
+    found = consistent(phantom.labelmap_kji, recipe=PostprocessingRecipe(min_lung_contact=0.0))
     gone = LEFT if missing == "left" else RIGHT
     assert not (found == gone).any()
     assert np.mean((found > 0) == (phantom.labelmap_kji > 0)) > 0.9999

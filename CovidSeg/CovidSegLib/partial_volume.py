@@ -1,0 +1,90 @@
+"""Infection that lies on the lungs rather than in them: thin sheets of partial volume, and specks in organs.
+
+Where a dome of liver or heart ends within a slice, its voxels mix lung and organ and look like ground glass; the
+thicker the slices, the wider that sheet. It borders on lung on one face only, and so do specks of spleen or stomach
+below the diaphragm, while infection in a lung has lung around it: on half of its surface, in all labelled cases. What
+is thick stays, whatever it borders on: a collapsed, wholly infected lobe touches little lung.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .labels import Label
+
+
+@dataclass(frozen=True)
+class Islands:
+    """Pieces of infection, numbered from 1; entry 0 of the arrays is the rest.
+
+    Attributes:
+        pieces_kji: (k, j, i) int32, the numbers; voxels that share a face, an edge or a corner are of one piece.
+        thickness_mm: Twice volume by surface: the thickness of a sheet, two thirds of the radius of a ball.
+        lung_contact: Share of the surface that borders on lung.
+    """
+
+    pieces_kji: np.ndarray
+    thickness_mm: np.ndarray
+    lung_contact: np.ndarray
+
+
+def measure_islands(labels_kji: np.ndarray, *, spacing_kji_mm: tuple[float, float, float]) -> Islands:
+    """Return the pieces of infection in labels (k, j, i) with their thickness and how much lung they border on."""
+    from scipy import ndimage
+
+    infected = labels_kji == Label.INFECTION
+    lung = (labels_kji == Label.LEFT_LUNG) | (labels_kji == Label.RIGHT_LUNG)
+    pieces, count = ndimage.label(infected, structure=np.ones((3, 3, 3)))
+    voxel_mm3 = float(np.prod(spacing_kji_mm))
+    surface_mm2, contact_mm2 = np.zeros(count + 1), np.zeros(count + 1)
+    for axis, spacing_mm in enumerate(spacing_kji_mm):
+        one, other = _neighbours(axis)
+        for here, there in ((one, other), (other, one)):
+            open_faces = infected[here] & ~infected[there]
+            owners, on_lung = pieces[here][open_faces], lung[there][open_faces]
+            face_mm2 = voxel_mm3 / spacing_mm
+            surface_mm2 += face_mm2 * np.bincount(owners, minlength=count + 1)
+            contact_mm2 += face_mm2 * np.bincount(owners[on_lung], minlength=count + 1)
+    surface_mm2 = np.maximum(surface_mm2, 1e-9)
+    volume_mm3 = voxel_mm3 * np.bincount(pieces[infected], minlength=count + 1)
+    return Islands(pieces, 2.0 * volume_mm3 / surface_mm2, contact_mm2 / surface_mm2)
+
+
+def drop_partial_volume(
+    probabilities: np.ndarray,
+    labels_kji: np.ndarray,
+    *,
+    spacing_kji_mm: tuple[float, float, float],
+    min_lung_contact: float,
+    max_thickness_mm: float,
+) -> None:
+    """Give thin pieces of infection that border on little lung to the next likely class; changes both arrays.
+
+    Args:
+        probabilities: (4, k, j, i) float32.
+        labels_kji: (k, j, i) uint8, their argmax.
+        spacing_kji_mm: Voxel spacing.
+        min_lung_contact: Pieces with at least this share of their surface on lung stay.
+        max_thickness_mm: Pieces at least this thick stay.
+    """
+    islands = measure_islands(labels_kji, spacing_kji_mm=spacing_kji_mm)
+    dropped = (islands.lung_contact < min_lung_contact) & (islands.thickness_mm < max_thickness_mm)
+    dropped[0] = False
+    where = dropped[islands.pieces_kji]
+    if not where.any():
+        return
+    others = probabilities[:, where]
+    others[Label.INFECTION] = 0.0
+    total = others.sum(axis=0)
+    others[Label.BACKGROUND, total == 0.0] = 1.0
+    probabilities[:, where] = others / np.where(total == 0.0, 1.0, total)
+    labels_kji[where] = others.argmax(axis=0)
+
+
+def _neighbours(axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Return the slices of a (k, j, i) array that pair every voxel with the next one along an axis."""
+    one, other = [slice(None)] * 3, [slice(None)] * 3
+    one[axis], other[axis] = slice(None, -1), slice(1, None)
+    return tuple(one), tuple(other)
