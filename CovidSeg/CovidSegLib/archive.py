@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from .errors import InputError
+from .texts import text as _
 
 _CHUNK = 1 << 20
 _MIB = 1 << 20
@@ -65,40 +66,43 @@ def _extract_all(path: Path, folder: Path, *, limits: ZipLimits) -> list[Path]:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             if len(entries) > limits.max_files:
-                raise InputError(
-                    f"{path}: the zip holds {len(entries)} files, more than {limits.max_files}. Give one CT."
-                )
+                text = _("{file}: the zip holds {count} files, more than {limit}. Give one CT.")
+                raise InputError(text.format(file=path, count=len(entries), limit=limits.max_files))
             for entry in entries:
                 _check_entry(entry, path=path)
             wanted = [entry for entry in entries if _is_wanted(entry.filename) and not entry.is_dir()]
             room = min(limits.max_bytes, shutil.disk_usage(folder).free - 64 * _MIB)
             if sum(entry.file_size for entry in wanted) > room:
-                raise InputError(
-                    f"{path}: unpacked, the zip would take more than {room / _MIB:.0f} MiB, the limit or the free "
+                text = _(
+                    "{file}: unpacked, the zip would take more than {size:.0f} MiB, the limit or the free "
                     "space of the temporary folder. Unpack the CT yourself and give the folder."
                 )
+                raise InputError(text.format(file=path, size=room / _MIB))
             return _extract_entries(archive, wanted, folder=folder, path=path, room=room, limits=limits)
     except InputError:
         raise
     except _BROKEN as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
-        raise InputError(
-            f"{path}: the zip is damaged or incomplete ({type(error).__name__}: {error}). Copy or download it again."
-        ) from error
+        text = _("{file}: the zip is damaged or incomplete ({kind}: {reason}). Copy or download it again.")
+        raise InputError(text.format(file=path, kind=type(error).__name__, reason=str(error))) from error
 
 
 def _check_entry(entry: zipfile.ZipInfo, *, path: Path) -> None:
     name = entry.filename.replace("\\", "/")
     if name.startswith("/") or re.match(r"[A-Za-z]:", name) or ".." in PurePosixPath(name).parts or "\0" in name:
-        raise InputError(f"{path}: an entry leads out of the zip ({entry.filename!r}). Do not trust this file.")
+        text = _("{file}: an entry leads out of the zip ({entry!r}). Do not trust this file.")
+        raise InputError(text.format(file=path, entry=entry.filename))
     mode = entry.external_attr >> 16
     if stat.S_ISLNK(mode):
-        raise InputError(f"{path}: the zip holds a link ({entry.filename!r}). Zip the files themselves.")
+        text = _("{file}: the zip holds a link ({entry!r}). Zip the files themselves.")
+        raise InputError(text.format(file=path, entry=entry.filename))
     if entry.flag_bits & 0x1:
-        raise InputError(f"{path}: the zip is encrypted. Unpack it with its password and give the folder.")
+        text = _("{file}: the zip is encrypted. Unpack it with its password and give the folder.")
+        raise InputError(text.format(file=path))
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise InputError(f"{path}: unusual compression in {entry.filename!r}. Zip the folder again the ordinary way.")
+        text = _("{file}: unusual compression in {entry!r}. Zip the folder again the ordinary way.")
+        raise InputError(text.format(file=path, entry=entry.filename))
 
 
 def _is_wanted(name: str) -> bool:
@@ -132,10 +136,12 @@ def _extract_entries(
             while chunk := source.read(_CHUNK):
                 written += len(chunk)
                 if written > room or (written > limits.ratio_from_bytes and written > limits.max_ratio * packed):
-                    raise InputError(
-                        f"{path}: the zip expands absurdly (over {written / _MIB:.0f} MiB from "
-                        f"{packed / _MIB:.1f} MiB at {entry.filename!r}). If it is a CT, unpack it and give the folder."
+                    text = _(
+                        "{file}: the zip expands absurdly (over {unpacked:.0f} MiB from {packed:.1f} MiB "
+                        "at {entry!r}). If it is a CT, unpack it and give the folder."
                     )
+                    values = {"unpacked": written / _MIB, "packed": packed / _MIB, "entry": entry.filename}
+                    raise InputError(text.format(file=path, **values))
                 sink.write(chunk)
         files.append(target)
     return files

@@ -18,6 +18,8 @@ from .failures import explain
 from .image_kinds import is_text
 from .run_lock import run_lock
 from .summary import write_run_record, write_summary
+from .texts import joined
+from .texts import text as _
 from .workers import WorkerNote, run_in_workers
 
 if TYPE_CHECKING:
@@ -100,16 +102,20 @@ def make_out_dir(out_dir: Path) -> None:
         InputError: It cannot, or the path is that of a file.
     """
     if not is_text(out_dir):
-        raise InputError(f"the output path {str(out_dir)!a} has letters in no known encoding: choose another -o OUT.")
+        raise InputError(
+            _("the output path {path!a} has letters in no known encoding: choose another -o OUT.").format(
+                path=str(out_dir)
+            )
+        )
     if out_dir.exists() and not out_dir.is_dir():
-        raise InputError(f"the output '{out_dir}' is a file: give a folder with -o OUT.")
+        raise InputError(_("the output '{path}' is a file: give a folder with -o OUT.").format(path=out_dir))
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         probe = out_dir / ".covidseg.write-test"
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise InputError(f"the output folder cannot be written: {explain(error)}") from error
+        raise InputError(_("the output folder cannot be written: {reason}").format(reason=explain(error))) from error
 
 
 def _options_as_json(options: RunOptions) -> dict[str, Any]:
@@ -152,7 +158,7 @@ def _in_this_process(cases: Sequence[Case], *, runner: CaseRunner, bundle: Bundl
             reporter.case_progress(case, update)
 
         def note(text: str, *, case: Case = case) -> None:
-            reporter.note(f"{case.name}: {text}")
+            reporter.note(joined(": ", (case.name, text)))
 
         yield case, runner.run(case, bundle=bundle, progress=progress, note=note)
 
@@ -163,6 +169,6 @@ def _in_workers(cases: Sequence[Case], *, runner: CaseRunner, reporter: Reporter
     with contextlib.closing(run_in_workers(cases, runner=runner, workers=workers)) as messages:
         for message in messages:
             if isinstance(message, WorkerNote):
-                reporter.note(f"{message.case}: {message.text}")
+                reporter.note(joined(": ", (message.case, message.text)))
             else:
                 yield by_name[message.case], message

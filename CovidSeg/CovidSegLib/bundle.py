@@ -21,6 +21,7 @@ from .network import NetworkConfig, build_network
 from .postprocess import PostprocessingRecipe
 from .preprocess import PreprocessingRecipe
 from .resources import resource_path
+from .texts import text as _
 
 if TYPE_CHECKING:
     import torch
@@ -99,7 +100,11 @@ def load_bundle(path: Path | str | None = None) -> Bundle:
         _check_weights_entry(own["weights"], metadata_path=metadata_path)
         network_config = NetworkConfig.from_dict(own["network"])
         if network_config.classes != len(Label):
-            raise ModelError(f"{metadata_path}: {network_config.classes} classes; CovidSeg works with {len(Label)}")
+            raise ModelError(
+                _("{file}: {found} classes; CovidSeg works with {expected}").format(
+                    file=metadata_path, found=network_config.classes, expected=len(Label)
+                )
+            )
         return Bundle(
             path=folder.resolve(),
             metadata=metadata,
@@ -110,30 +115,52 @@ def load_bundle(path: Path | str | None = None) -> Bundle:
         )
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelError(
-            f"{folder} is no model bundle: {metadata_path.name} is missing in its configs folder"
+            _("{folder} is no model bundle: {file} is missing in its configs folder").format(
+                folder=folder, file=metadata_path.name
+            )
         ) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{metadata_path} is damaged: {error}. Install the bundle again.") from error
+        raise ModelError(
+            _("{file} is damaged: {reason}. Install the bundle again.").format(file=metadata_path, reason=str(error))
+        ) from error
     except OSError as error:
-        raise ModelError(f"{metadata_path} cannot be read: {error.strerror}. Check its permissions.") from error
+        raise ModelError(
+            _("{file} cannot be read: {reason}. Check its permissions.").format(
+                file=metadata_path, reason=error.strerror
+            )
+        ) from error
     except (KeyError, TypeError) as error:
-        raise ModelError(f"{metadata_path} lacks or misspells a key that CovidSeg needs: {error}") from error
+        raise ModelError(
+            _("{file} lacks or misspells a key that CovidSeg needs: {key}").format(file=metadata_path, key=str(error))
+        ) from error
 
 
 def _check_weights_entry(entry: dict[str, Any], *, metadata_path: Path) -> None:
     """Raise a ModelError unless the metadata name a file in the models folder and its SHA-256; KeyError without."""
     file, sha256 = entry["file"], entry["sha256"]
     if not isinstance(file, str) or not file.endswith(".safetensors") or set("/\\:") & set(file):
-        raise ModelError(f"{metadata_path}: the weights must be a .safetensors file in the bundle's models folder")
+        raise ModelError(
+            _("{file}: the weights must be a .safetensors file in the bundle's models folder").format(
+                file=metadata_path
+            )
+        )
     if not isinstance(sha256, str) or len(sha256) != 64:
-        raise ModelError(f"{metadata_path}: the SHA-256 of the weights must be 64 hexadecimal digits, not {sha256!r}")
+        raise ModelError(
+            _("{file}: the SHA-256 of the weights must be 64 hexadecimal digits, not {found!r}").format(
+                file=metadata_path, found=sha256
+            )
+        )
 
 
 def _temperature(calibration: dict[str, Any], *, metadata_path: Path) -> float:
     """Return the temperature in the metadata, 1 if they name none."""
     value = calibration.get("temperature", 1.0) if isinstance(calibration, dict) else None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < value < math.inf:
-        raise ModelError(f"{metadata_path}: calibration must name a temperature above 0, not {calibration!r}")
+        raise ModelError(
+            _("{file}: calibration must name a temperature above 0, not {found!r}").format(
+                file=metadata_path, found=calibration
+            )
+        )
     return float(value)
 
 
@@ -153,13 +180,17 @@ def load_network(weights_path: Path, *, config: NetworkConfig, sha256: str) -> t
         data = weights_path.read_bytes()
     except OSError as error:
         raise ModelError(
-            f"the weights {weights_path} cannot be read: {error.strerror}. Install the bundle again."
+            _("the weights {file} cannot be read: {reason}. Install the bundle again.").format(
+                file=weights_path, reason=error.strerror
+            )
         ) from error
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         raise ModelError(
-            f"the weights {weights_path} are damaged or were exchanged: SHA-256 {found[:12]}..., "
-            f"expected {sha256[:12]}... Install the bundle again."
+            _(
+                "the weights {file} are damaged or were exchanged: SHA-256 {found}..., expected {expected}... "
+                "Install the bundle again."
+            ).format(file=weights_path, found=found[:12], expected=sha256[:12])
         )
     network = build_network(config)
     # Counters of batches are of use to training only and are not stored.
@@ -168,12 +199,16 @@ def load_network(weights_path: Path, *, config: NetworkConfig, sha256: str) -> t
         tensors = dequantized(load(data))
         if differing := expected.symmetric_difference(tensors):
             raise ModelError(
-                f"the weights {weights_path} do not fit the network the bundle names ({config}): "
-                f"{sorted(differing)[0]} and {len(differing) - 1} more differ"
+                _(
+                    "the weights {file} do not fit the network the bundle names ({network}): "
+                    "{tensor} and {others} more differ"
+                ).format(file=weights_path, network=config, tensor=sorted(differing)[0], others=len(differing) - 1)
             )
         network.load_state_dict(tensors, strict=False)
     except (RuntimeError, SafetensorError) as error:
         raise ModelError(
-            f"the weights {weights_path} do not fit the network the bundle names ({config}): {error}"
+            _("the weights {file} do not fit the network the bundle names ({network}): {reason}").format(
+                file=weights_path, network=config, reason=str(error)
+            )
         ) from error
     return network.eval().requires_grad_(False)

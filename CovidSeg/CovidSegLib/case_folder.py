@@ -25,6 +25,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from .texts import Text
+from .texts import text as _
+
 _LEFTOVER = re.compile(r"^\.(?P<name>.+)\.(?P<kind>partial|old)-[0-9a-f]{12}$", re.DOTALL)
 # What file systems answer that know no sync; a full disk, found out only now, must be told.
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EROFS)
@@ -67,7 +70,7 @@ def new_file(target: Path) -> Iterator[Path]:
         raise
 
 
-def recover(out_dir: Path) -> list[str]:
+def recover(out_dir: Path) -> list[Text]:
     """Finish or undo what a killed run left in `out_dir`; return a line on each case put back.
 
     Only call it while no other run writes there (see `run_lock`).
@@ -78,7 +81,7 @@ def recover(out_dir: Path) -> list[str]:
         target = out_dir / name
         if kind == "old" and not os.path.lexists(target):
             _rename(path, target)
-            restored.append(f"{name}: an interrupted replacement was undone")
+            restored.append(_("{case}: an interrupted replacement was undone").format(case=name))
         else:
             delete_tree(path)
     return restored

@@ -17,6 +17,8 @@ from .errors import Cancelled, InputError
 from .failures import explain
 from .image_kinds import is_text
 from .progress import Reporter as ProgressReporter
+from .texts import joined
+from .texts import text as _
 
 if TYPE_CHECKING:
     from .bundle import Bundle
@@ -141,7 +143,7 @@ class CaseRunner:
         except Exception as error:  # one bad case never stops the rest, whatever is wrong with it
             message = explain(error)
             if (self.options.out_dir / case.name).is_dir():
-                message += " (the case's folder still holds an earlier result)"
+                message = _("{problem} (the case's folder still holds an earlier result)").format(problem=message)
             details = traceback.format_exc()
             return Outcome(case=case.name, status=Status.FAILED, message=message, details=details)
 
@@ -155,7 +157,9 @@ class CaseRunner:
     ) -> Outcome:
         options, folder = self.options, self.options.out_dir / case.name
         if not is_text(case.path):
-            raise InputError(f"the path {str(case.path)!a} has letters in no known encoding: rename it.")
+            raise InputError(
+                _("the path {path!a} has letters in no known encoding: rename it.").format(path=str(case.path))
+            )
         key = CaseKey(
             fingerprint=self.engine.fingerprint(case.path),
             bundle_sha256=bundle.sha256,
@@ -165,7 +169,7 @@ class CaseRunner:
             reason = why_incomplete(folder, key=key, preview=options.preview, uncertainty=options.uncertainty)
             if reason is None:
                 return _outcome(case, status=Status.SKIPPED, report=read_report(folder) or {})
-            note(f"computing again: {reason}")
+            note(_("computing again: {reason}").format(reason=reason))
         refuse_foreign_files(folder, overwrite=options.overwrite)
         reporter = ProgressReporter(progress)
         reporter.tell("read", 0, 1)
@@ -196,8 +200,8 @@ class CaseRunner:
 
 def _outcome(case: Case, *, status: Status, report: dict[str, Any]) -> Outcome:
     warnings = report.get("warnings") or []
-    return Outcome(case=case.name, status=status, message="; ".join(map(str, warnings)), report=report)
+    return Outcome(case=case.name, status=status, message=joined("; ", warnings), report=report)
 
 
-def _ignore(_: str) -> None:
+def _ignore(_note: str) -> None:
     """Take a note nobody asked for."""

@@ -11,6 +11,8 @@ from typing import Any
 from .case_folder import is_leftover
 from .case_names import image_extension
 from .errors import InputError
+from .texts import Text
+from .texts import text as _
 
 SEGMENTATION_FILE = "segmentation.seg.nrrd"
 LABELMAP_FILE = "labelmap.nii.gz"
@@ -72,25 +74,26 @@ def read_report(folder: Path) -> dict[str, Any] | None:
     return report
 
 
-def why_incomplete(folder: Path, *, key: CaseKey, preview: bool, uncertainty: bool = False) -> str | None:
+def why_incomplete(folder: Path, *, key: CaseKey, preview: bool, uncertainty: bool = False) -> Text | None:
     """Return why the folder is not the complete result for `key`, or None if it is."""
     files = files_of_case(preview=preview, uncertainty=uncertainty)
     missing = [name for name in files if not (folder / name).is_file()]
     if missing:
-        return f"{missing[0]} is missing"
+        return _("{file} is missing").format(file=missing[0])
     report = read_report(folder)
     if report is None:
-        return f"{REPORT_JSON_FILE} cannot be read"
+        return _("{file} cannot be read").format(file=REPORT_JSON_FILE)
     if report["input"].get("fingerprint") != key.fingerprint:
-        return "the input has changed"
+        return _("the input has changed")
     if report["model"].get("sha256") != key.bundle_sha256:
-        return "the model has changed"
+        return _("the model has changed")
     recorded = report["runtime"].get("options")
     if not isinstance(recorded, dict):
-        return f"{REPORT_JSON_FILE} does not say with which options it was made"
+        return _("{file} does not say with which options it was made").format(file=REPORT_JSON_FILE)
     for option in sorted({*key.options, *recorded}):
-        if recorded.get(option) != key.options.get(option):
-            return f"--{option} has changed from {recorded.get(option)} to {key.options.get(option)}"
+        before, now = recorded.get(option), key.options.get(option)
+        if before != now:
+            return _("--{option} has changed from {before} to {now}").format(option=option, before=before, now=now)
     return None
 
 
@@ -107,7 +110,11 @@ def refuse_foreign_files(folder: Path, *, overwrite: bool) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise InputError(f"'{folder}' is a file where the case's folder should be: move it, or choose another -o OUT.")
+        raise InputError(
+            _("'{path}' is a file where the case's folder should be: move it, or choose another -o OUT.").format(
+                path=folder
+            )
+        )
     foreign = [
         entry
         for entry in sorted(folder.iterdir())
@@ -119,6 +126,8 @@ def refuse_foreign_files(folder: Path, *, overwrite: bool) -> None:
         ]
     if foreign:
         raise InputError(
-            f"folder '{folder}' is in the way and holds other files ('{foreign[0].name}'), which CovidSeg does not "
-            "delete: move them, or choose another -o OUT."
+            _(
+                "folder '{folder}' is in the way and holds other files ('{file}'), which CovidSeg does not "
+                "delete: move them, or choose another -o OUT."
+            ).format(folder=folder, file=foreign[0].name)
         )

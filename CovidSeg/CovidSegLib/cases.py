@@ -16,6 +16,8 @@ from .case_state import LABELMAP_FILE, UNCERTAINTY_FILE
 from .errors import InputError
 from .image_kinds import is_dicom_file, is_dicom_zip, is_labelmap, study_of
 from .inputs import IMAGING_STEM, SUPPORTED, image_suffix, stem_of
+from .texts import Text
+from .texts import text as _
 
 _SKIPPED_FOLDERS = ("__MACOSX",)
 
@@ -42,14 +44,16 @@ class _Notes:
     dangling: list[Path] = field(default_factory=list)
     under_out: list[Path] = field(default_factory=list)
 
-    def lines(self) -> tuple[str, ...]:
+    def lines(self) -> tuple[Text, ...]:
         lines = []
         if self.labelmaps:
-            lines.append(f"ignored {len(self.labelmaps)} labelmap(s), the first: {self.labelmaps[0]}")
+            text = _("ignored {count} labelmap(s), the first: {path}")
+            lines.append(text.format(count=len(self.labelmaps), path=self.labelmaps[0]))
         if self.dangling:
-            lines.append(f"ignored {len(self.dangling)} link(s) to nothing, the first: {self.dangling[0]}")
+            text = _("ignored {count} link(s) to nothing, the first: {path}")
+            lines.append(text.format(count=len(self.dangling), path=self.dangling[0]))
         if self.under_out:
-            lines.append(f"ignored what lies under the output folder: {self.under_out[0]}")
+            lines.append(_("ignored what lies under the output folder: {path}").format(path=self.under_out[0]))
         return tuple(lines)
 
 
@@ -79,11 +83,14 @@ def discover_cases(inputs: Sequence[str | Path], *, out_dir: str | Path) -> Disc
 def _paths_of(given: Path, *, out_real: str, notes: _Notes) -> list[Path]:
     """Return the CTs of one INPUT; at least one."""
     if not given.exists():
-        dangling = " (a link to nothing)" if given.is_symlink() else ""
-        raise InputError(f"INPUT '{given}' does not exist{dangling}: check the path.")
+        text = _("INPUT '{path}' does not exist: check the path.")
+        if given.is_symlink():
+            text = _("INPUT '{path}' does not exist (a link to nothing): check the path.")
+        raise InputError(text.format(path=given))
     if not given.is_dir():
         if image_extension(given.name) is None and not is_dicom_file(given):
-            raise InputError(f"INPUT '{given}' is not an image that CovidSeg reads: give {SUPPORTED}.")
+            text = _("INPUT '{path}' is not an image that CovidSeg reads: give {formats}.")
+            raise InputError(text.format(path=given, formats=SUPPORTED))
         return [given]
     real = _real(given)
     # Results are looked out for only where they would be met: in the output folder or on the way to it.
@@ -94,11 +101,14 @@ def _paths_of(given: Path, *, out_real: str, notes: _Notes) -> list[Path]:
     return found
 
 
-def _nothing_in(folder: Path, *, out_real: str, notes: _Notes) -> str:
+def _nothing_in(folder: Path, *, out_real: str, notes: _Notes) -> Text:
     if _real(folder) == out_real:
-        return f"INPUT '{folder}' is the output folder as well, which is left out: choose another -o OUT."
-    labelmaps = " but labelmaps" if any(_is_under(_real(path), _real(folder)) for path in notes.labelmaps) else ""
-    return f"nothing usable in INPUT '{folder}'{labelmaps}: give a folder that holds CTs, as {SUPPORTED}."
+        text = _("INPUT '{folder}' is the output folder as well, which is left out: choose another -o OUT.")
+        return text.format(folder=folder)
+    text = _("nothing usable in INPUT '{folder}': give a folder that holds CTs, as {formats}.")
+    if any(_is_under(_real(path), _real(folder)) for path in notes.labelmaps):
+        text = _("nothing usable in INPUT '{folder}' but labelmaps: give a folder that holds CTs, as {formats}.")
+    return text.format(folder=folder, formats=SUPPORTED)
 
 
 def _walk(folder: Path, *, out_real: str | None, notes: _Notes, visited: set[str]) -> Iterator[Path]:
@@ -201,7 +211,8 @@ def _entries(folder: Path) -> list[Path]:
     try:
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     except OSError as error:
-        raise InputError(f"folder '{folder}' cannot be read ({error.strerror}): check its permissions.") from error
+        text = _("folder '{folder}' cannot be read ({reason}): check its permissions.")
+        raise InputError(text.format(folder=folder, reason=error.strerror)) from error
     return sorted(entries, key=lambda entry: (entry.name.casefold(), entry.name))
 
 

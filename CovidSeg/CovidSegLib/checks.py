@@ -12,6 +12,7 @@ import numpy as np
 
 from .errors import InputError
 from .geometry import Geometry
+from .texts import text as _
 
 MIN_SLICES = 8
 #: Share of the slice spacing by which slices may be off: shear, tilt, uneven spacing.
@@ -22,7 +23,8 @@ MAX_EXTENT_MM = 2500.0
 THICK_SLICES_MM = 5.0
 #: Beyond this a number is no Hounsfield unit, whatever the padding or the metal.
 MAX_ABS_HU = 1e6
-NO_ORIENTATION = "The file states no orientation: left and right are a guess. Check the sides."
+NO_ORIENTATION = _("The file states no orientation: left and right are a guess. Check the sides.")
+_NO_HU = _("{label}: values from {low:g} to {high:g} are no Hounsfield units. Give a CT in HU.")
 _MAX_LABELS = 16
 _INT16 = np.iinfo(np.int16)
 
@@ -44,19 +46,19 @@ def check_size(size: tuple[int, ...], *, label: str) -> tuple[int, int, int]:
         InputError: Not 3D, or fewer than 8 slices along an axis.
     """
     if any(int(n) < 1 for n in size):
-        raise InputError(f"{label}: the header states a size of {_times(size)}; the file is corrupt. Export it again.")
+        text = _("{label}: the header states a size of {size}; the file is corrupt. Export it again.")
+        raise InputError(text.format(label=label, size=_times(size)))
     while len(size) > 3 and size[-1] == 1:
         size = size[:-1]
     if len(size) > 3:
-        raise InputError(
-            f"{label}: the image is {len(size)}D ({_times(size)}), a CT is 3D. Save one time point or channel of it."
-        )
+        text = _("{label}: the image is {count}D ({size}), a CT is 3D. Save one time point or channel of it.")
+        raise InputError(text.format(label=label, count=len(size), size=_times(size)))
     if len(size) < 3 or min(size) == 1:
-        raise InputError(f"{label}: a 2D image ({_times(size)}). Give the whole CT, at least {MIN_SLICES} slices.")
+        text = _("{label}: a 2D image ({size}). Give the whole CT, at least {least} slices.")
+        raise InputError(text.format(label=label, size=_times(size), least=MIN_SLICES))
     if min(size) < MIN_SLICES:
-        raise InputError(
-            f"{label}: only {min(size)} slices ({_times(size)}); at least {MIN_SLICES} are needed. Give the whole CT."
-        )
+        text = _("{label}: only {count} slices ({size}); at least {least} are needed. Give the whole CT.")
+        raise InputError(text.format(label=label, count=min(size), size=_times(size), least=MIN_SLICES))
     return (int(size[0]), int(size[1]), int(size[2]))
 
 
@@ -68,22 +70,26 @@ def check_geometry(geometry: Geometry, *, label: str) -> None:
     """
     numbers = (*geometry.spacing_ijk_mm, *geometry.origin_lps_mm, *geometry.direction_lps)
     if not np.all(np.isfinite(numbers)):
-        raise InputError(f"{label}: position or spacing in the header is zero or not a number. Export the CT again.")
+        text = _("{label}: position or spacing in the header is zero or not a number. Export the CT again.")
+        raise InputError(text.format(label=label))
     slice_axis = _slice_axis(geometry)
     for axis, spacing in enumerate(geometry.spacing_ijk_mm):
         low, high = SLICE_SPACING_MM if axis == slice_axis else IN_PLANE_SPACING_MM
         if not low <= spacing <= high:
-            kind = "slice spacing" if axis == slice_axis else "pixel spacing"
-            raise InputError(
-                f"{label}: a {kind} of {spacing:g} mm (axis {'ijk'[axis]}) is not plausible for a chest CT "
-                f"({low:g} to {high:g} mm). Correct the header, or export the CT again."
+            kind = _("slice spacing") if axis == slice_axis else _("pixel spacing")
+            text = _(
+                "{label}: a {kind} of {spacing:g} mm (axis {axis}) is not plausible for a chest CT "
+                "({low:g} to {high:g} mm). Correct the header, or export the CT again."
             )
+            values = {"kind": kind, "spacing": spacing, "axis": "ijk"[axis], "low": low, "high": high}
+            raise InputError(text.format(label=label, **values))
         extent_mm = spacing * geometry.size_ijk[axis]
         if extent_mm > MAX_EXTENT_MM:
-            raise InputError(
-                f"{label}: the image is {extent_mm:.0f} mm long along axis {'ijk'[axis]}, longer than a patient. "
+            text = _(
+                "{label}: the image is {length:.0f} mm long along axis {axis}, longer than a patient. "
                 "Correct the spacing in the header, or export the CT again."
             )
+            raise InputError(text.format(label=label, length=extent_mm, axis="ijk"[axis]))
     check_straight_axes(geometry.direction_matrix, label=label)
 
 
@@ -95,18 +101,21 @@ def check_straight_axes(columns: np.ndarray, *, label: str) -> None:
     """
     lengths = np.linalg.norm(columns, axis=0)
     if not np.all(np.isfinite(columns)) or np.any(lengths == 0):
-        raise InputError(f"{label}: the axes in the header are zero or not numbers. Export the CT again.")
+        text = _("{label}: the axes in the header are zero or not numbers. Export the CT again.")
+        raise InputError(text.format(label=label))
     unit = columns / lengths
     for a, b in ((0, 2), (1, 2), (0, 1)):
         cosine = float(abs(unit[:, a] @ unit[:, b]))
         # tangent: sideways step per step along the perpendicular, the share of the slice spacing
         shear = cosine / max(float(np.sqrt(max(1.0 - cosine**2, 0.0))), 1e-9)
         if shear > GRID_TOLERANCE:
-            raise InputError(
-                f"{label}: axes {'ijk'[a]} and {'ijk'[b]} are sheared (gantry tilt?): from slice 2 on, each slice lies "
-                f"{min(100 * shear, 1e4):.1f} % of the spacing aside of the one before, {100 * GRID_TOLERANCE:.0f} % "
-                "is allowed. Resample the CT to a straight grid first (in Slicer: Acquisition geometry regularization)."
+            text = _(
+                "{label}: axes {first} and {second} are sheared (gantry tilt?): from slice 2 on, each slice lies "
+                "{shear:.1f} % of the spacing aside of the one before, {allowed:.0f} % is allowed. "
+                "Resample the CT to a straight grid first (in Slicer: Acquisition geometry regularization)."
             )
+            values = {"shear": min(100 * shear, 1e4), "allowed": 100 * GRID_TOLERANCE}
+            raise InputError(text.format(label=label, first="ijk"[a], second="ijk"[b], **values))
 
 
 def check_values(values_kji: np.ndarray, *, label: str) -> None:
@@ -121,14 +130,16 @@ def check_values(values_kji: np.ndarray, *, label: str) -> None:
     """
     low, high = float(values_kji.min()), float(values_kji.max())
     if low == high:
-        raise InputError(f"{label}: every voxel is {low:g}; the image is empty. Export the CT again.")
+        text = _("{label}: every voxel is {value:g}; the image is empty. Export the CT again.")
+        raise InputError(text.format(label=label, value=low))
     if max(-low, high) > MAX_ABS_HU:
-        raise InputError(f"{label}: values from {low:g} to {high:g} are no Hounsfield units. Give a CT in HU.")
+        raise InputError(_NO_HU.format(label=label, low=low, high=high))
     if low >= 0 and high <= 255 and _is_labelmap(values_kji):
-        raise InputError(
-            f"{label}: this looks like a labelmap (whole numbers from {low:g} to {high:g}, in patches), not a CT. "
+        text = _(
+            "{label}: this looks like a labelmap (whole numbers from {low:g} to {high:g}, in patches), not a CT. "
             "Give the CT it belongs to."
         )
+        raise InputError(text.format(label=label, low=low, high=high))
 
 
 def spacing_warnings(geometry: Geometry) -> tuple[str, ...]:
@@ -137,10 +148,11 @@ def spacing_warnings(geometry: Geometry) -> tuple[str, ...]:
     spacing_mm, slices = geometry.spacing_ijk_mm[axis], geometry.size_ijk[axis]
     if spacing_mm < THICK_SLICES_MM:
         return ()
-    return (
-        f"Thick slices: {slices} slices, {spacing_mm:.1f} mm apart ({slices * spacing_mm:.0f} mm in all). "
-        "Small lesions can be missed, and volumes are approximate.",
+    text = _(
+        "Thick slices: {count} slices, {spacing:.1f} mm apart ({length:.0f} mm in all). "
+        "Small lesions can be missed, and volumes are approximate."
     )
+    return (text.format(count=slices, spacing=spacing_mm, length=slices * spacing_mm),)
 
 
 class HuBuilder:
@@ -176,14 +188,13 @@ class HuBuilder:
         low, high = values_ji.min(), values_ji.max()
         if not (np.isfinite(low) and np.isfinite(high)):
             count = int(np.count_nonzero(~np.isfinite(values_ji)))
-            raise InputError(
-                f"{self._label}: {count} voxel(s) of slice {k + 1} are NaN or infinite. "
+            text = _(
+                "{label}: {count} voxel(s) of slice {number} are NaN or infinite. "
                 "Replace them (air is -1000 HU), or export the CT again."
             )
+            raise InputError(text.format(label=self._label, count=count, number=k + 1))
         if max(-float(low), float(high)) > MAX_ABS_HU:
-            raise InputError(
-                f"{self._label}: values from {low:g} to {high:g} are no Hounsfield units. Give a CT in HU."
-            )
+            raise InputError(_NO_HU.format(label=self._label, low=float(low), high=float(high)))
         if low >= _INT16.min and high <= _INT16.max:
             rounded = values_ji.astype(np.int16) if values_ji.dtype.kind in "iub" else np.rint(values_ji)
             if np.array_equal(rounded, values_ji):

@@ -16,6 +16,7 @@ from .errors import InputError
 from .geometry import Geometry
 from .orient import Orientation
 from .resample import AxisGrid, covering_axis, input_axis, resample_kji
+from .texts import text as _
 
 COARSE_STEP_MM = 4.0
 AIR_BELOW_HU = -400.0
@@ -86,8 +87,10 @@ def find_chest(volume_spl: np.ndarray, *, spacing_mm: tuple[float, float, float]
     aerated_ml = float(lungs.sum()) * voxel_ml
     if aerated_ml < NO_LUNG_ML:
         raise InputError(
-            f"no lungs found: is this a chest CT in HU? Only {aerated_ml:.0f} ml of air-filled lung lies inside "
-            "the body. Check the intensity scale (air -1000, water 0) and that the scan covers the chest."
+            _(
+                "no lungs found: is this a chest CT in HU? Only {aerated_ml:.0f} ml of air-filled lung lies inside "
+                "the body. Check the intensity scale (air -1000, water 0) and that the scan covers the chest."
+            ).format(aerated_ml=aerated_ml)
         )
     return Chest(
         axes=axes,  # type: ignore[arg-type]
@@ -243,7 +246,7 @@ def _pieces(air: np.ndarray) -> tuple[np.ndarray, int]:
     from scipy import ndimage
 
     labels, count = ndimage.label(ndimage.binary_erosion(air, border_value=1))
-    for _ in range(2):
+    for _step in range(2):
         grown = ndimage.grey_dilation(labels, size=3)
         labels = np.where((labels == 0) & air, grown, labels)
     rest, more = ndimage.label(air & (labels == 0))
@@ -275,7 +278,7 @@ def _touching_sides(mask: np.ndarray) -> np.ndarray:
     """Return the pieces of `mask` that reach the in-plane border of the image."""
     from scipy import ndimage
 
-    labels, _ = ndimage.label(mask)
+    labels, _count = ndimage.label(mask)
     rim = _rim(labels)
     return np.isin(labels, np.unique(rim[rim > 0]))
 

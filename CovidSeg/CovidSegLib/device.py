@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 
 from .errors import DeviceError
+from .texts import text as _
 
 #: Devices that `covidseg` accepts by name; "cuda:N" picks one of several.
 DEVICE_CHOICES = ("auto", "cpu", "cuda", "mps")
@@ -21,16 +22,18 @@ def resolve_device(device: str = "auto") -> str:
     has_mps = torch.backends.mps.is_available()
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
-    kind, _, index = device.partition(":")
+    kind, _colon, index = device.partition(":")
     if kind not in DEVICE_CHOICES or (index and (kind != "cuda" or not index.isdigit())):
-        raise DeviceError(f"unknown device {device!r}: use auto, cpu, cuda, cuda:N or mps")
+        raise DeviceError(_("unknown device {device!r}: use auto, cpu, cuda, cuda:N or mps").format(device=device))
     if kind == "mps" and not has_mps:
-        raise DeviceError("device 'mps' was asked for, but torch finds no Apple GPU: use --device auto or cpu")
+        raise DeviceError(_("device 'mps' was asked for, but torch finds no Apple GPU: use --device auto or cpu"))
     if kind == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count <= int(index or 0):
             raise DeviceError(
-                f"device {device!r} was asked for, but torch finds {count} NVIDIA GPU(s): use --device auto or cpu"
+                _(
+                    "device {device!r} was asked for, but torch finds {count} NVIDIA GPU(s): use --device auto or cpu"
+                ).format(device=device, count=count)
             )
     return device
 
@@ -43,8 +46,10 @@ def describe_device(device: str) -> str:
         properties = torch.cuda.get_device_properties(device)
         return f"{properties.name}, {properties.total_memory / 1e9:.0f} GB"
     if device.startswith("mps"):
-        return "Apple GPU (MPS, untested)"
-    return f"CPU ({platform.processor() or platform.machine()}), {torch.get_num_threads()} threads"
+        return _("Apple GPU (MPS, untested)")
+    return _("CPU ({processor}), {threads} threads").format(
+        processor=platform.processor() or platform.machine(), threads=torch.get_num_threads()
+    )
 
 
 def gains_from_bfloat16(device: str) -> bool:

@@ -8,11 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from .checks import GRID_TOLERANCE, HuBuilder, ImageData, check_geometry, check_size
-from .dicom import SliceHeader, Stack
+from .dicom import Stack
+from .dicom_header import SliceHeader
 from .errors import InputError
 from .geometry import Geometry
 from .memory import require_memory
 from .sitk_quiet import itk_reason, quiet_itk
+from .texts import Text
+from .texts import text as _
 
 #: Reconstructions narrower than this cut the chest of most adults.
 NARROW_FIELD_MM = 250.0
@@ -35,7 +38,7 @@ def read_stack(stack: Stack, *, label: str) -> ImageData:
         builder.set_slice(item[0], _decode(item[1], label=label))
 
     with quiet_itk(), ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS)) as pool:
-        for _ in pool.map(decode, enumerate(slices)):
+        for _done in pool.map(decode, enumerate(slices)):
             pass
     return ImageData(
         values_kji=builder.result(),
@@ -73,24 +76,29 @@ def _common_frame(slices: tuple[SliceHeader, ...], *, label: str) -> tuple[np.nd
     """Return unit row and column vectors and the pixel spacing, which all slices share."""
     for s in slices:
         if s.position_lps_mm is None or s.orientation_lps is None or s.pixel_spacing_mm is None:
-            raise InputError(f"{label}: slice {s.name} lacks position or pixel spacing. Export the series again.")
+            text = _("{label}: slice {slice} lacks position or pixel spacing. Export the series again.")
+            raise InputError(text.format(label=label, slice=s.name))
     orientations = np.array([s.orientation_lps for s in slices], dtype=np.float64)
     spacings = np.array([s.pixel_spacing_mm for s in slices], dtype=np.float64)
     usual, spacing = np.median(orientations, axis=0), np.median(spacings, axis=0)
     turned = np.abs(orientations - usual).max(axis=1)
     if turned.max() > GRID_TOLERANCE:
         name = slices[int(np.argmax(turned))].name
-        raise InputError(f"{label}: slice {name} is turned against the others. Export one acquisition only.")
+        text = _("{label}: slice {slice} is turned against the others. Export one acquisition only.")
+        raise InputError(text.format(label=label, slice=name))
     rescaled = np.abs(spacings - spacing).max(axis=1)
     if rescaled.max() > 1e-4 * max(float(spacing.max()), 1e-4):
         name = slices[int(np.argmax(rescaled))].name
-        raise InputError(f"{label}: slice {name} has another pixel spacing than the others. Export one series only.")
+        text = _("{label}: slice {slice} has another pixel spacing than the others. Export one series only.")
+        raise InputError(text.format(label=label, slice=name))
     lengths = np.linalg.norm(usual.reshape(2, 3), axis=1)
     if np.any(np.abs(lengths - 1.0) > GRID_TOLERANCE):
-        raise InputError(f"{label}: the slice orientation in the header is no direction. Export the series again.")
+        text = _("{label}: the slice orientation in the header is no direction. Export the series again.")
+        raise InputError(text.format(label=label))
     row, column = usual[:3] / lengths[0], usual[3:] / lengths[1]
     if abs(row @ column) > GRID_TOLERANCE:
-        raise InputError(f"{label}: rows and columns of the slices are not perpendicular. Export the series again.")
+        text = _("{label}: rows and columns of the slices are not perpendicular. Export the series again.")
+        raise InputError(text.format(label=label))
     return row, column, (float(spacing[0]), float(spacing[1]))
 
 
@@ -100,38 +108,43 @@ def _check_steps(slices: list[SliceHeader], positions: np.ndarray, *, normal: np
     gaps = steps @ normal
     k = int(np.argmin(gaps))
     if gaps[k] <= _DUPLICATE_MM:
-        raise InputError(
-            f"{label}: two slices at one position: {slices[k].name} and {slices[k + 1].name}. "
+        text = _(
+            "{label}: two slices at one position: {first} and {second}. "
             "Keep one acquisition (one phase, one kernel) of the series."
         )
+        raise InputError(text.format(label=label, first=slices[k].name, second=slices[k + 1].name))
     usual = float(np.median(gaps))
     uneven = np.abs(gaps - usual) > GRID_TOLERANCE * usual + 1e-6
     if uneven.any():
-        raise InputError(f"{label}: {_uneven_text(slices, gaps, k=int(np.argmax(uneven)), usual=usual)}")
+        raise InputError(_uneven_text(slices, gaps, k=int(np.argmax(uneven)), usual=usual, label=label))
     sideways = np.linalg.norm(steps - np.outer(gaps, normal), axis=1)
     tilted = sideways > GRID_TOLERANCE * usual + 1e-6
     if tilted.any():
         k = int(np.argmax(tilted))
-        raise InputError(
-            f"{label}: the slices are sheared (gantry tilt?): slice {slices[k + 1].name} lies {sideways[k]:.3g} mm "
-            f"aside of the one before, {GRID_TOLERANCE * usual:.3g} mm is allowed. Resample the CT to a straight grid "
+        text = _(
+            "{label}: the slices are sheared (gantry tilt?): slice {slice} lies {aside:.3g} mm "
+            "aside of the one before, {allowed:.3g} mm is allowed. Resample the CT to a straight grid "
             "first (in Slicer: DICOM module, Acquisition geometry regularization)."
         )
+        values = {"slice": slices[k + 1].name, "aside": sideways[k], "allowed": GRID_TOLERANCE * usual}
+        raise InputError(text.format(label=label, **values))
     return float(gaps.mean())
 
 
-def _uneven_text(slices: list[SliceHeader], gaps: np.ndarray, *, k: int, usual: float) -> str:
-    before, after = slices[k].name, slices[k + 1].name
+def _uneven_text(slices: list[SliceHeader], gaps: np.ndarray, *, k: int, usual: float, label: str) -> Text:
+    values = {"before": slices[k].name, "after": slices[k + 1].name, "gap": gaps[k], "usual": usual}
     count = round(float(gaps[k]) / usual) - 1
     if count >= 1 and abs(gaps[k] - (count + 1) * usual) <= 0.1 * usual:
-        return (
-            f"{count} slice(s) missing between {before} and {after}: {gaps[k]:.3g} mm instead of {usual:.3g} mm apart. "
-            "Copy or export the whole series again."
+        text = _(
+            "{label}: {count} slice(s) missing between {before} and {after}: {gap:.3g} mm instead of {usual:.3g} mm "
+            "apart. Copy or export the whole series again."
         )
-    return (
-        f"the slices are unevenly spaced: {after} lies {gaps[k]:.4g} mm from {before}, the others {usual:.4g} mm "
+        return text.format(label=label, count=count, **values)
+    text = _(
+        "{label}: the slices are unevenly spaced: {after} lies {gap:.4g} mm from {before}, the others {usual:.4g} mm "
         "apart. Export one acquisition only, or resample the CT to even slices."
     )
+    return text.format(label=label, **values)
 
 
 def _decode(header: SliceHeader, *, label: str) -> np.ndarray:
@@ -144,22 +157,25 @@ def _decode(header: SliceHeader, *, label: str) -> np.ndarray:
     try:
         values = sitk.GetArrayFromImage(reader.Execute())
     except RuntimeError as error:
-        raise InputError(
-            f"{label}: slice {header.name} cannot be decoded ({itk_reason(error)}). Copy or export the series again."
-        ) from error
+        text = _("{label}: slice {slice} cannot be decoded ({reason}). Copy or export the series again.")
+        raise InputError(text.format(label=label, slice=header.name, reason=itk_reason(error))) from error
     if values.size != header.rows * header.columns:
-        raise InputError(f"{label}: slice {header.name} is not one grey image. Copy or export the series again.")
+        text = _("{label}: slice {slice} is not one grey image. Copy or export the series again.")
+        raise InputError(text.format(label=label, slice=header.name))
     return np.asarray(values.reshape(header.rows, header.columns))
 
 
-def _warnings(slices: list[SliceHeader]) -> tuple[str, ...]:
-    found: list[str] = []
+def _warnings(slices: list[SliceHeader]) -> tuple[Text, ...]:
+    found: list[Text] = []
     agents = {s.contrast for s in slices if s.contrast and s.contrast.upper() not in ("NO", "NONE", "N", "0")}
     if agents:
-        found.append("Contrast agent was given: vessels are bright, and small infections beside them are less certain.")
+        found.append(
+            _("Contrast agent was given: vessels are bright, and small infections beside them are less certain.")
+        )
     diameter = slices[0].reconstruction_diameter_mm
     if diameter is not None and 0 < diameter < NARROW_FIELD_MM:
-        found.append(f"Narrow field of view ({diameter:.0f} mm): parts of the lungs may be cut off.")
+        text = _("Narrow field of view ({diameter:.0f} mm): parts of the lungs may be cut off.")
+        found.append(text.format(diameter=diameter))
     if any(s.lossy for s in slices):
-        found.append("The images were compressed with loss: HU are approximate.")
+        found.append(_("The images were compressed with loss: HU are approximate."))
     return tuple(found)

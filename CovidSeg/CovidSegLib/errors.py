@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from .texts import Text, as_text
+from .texts import text as _
+
 
 class CovidSegError(Exception):
-    """Base of all errors whose text is meant for people: shown unchanged by every front end."""
+    """Base of all errors whose text is meant for people: every front end shows it, the panel in the user's language."""
+
+    @property
+    def text(self) -> Text:
+        """The message as it was given, which `str(error)` is not: one that can be translated remains so."""
+        return as_text(self.args[0] if self.args else "")
 
 
 class InputError(CovidSegError):
@@ -22,5 +30,5 @@ class DeviceError(CovidSegError):
 class Cancelled(CovidSegError):
     """The user stopped the run; nothing was changed."""
 
-    def __init__(self, message: str = "Cancelled.") -> None:
-        super().__init__(message)
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message or _("Cancelled."))

@@ -19,6 +19,8 @@ from .device import gains_from_bfloat16
 from .errors import DeviceError
 from .network import SIZE_MULTIPLE
 from .progress import Reporter
+from .texts import Text
+from .texts import text as _
 
 if TYPE_CHECKING:
     import torch
@@ -70,8 +72,15 @@ class Rung:
     sum_on: str
     tiling: Tiling
 
+    @property
+    def text(self) -> str:
+        """The step for people."""
+        if self.device == self.sum_on:
+            return self.device
+        return _("{device}, summed up on the {sum_on}").format(device=self.device, sum_on=self.sum_on)
+
     def __str__(self) -> str:
-        return self.device if self.device == self.sum_on else f"{self.device}, summed up on the {self.sum_on}"
+        return self.text
 
 
 @dataclass(frozen=True)
@@ -156,12 +165,14 @@ def _climb_down(
                 raise
             if below is None:
                 raise DeviceError(
-                    f"{reason}, and there is no smaller way to run: close other programs, or crop the CT."
+                    _("{reason}, and there is no smaller way to run: close other programs, or crop the CT.").format(
+                        reason=reason
+                    )
                 ) from error
         # Outside the handler, so that the failed attempt's tensors are freed first.
         if rung.device.startswith("cuda"):
             torch.cuda.empty_cache()
-        messages.append(f"{reason}: continuing on {below}")
+        messages.append(_("{reason}: continuing on {below}").format(reason=reason, below=below.text))
         reporter.tell("network", 0, 1, messages[-1])
     raise AssertionError("unreachable: the last rung returns or raises")
 
@@ -222,14 +233,14 @@ def _predict_on(rung: Rung, image_kji: np.ndarray, *, network: torch.nn.Module, 
 _OUT_OF_MEMORY_TEXTS = ("DefaultCPUAllocator", "out of memory", "_STATUS_ALLOC_FAILED", "could not allocate")
 
 
-def _reason_to_step_down(error: Exception, rung: Rung) -> str | None:
+def _reason_to_step_down(error: Exception, rung: Rung) -> Text | None:
     """Return why a smaller way of running may help, None if the error is of another kind."""
     import torch
 
     text = str(error)
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(part in text for part in _OUT_OF_MEMORY_TEXTS):
-        return f"out of memory on {rung}"
+        return _("out of memory on {rung}").format(rung=rung.text)
     # mps lacks some 3D operations: torch says so with these two kinds of error.
     if rung.device.startswith("mps") and (isinstance(error, NotImplementedError) or "MPS" in text):
-        return f"{rung.device} lacks an operation the network needs"
+        return _("{device} lacks an operation the network needs").format(device=rung.device)
     return None

@@ -12,13 +12,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .errors import InputError
+from .texts import text as _
 
 #: Longest first, so that `.nii.gz` counts as one extension.
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 NAMED_SUFFIXES = (*IMAGE_SUFFIXES, ".zip", ".dcm", ".ima")
 #: A file of this name is a case that its folder names.
 IMAGING_STEM = "imaging"
-SUPPORTED = "NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), a DICOM folder or a zip of one"
+SUPPORTED = _("NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), a DICOM folder or a zip of one")
 
 _CHUNK = 1 << 20
 
@@ -63,7 +64,8 @@ def imaging_file_in(folder: Path) -> Path | None:
     )
     if len(found) > 1:
         names = ", ".join(entry.name for entry in found)
-        raise InputError(f"{folder}: several images claim to be the CT ({names}). Keep one, or give the file itself.")
+        text = _("{folder}: several images claim to be the CT ({names}). Keep one, or give the file itself.")
+        raise InputError(text.format(folder=folder, names=names))
     return found[0] if found else None
 
 
@@ -97,7 +99,8 @@ def detached_data_files(header: Path) -> list[Path]:
     text = header.read_bytes()[: 1 << 16].decode("latin-1")
     match = re.search(r"^(?:ElementDataFile\s*=|data ?file:)[ \t]*(.+?)[ \t]*$(.*)", text, re.MULTILINE | re.DOTALL)
     if match is None:
-        raise InputError(f"{header}: the header names no data file. Convert the CT to .nrrd or .nii.gz again.")
+        message = _("{file}: the header names no data file. Convert the CT to .nrrd or .nii.gz again.")
+        raise InputError(message.format(file=header))
     first, rest = match.group(1).splitlines()[0].strip(), match.group(2)
     if first.upper() == "LOCAL":
         return []
@@ -119,10 +122,11 @@ def _data_file(header: Path, *, name: str) -> Path:
     folder = header.parent.resolve()
     data = (folder / name).resolve()
     if not data.is_relative_to(folder) or not data.is_file():
-        raise InputError(
-            f"{header}: its data file {name!r} is not beside it. Copy both files into one folder, "
+        text = _(
+            "{file}: its data file {name!r} is not beside it. Copy both files into one folder, "
             "or save the CT as one .nrrd or .nii.gz."
         )
+        raise InputError(text.format(file=header, name=name))
     return data
 
 
@@ -139,7 +143,7 @@ def fingerprint_of(path: str | Path) -> str:
     path = Path(path)
     try:
         if not path.exists():
-            raise InputError(f"{path}: no such file or folder. Check the path.")
+            raise InputError(_("{path}: no such file or folder. Check the path.").format(path=path))
         if not path.is_dir():
             return _joint_fingerprint([path, *detached_data_files(path)])
         imaging = imaging_file_in(path)
@@ -147,12 +151,16 @@ def fingerprint_of(path: str | Path) -> str:
             return _joint_fingerprint([imaging, *detached_data_files(imaging)])
         files = files_under(path)
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror or error}). Check the file's permissions."
-        ) from error
+        raise unreadable(path, error=error) from error
     if not files:
-        raise InputError(f"{path}: the folder is empty. Give {SUPPORTED}.")
+        raise InputError(_("{path}: the folder is empty. Give {formats}.").format(path=path, formats=SUPPORTED))
     return _joint_fingerprint([file for file in files if looks_like_dicom(file)] or files, many=True)
+
+
+def unreadable(path: Path, *, error: OSError) -> InputError:
+    """Return what to raise where the system will not read a file."""
+    text = _("{path}: cannot be read ({reason}). Check the file's permissions.")
+    return InputError(text.format(path=path, reason=error.strerror or str(error)))
 
 
 def _joint_fingerprint(files: Iterable[Path], *, many: bool = False) -> str:
@@ -169,7 +177,5 @@ def _digest(path: Path) -> str:
             while chunk := stream.read(_CHUNK):
                 digest.update(chunk)
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror or error}). Check the file's permissions."
-        ) from error
+        raise unreadable(path, error=error) from error
     return digest.hexdigest()

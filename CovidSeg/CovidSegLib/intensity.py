@@ -13,6 +13,7 @@ import numpy as np
 
 from .errors import InputError
 from .geometry import Geometry
+from .texts import text as _
 from .volume import CTVolume
 
 GREY_LOW_HU = -1250.0
@@ -37,20 +38,23 @@ def to_hounsfield(ct: CTVolume, *, lungs_found: Callable[[np.ndarray, Geometry],
     if is_grey(ct.hu_kji):
         mapped, warning = (
             grey_to_hu(ct.hu_kji),
-            ("8-bit grey values instead of HU: mapped to -1250..250 HU; values beyond are lost, HU are approximate."),
+            _("8-bit grey values instead of HU: mapped to -1250..250 HU; values beyond are lost, HU are approximate."),
         )
     elif is_offset(ct.hu_kji):
         mapped, warning = (
             offset_to_hu(ct.hu_kji),
-            (f"Values start at 0 as if HU were stored with an offset: {OFFSET_HU} was subtracted."),
+            _("Values start at 0 as if HU were stored with an offset: {offset} was subtracted.").format(
+                offset=OFFSET_HU
+            ),
         )
     else:
         return ct
     if not lungs_found(mapped, ct.geometry):
         raise InputError(
-            f"{ct.name}: no lungs found: is this a chest CT in HU? Its values ({ct.hu_kji.min():g} to "
-            f"{ct.hu_kji.max():g}) are not, and read as 8-bit grey or as HU + {OFFSET_HU} they show no lungs either. "
-            "Export the CT again from DICOM."
+            _(
+                "{case}: no lungs found: is this a chest CT in HU? Its values ({lowest:g} to {highest:g}) are not, "
+                "and read as 8-bit grey or as HU + {offset} they show no lungs either. Export the CT again from DICOM."
+            ).format(case=ct.name, lowest=float(ct.hu_kji.min()), highest=float(ct.hu_kji.max()), offset=OFFSET_HU)
         )
     return replace(ct, hu_kji=mapped, warnings=(*ct.warnings, warning))
 
@@ -87,7 +91,7 @@ def offset_to_hu(values_kji: np.ndarray) -> np.ndarray:
 
 def _distinct_at_most(values: np.ndarray, *, count: int) -> bool:
     rest = values
-    for _ in range(count):
+    for _value in range(count):
         if rest.size == 0:
             return True
         rest = rest[rest != rest[0]]

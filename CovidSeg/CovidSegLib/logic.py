@@ -29,6 +29,7 @@ from .scene_table import results_table, show_table
 from .scene_texts import tr as _
 from .scene_uncertainty import map_image, put_map, remove_map
 from .scene_volume import check_volume, geometry_of, ijk_to_ras, volume_from_node
+from .texts import as_text
 
 if TYPE_CHECKING:
     from .bundle import Bundle
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 REPORT_ATTRIBUTE = "CovidSeg.report"
 """Attribute of segmentation and table node: the run's report.json, as text."""
+
+WARNINGS_ATTRIBUTE = "CovidSeg.warnings"
+"""Attribute of the segmentation node: the report's warnings, so that they can be translated (`texts.Text`)."""
 
 
 class Engine(Protocol):
@@ -174,6 +178,9 @@ class CovidSegLogic:
             replace_segments(segmentation, segments=segments)
             table_node = output_table(self.context, segmentation_node=segmentation, volume_node=volumeNode, undo=undo)
             show_table(table_node, table=table)
+            segmentation.SetAttribute(
+                WARNINGS_ATTRIBUTE, json.dumps([as_text(said).to_dict() for said in result.warnings])
+            )
             for node in (segmentation, table_node):
                 node.SetAttribute(REPORT_ATTRIBUTE, report_text)
                 self.context.place_beside(node, neighbour=volumeNode)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from .errors import InputError
+from .texts import text as _
 
 #: int16 CT (2), resampled float and half-precision copies, probabilities worked in slabs, labelmap: about 8 more.
 BYTES_PER_VOXEL = 10
@@ -31,10 +32,11 @@ def require_memory(size_ijk: tuple[int, ...], *, label: str, available_bytes: in
     if available is None or needed <= available:
         return
     shape = " x ".join(str(size) for size in size_ijk)
-    raise InputError(
-        f"{label}: the volume ({shape} voxels) needs about {needed / _GIB:.1f} GiB of memory, "
-        f"{available / _GIB:.1f} GiB are free. Close other programs, or crop or resample the CT."
+    text = _(
+        "{label}: the volume ({size} voxels) needs about {needed:.1f} GiB of memory, "
+        "{free:.1f} GiB are free. Close other programs, or crop or resample the CT."
     )
+    raise InputError(text.format(label=label, size=shape, needed=needed / _GIB, free=available / _GIB))
 
 
 def available_memory_bytes() -> int | None:

@@ -15,7 +15,8 @@ from .errors import InputError
 from .geometry import Geometry
 from .inputs import detached_data_files
 from .memory import require_memory
-from .pixels import DAMAGED, InflatingStream, VoxelFormat, read_voxels, verify_packed
+from .pixels import DAMAGED, InflatingStream, VoxelFormat, read_voxels, reason_of, verify_packed
+from .texts import text as _
 
 _MAX_HEADER = 1 << 16
 _AXES = ("TransformMatrix", "Rotation", "Orientation")
@@ -48,7 +49,8 @@ def read_metaimage(path: Path, *, label: str) -> ImageData:
         geometry = _geometry(fields, size_ijk=size_ijk)
         header_size = int(fields.get("HeaderSize", "0"))
     except (KeyError, ValueError) as error:
-        raise InputError(f"{label}: the header is incomplete or corrupt ({error}). Export the CT again.") from error
+        text = _("{label}: the header is incomplete or corrupt ({reason}). Export the CT again.")
+        raise InputError(text.format(label=label, reason=reason_of(error))) from error
     check_geometry(geometry, label=label)
     require_memory(size_ijk, label=label)
     data_path, data_offset = _locate_data(path, fields, offset=data_offset, header_size=header_size, label=label)
@@ -61,7 +63,8 @@ def read_metaimage(path: Path, *, label: str) -> ImageData:
             source: io.BufferedIOBase | io.RawIOBase = InflatingStream(stream) if packed else stream
             values_kji = read_voxels(source, VoxelFormat(size_ijk, dtype), label=label)
     except DAMAGED as error:
-        raise InputError(f"{label}: the file is truncated or corrupt ({error}). Copy or export it again.") from error
+        text = _("{label}: the file is truncated or corrupt ({reason}). Copy or export it again.")
+        raise InputError(text.format(label=label, reason=reason_of(error))) from error
     warnings = () if any(key in fields for key in _AXES) else (NO_ORIENTATION,)
     return ImageData(values_kji=values_kji, geometry=geometry, warnings=warnings)
 
@@ -94,19 +97,20 @@ def _read_header(path: Path, *, label: str) -> tuple[dict[str, str], int]:
         fields[key.strip()] = value.strip()
         if key.strip() == "ElementDataFile":
             return fields, start
-    raise InputError(
-        f"{label}: not a MetaImage file, or its header is corrupt. Export the CT again as .nrrd or .nii.gz."
-    )
+    text = _("{label}: not a MetaImage file, or its header is corrupt. Export the CT again as .nrrd or .nii.gz.")
+    raise InputError(text.format(label=label))
 
 
 def _dtype(fields: dict[str, str], *, label: str) -> np.dtype:
     channels, kind = fields.get("ElementNumberOfChannels", "1"), fields["ElementType"]
     if channels != "1" or kind.endswith("_ARRAY"):
-        raise InputError(f"{label}: colour or several channels ({channels}); a CT is grey, one number per voxel.")
+        text = _("{label}: colour or several channels ({channels}); a CT is grey, one number per voxel.")
+        raise InputError(text.format(label=label, channels=channels))
     if kind not in _DTYPES:
         raise ValueError(f"ElementType {kind}")
     if fields.get("BinaryData", "True").lower() != "true":
-        raise InputError(f"{label}: voxels stored as text are not read. Save the CT again as .nrrd or .nii.gz.")
+        text = _("{label}: voxels stored as text are not read. Save the CT again as .nrrd or .nii.gz.")
+        raise InputError(text.format(label=label))
     big = _is_true(fields, "BinaryDataByteOrderMSB") or _is_true(fields, "ElementByteOrderMSB")
     return np.dtype((">" if big else "<") + _DTYPES[kind])
 
@@ -114,7 +118,7 @@ def _dtype(fields: dict[str, str], *, label: str) -> np.dtype:
 def _geometry(fields: dict[str, str], *, size_ijk: tuple[int, int, int]) -> Geometry:
     n = int(fields["NDims"])
     if n != len(fields["DimSize"].split()):
-        raise ValueError("NDims and DimSize disagree")
+        raise ValueError(_("NDims and DimSize disagree"))
     spacing = _numbers(fields, ("ElementSpacing", "ElementSize"), default=[1.0] * n)
     origin = _numbers(fields, ("Offset", "Origin", "Position"), default=[0.0] * n)
     axes = _numbers(fields, _AXES, default=list(np.eye(n).ravel()))
@@ -132,7 +136,7 @@ def _numbers(fields: dict[str, str], keys: tuple[str, ...], *, default: list[flo
         if key in fields:
             values = [float(part) for part in fields[key].split()]
             if len(values) != len(default):
-                raise ValueError(f"{key} has {len(values)} numbers")
+                raise ValueError(_("{key} has {count} numbers").format(key=key, count=len(values)))
             return values
     return default
 
@@ -142,9 +146,8 @@ def _locate_data(path: Path, fields: dict[str, str], *, offset: int, header_size
         return path, offset
     files = detached_data_files(path)
     if len(files) != 1:
-        raise InputError(
-            f"{label}: voxels spread over {len(files)} files are not read. Save the CT as .nrrd or .nii.gz."
-        )
+        text = _("{label}: voxels spread over {count} files are not read. Save the CT as .nrrd or .nii.gz.")
+        raise InputError(text.format(label=label, count=len(files)))
     return files[0], max(header_size, 0)
 
 

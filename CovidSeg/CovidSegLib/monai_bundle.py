@@ -23,6 +23,7 @@ from .preprocess import PreprocessingRecipe, preprocess, unscale_hu
 from .progress import Reporter
 from .restore import restore_labels
 from .segmentation_file import write_labelmap_nifti
+from .texts import text as _
 from .volume import read_ct
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class MakeConsistent:
             recipe=self.recipe,
         )
         if not labels.any():
-            raise InputError(f"{data['ct'].name}: no lungs found: is this a chest CT in HU?")
+            raise InputError(_("{case}: no lungs found: is this a chest CT in HU?").format(case=data["ct"].name))
         return {**data, "labels": labels}
 
 

@@ -11,6 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from .errors import ModelError
+from .texts import text as _
 
 if TYPE_CHECKING:
     import torch
@@ -43,11 +44,17 @@ class NetworkConfig:
         """
         known = cls.__dataclass_fields__
         if unknown := sorted(set(values) - set(known)):
-            raise ModelError(f"network configuration: unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
+            raise ModelError(
+                _("network configuration: unknown key {key!r}; known are {known}").format(
+                    key=unknown[0], known=", ".join(sorted(known))
+                )
+            )
         config = cls(**values)
         if config.architecture != "unet3d" or config.width < 1 or config.classes < 2:
             raise ModelError(
-                f"network configuration {values}: this version runs 'unet3d' with at least one filter and two classes"
+                _(
+                    "network configuration {found}: this version runs 'unet3d' with at least one filter and two classes"
+                ).format(found=values)
             )
         return config
 

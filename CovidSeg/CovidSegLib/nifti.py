@@ -24,12 +24,14 @@ from .checks import (
 from .errors import InputError
 from .geometry import Geometry
 from .memory import require_memory
-from .pixels import DAMAGED, VoxelFormat, is_gzip, open_maybe_gzip, read_voxels
+from .pixels import DAMAGED, VoxelFormat, is_gzip, open_maybe_gzip, read_voxels, reason_of
 from .sitk_quiet import itk_reason, quiet_itk
+from .texts import text as _
 
 _HEADER_BYTES = 348
 _DTYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
-_NOT_GREY = {32: "complex", 1792: "complex", 2048: "complex", 128: "colour (RGB)", 2304: "colour (RGBA)"}
+_NOT_GREY = {**dict.fromkeys((32, 1792, 2048), _("complex")), 128: _("colour (RGB)"), 2304: _("colour (RGBA)")}
+_BROKEN = _("{label}: the file is truncated or corrupt ({reason}). Copy or export it again.")
 _MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}
 
 
@@ -56,7 +58,8 @@ def read_nifti(path: Path, *, label: str) -> ImageData:
     """
     if is_gzip(path) and not path.name.lower().endswith(".gz"):
         # ITK, which reads the grid, goes by the name.
-        raise InputError(f"{label}: a compressed file without .gz at the end of its name. Rename it to end in .nii.gz.")
+        text = _("{label}: a compressed file without .gz at the end of its name. Rename it to end in .nii.gz.")
+        raise InputError(text.format(label=label))
     try:
         with open_maybe_gzip(path) as stream:
             header = parse_header(stream.read(_HEADER_BYTES), label=label)
@@ -67,7 +70,7 @@ def read_nifti(path: Path, *, label: str) -> ImageData:
             voxels = VoxelFormat(header.size_ijk, header.dtype, slope=header.slope, intercept=header.intercept)
             values_kji = read_voxels(stream, voxels, label=label)
     except DAMAGED as error:
-        raise InputError(f"{label}: the file is truncated or corrupt ({error}). Copy or export it again.") from error
+        raise InputError(_BROKEN.format(label=label, reason=reason_of(error))) from error
     return ImageData(values_kji=values_kji, geometry=geometry, warnings=warnings)
 
 
@@ -79,9 +82,10 @@ def parse_header(raw: bytes, *, label: str) -> NiftiHeader:
     """
     order = next((o for o in "<>" if raw[:4] == np.array(_HEADER_BYTES, f"{o}i4").tobytes()), None)
     if len(raw) < _HEADER_BYTES or order is None or raw[344:348] != b"n+1\0":
-        raise InputError(
-            f"{label}: not a NIfTI-1 file, or its header is corrupt. Export the CT again as NIfTI-1 (.nii.gz) or NRRD."
+        text = _(
+            "{label}: not a NIfTI-1 file, or its header is corrupt. Export the CT again as NIfTI-1 (.nii.gz) or NRRD."
         )
+        raise InputError(text.format(label=label))
 
     def field(kind: str, offset: int, count: int) -> np.ndarray:
         return np.frombuffer(raw, dtype=f"{order}{kind}", count=count, offset=offset)
@@ -92,23 +96,26 @@ def parse_header(raw: bytes, *, label: str) -> NiftiHeader:
 
     dim = field("i2", 40, 8)
     if not 1 <= dim[0] <= 7:
-        raise InputError(f"{label}: the header states {dim[0]} dimensions; the file is corrupt. Export the CT again.")
+        text = _("{label}: the header states {count} dimensions; the file is corrupt. Export the CT again.")
+        raise InputError(text.format(label=label, count=int(dim[0])))
     code = int(field("i2", 70, 1)[0])
     if code not in _DTYPES:
-        what = _NOT_GREY.get(code, f"of unknown data type {code}")
-        raise InputError(f"{label}: the voxels are {what}; a CT is grey, one number per voxel. Give the CT itself.")
+        what = _NOT_GREY.get(code) or _("of unknown data type {code}").format(code=code)
+        text = _("{label}: the voxels are {what}; a CT is grey, one number per voxel. Give the CT itself.")
+        raise InputError(text.format(label=label, what=what))
     offset, slope, intercept = (float(value) for value in floats(108, 3))
     if not _HEADER_BYTES <= offset < 2**31:
-        raise InputError(
-            f"{label}: the header places the voxels at byte {offset:g}; the file is corrupt. Export it again."
-        )
+        text = _("{label}: the header places the voxels at byte {offset:g}; the file is corrupt. Export it again.")
+        raise InputError(text.format(label=label, offset=offset))
     if slope == 0 or not np.isfinite(slope):  # the standard's "no scaling"; some writers leave NaN
         slope, intercept = 1.0, 0.0
     if not np.isfinite(intercept):
-        raise InputError(f"{label}: the intercept in the header is not a number. Export the CT again.")
+        text = _("{label}: the intercept in the header is not a number. Export the CT again.")
+        raise InputError(text.format(label=label))
     qform_code, sform_code = (int(value) for value in field("i2", 252, 2))
     if not np.all(np.isfinite(floats(256, 18 if sform_code > 0 else 6))):
-        raise InputError(f"{label}: the position in the header is not a number. Export the CT again.")
+        text = _("{label}: the position in the header is not a number. Export the CT again.")
+        raise InputError(text.format(label=label))
     return NiftiHeader(
         size_ijk=check_size(tuple(int(n) for n in dim[1 : 1 + dim[0]]), label=label),
         dtype=np.dtype(f"{order}{_DTYPES[code]}"),
@@ -125,17 +132,19 @@ def parse_header(raw: bytes, *, label: str) -> NiftiHeader:
 def _read_geometry(path: Path, header: NiftiHeader, *, label: str) -> tuple[Geometry, tuple[str, ...]]:
     """Return the grid as ITK and Slicer see it, after the checks that ITK leaves out."""
     if not np.all(np.isfinite(header.pixdim)) or np.any(header.pixdim == 0):
-        raise InputError(f"{label}: the voxel spacing in the header is zero or not a number. Export the CT again.")
+        text = _("{label}: the voxel spacing in the header is zero or not a number. Export the CT again.")
+        raise InputError(text.format(label=label))
     if header.sform_ras is not None:
         _check_sform(header.sform_ras, header.pixdim, label=label)
     geometry = _itk_geometry(path, header, label=label)
     if header.sform_ras is None and header.qform_code <= 0:
         return geometry, (NO_ORIENTATION,)
     if header.sform_ras is not None and not _same_axes(geometry, header.sform_ras):
-        return geometry, (
+        warning = _(
             "The file states two different orientations (qform and sform); the qform is used, as in Slicer. "
-            "Check left and right.",
+            "Check left and right."
         )
+        return geometry, (warning,)
     return geometry, ()
 
 
@@ -145,10 +154,12 @@ def _check_sform(sform_ras: np.ndarray, pixdim: np.ndarray, *, label: str) -> No
     wrong = np.abs(lengths / np.abs(pixdim) - 1.0) > GRID_TOLERANCE
     if np.any(wrong):
         axis = int(np.argmax(wrong))
-        raise InputError(
-            f"{label}: the header contradicts itself: spacing {abs(pixdim[axis]):g} by pixdim, {lengths[axis]:g} by "
-            f"sform along axis {'ijk'[axis]}. Correct the header, or convert the CT from DICOM again."
+        text = _(
+            "{label}: the header contradicts itself: spacing {pixdim:g} by pixdim, {sform:g} by "
+            "sform along axis {axis}. Correct the header, or convert the CT from DICOM again."
         )
+        values = {"pixdim": abs(pixdim[axis]), "sform": lengths[axis], "axis": "ijk"[axis]}
+        raise InputError(text.format(label=label, **values))
 
 
 def _itk_geometry(path: Path, header: NiftiHeader, *, label: str) -> Geometry:
@@ -162,14 +173,13 @@ def _itk_geometry(path: Path, header: NiftiHeader, *, label: str) -> Geometry:
             reader.ReadImageInformation()
     except RuntimeError as error:
         if header.sform_ras is None or "orthonormal" not in str(error):
-            raise InputError(
-                f"{label}: the file is truncated or corrupt ({itk_reason(error)}). Copy or export it again."
-            ) from error
+            raise InputError(_BROKEN.format(label=label, reason=itk_reason(error))) from error
         return _straightened(header.sform_ras * header.mm_per_unit, size_ijk=header.size_ijk)
     n = reader.GetDimension()
     direction = np.asarray(reader.GetDirection()).reshape(n, n)[:3, :3]
     if n < 3 or tuple(reader.GetSize()[:3]) != header.size_ijk:
-        raise InputError(f"{label}: the header is ambiguous about the image's size. Export the CT again.")
+        text = _("{label}: the header is ambiguous about the image's size. Export the CT again.")
+        raise InputError(text.format(label=label))
     spacing, origin = reader.GetSpacing(), reader.GetOrigin()
     return Geometry(
         size_ijk=header.size_ijk,
@@ -182,7 +192,7 @@ def _itk_geometry(path: Path, header: NiftiHeader, *, label: str) -> Geometry:
 def _straightened(sform_ras: np.ndarray, *, size_ijk: tuple[int, int, int]) -> Geometry:
     """Return the grid of an sform with a shear too small to matter, which ITK refuses: the nearest straight axes."""
     lengths = np.linalg.norm(sform_ras[:, :3], axis=0)
-    u, _, vt = np.linalg.svd(sform_ras[:, :3] / lengths)
+    u, _stretch, vt = np.linalg.svd(sform_ras[:, :3] / lengths)
     matrix = np.eye(4)
     matrix[:3, :3] = (u @ vt) * lengths
     matrix[:3, 3] = sform_ras[:, 3]

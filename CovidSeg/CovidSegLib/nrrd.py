@@ -17,8 +17,9 @@ from .errors import InputError
 from .geometry import Geometry
 from .inputs import detached_data_files
 from .memory import require_memory
-from .pixels import DAMAGED, verify_packed
+from .pixels import DAMAGED, reason_of, verify_packed
 from .sitk_quiet import itk_reason, quiet_itk
+from .texts import text as _
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -36,12 +37,13 @@ def read_nrrd(path: Path, *, label: str) -> ImageData:
     import SimpleITK as sitk
 
     detached_data_files(path)  # refuses missing and outlying data files
-    header, _ = _split_header(path)
+    header, _start = _split_header(path)
     if re.search(rb"^space directions:.*none", header, _LINES):
-        raise InputError(
-            f"{label}: an axis has no direction in space (colour, vectors, time?); a CT is grey, one number per voxel. "
+        text = _(
+            "{label}: an axis has no direction in space (colour, vectors, time?); a CT is grey, one number per voxel. "
             "Give the CT itself."
         )
+        raise InputError(text.format(label=label))
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.SetImageIO("NrrdImageIO")
@@ -52,9 +54,9 @@ def read_nrrd(path: Path, *, label: str) -> ImageData:
             verify_nrrd(path)
             image = reader.Execute()
     except (RuntimeError, *DAMAGED) as error:
-        raise InputError(
-            f"{label}: the file is truncated or corrupt ({itk_reason(error)}). Copy or export it again."
-        ) from error
+        reason = itk_reason(error) if isinstance(error, RuntimeError) else reason_of(error)
+        text = _("{label}: the file is truncated or corrupt ({reason}). Copy or export it again.")
+        raise InputError(text.format(label=label, reason=reason)) from error
     values_kji = sitk.GetArrayViewFromImage(image).reshape(geometry.shape_kji)
     builder = HuBuilder(geometry.shape_kji, label=label)
     for k, values_ji in enumerate(values_kji):
@@ -93,10 +95,11 @@ def _checked_geometry(reader: sitk.ImageFileReader, *, label: str) -> Geometry:
 
     components, kind = reader.GetNumberOfComponents(), sitk.GetPixelIDValueAsString(reader.GetPixelIDValue())
     if components != 1 or "complex" in kind or "vector" in kind or "label" in kind:
-        raise InputError(
-            f"{label}: the voxels are {kind} with {components} component(s), as in colour or several-channel images; "
+        text = _(
+            "{label}: the voxels are {kind} with {count} component(s), as in colour or several-channel images; "
             "a CT is grey, one number per voxel. Give the CT itself."
         )
+        raise InputError(text.format(label=label, kind=kind, count=components))
     size_ijk = check_size(tuple(int(n) for n in reader.GetSize()), label=label)
     n = reader.GetDimension()
     direction = np.asarray(reader.GetDirection()).reshape(n, n)[:3, :3]

@@ -24,6 +24,7 @@ from .quantify import Quantities, quantify_labelmap
 from .report import build_report
 from .restore import restore_labels, restore_map
 from .runtime import Clock, runtime_record
+from .texts import text as _
 from .uncertainty import entropy
 from .volume import CTVolume
 
@@ -127,7 +128,7 @@ def segment(
             recipe=bundle.postprocessing,
         )
         if not labels.any():
-            raise InputError(f"{ct.name}: no lungs found: is this a chest CT in HU?")
+            raise InputError(_("{case}: no lungs found: is this a chest CT in HU?").format(case=ct.name))
         labelmap = restore_labels(labels, network_input=network_input, geometry=ct.geometry, reporter=reporter)
         if doubt is not None:
             doubt = restore_map(doubt, network_input=network_input, geometry=ct.geometry, reporter=reporter)
@@ -155,14 +156,17 @@ def _naming(ct: CTVolume) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        text = str(error)
-        raise (error if text.startswith(ct.name) else InputError(f"{ct.name}: {text}")) from error
+        if error.text.startswith(ct.name):
+            raise
+        raise InputError(_("{case}: {problem}").format(case=ct.name, problem=error.text)) from error
 
 
 def _view_warnings(network_input: NetworkInput) -> tuple[str, ...]:
     if not network_input.chest.touches_side:
         return ()
     return (
-        "The lungs reach the border of the image: the field of view is cropped, "
-        "volumes and POI cover only what is shown.",
+        _(
+            "The lungs reach the border of the image: the field of view is cropped, "
+            "volumes and POI cover only what is shown."
+        ),
     )

@@ -12,6 +12,8 @@ import numpy as np
 
 from .checks import HuBuilder
 from .errors import InputError
+from .texts import Text
+from .texts import text as _
 
 DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
 _CHUNK = 1 << 18
@@ -53,7 +55,7 @@ class InflatingStream(io.RawIOBase):
                 view[: len(data)] = data
                 return len(data)
             if not packed:
-                raise EOFError("compressed data ends early")
+                raise EOFError(_("compressed data ends early"))
         return 0
 
 
@@ -68,6 +70,12 @@ def verify_packed(path: Path, *, start: int) -> None:
         unpacked = InflatingStream(stream)
         while unpacked.read(_CHUNK):
             pass
+
+
+def reason_of(error: Exception) -> str:
+    """Return what an error says; in our own words, it can be translated."""
+    given = error.args[0] if error.args else ""
+    return given if isinstance(given, Text) else str(error)
 
 
 def is_gzip(path: Path) -> bool:
@@ -94,7 +102,9 @@ def read_voxels(stream: io.BufferedIOBase | io.RawIOBase, voxels: VoxelFormat, *
     view = memoryview(buffer.data).cast("B")
     native = voxels.dtype.newbyteorder("=")
     for index in range(k):
-        _fill(stream, view, label=f"{label}: slice {index + 1} of {k}")
+        if not _filled(stream, view):
+            text = _("{label}: slice {number} of {count} is missing: the file is truncated. Copy or export it again.")
+            raise InputError(text.format(label=label, number=index + 1, count=k))
         values_ji = buffer.astype(native, copy=False)
         if (voxels.slope, voxels.intercept) != (1.0, 0.0):
             values_ji = values_ji * voxels.slope + voxels.intercept
@@ -104,10 +114,12 @@ def read_voxels(stream: io.BufferedIOBase | io.RawIOBase, voxels: VoxelFormat, *
     return builder.result()
 
 
-def _fill(stream: io.BufferedIOBase | io.RawIOBase, view: memoryview, *, label: str) -> None:
+def _filled(stream: io.BufferedIOBase | io.RawIOBase, view: memoryview) -> bool:
+    """Fill the buffer from the stream; False if that ends before."""
     done = 0
     while done < len(view):
         count = stream.readinto(view[done:])
         if not count:
-            raise InputError(f"{label} is missing: the file is truncated. Copy or export it again.")
+            return False
         done += count
+    return True

@@ -18,6 +18,7 @@ from .errors import ModelError
 from .geometry import Geometry
 from .orient import Orientation
 from .resample import AxisGrid, covering_axis, input_axis, resample_kji
+from .texts import text as _
 
 #: The paper's patches measure 160 voxels in-plane, and begin every 80: one voxel more costs a row of patches.
 PATCH_VOXELS, PATCH_STEP_VOXELS = 160, 80
@@ -48,13 +49,17 @@ class PreprocessingRecipe:
         """
         known = {name for name in cls.__dataclass_fields__}
         if unknown := sorted(set(values) - known):
-            raise ModelError(f"preprocessing recipe: unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
+            raise ModelError(
+                _("preprocessing recipe: unknown key {key!r}; known are {known}").format(
+                    key=unknown[0], known=", ".join(sorted(known))
+                )
+            )
         plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         recipe = cls(**plain)
         if len(recipe.spacing_ijk_mm) != 3 or min(recipe.spacing_ijk_mm) <= 0 or len(recipe.window_hu) != 2:
-            raise ModelError("preprocessing recipe: three positive spacings and both ends of the window are needed")
+            raise ModelError(_("preprocessing recipe: three positive spacings and both ends of the window are needed"))
         if recipe.window_hu[0] >= recipe.window_hu[1]:
-            raise ModelError("preprocessing recipe: the window's lower end must lie below its upper")
+            raise ModelError(_("preprocessing recipe: the window's lower end must lie below its upper"))
         return recipe
 
     def to_dict(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from .hu_histogram import HuHistogram, HuHistograms
 from .labels import Label
 from .nearest_lung import assign_infection_to_lungs, bounding_box
 from .severity import Severity
+from .texts import text as _
 
 __all__ = [
     "Composition",
@@ -143,17 +144,19 @@ class Quantities:
 
     def warnings(self) -> tuple[str, ...]:
         """Return what a reader of these numbers must know: which lung is missing, lungs that cannot be so large."""
-        missing = [
-            name for name, lung in (("left", self.left_lung), ("right", self.right_lung)) if lung.poi_percent is None
-        ]
-        if len(missing) == 2:
-            return ("No lung in the segmentation: the percentage of infection is not defined.",)
-        warnings = [f"No {name} lung in the segmentation: its figures are n/a." for name in missing]
+        warnings = []
+        if self.left_lung.poi_percent is None:
+            warnings.append(_("No left lung in the segmentation: its figures are n/a."))
+        if self.right_lung.poi_percent is None:
+            warnings.append(_("No right lung in the segmentation: its figures are n/a."))
+        if len(warnings) == 2:
+            return (_("No lung in the segmentation: the percentage of infection is not defined."),)
         if self.lungs.volume_ml > LARGEST_LUNGS_ML:
-            warnings.append(
-                f"The lungs measure {self.lungs.volume_ml / 1000.0:.1f} litres, more than a patient's can: check the "
+            text = _(
+                "The lungs measure {litres:.1f} litres, more than a patient's can: check the "
                 "voxel spacing in the CT's header; volumes and mass are wrong if it is."
             )
+            warnings.append(text.format(litres=self.lungs.volume_ml / 1000.0))
         return tuple(warnings)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .errors import ModelError
+from .texts import text as _
 
 
 def resource_path(*parts: str) -> Path:
@@ -19,5 +20,7 @@ def resource_path(*parts: str) -> Path:
         if candidate.exists():
             return candidate
     raise ModelError(
-        f"CovidSeg's resource '{'/'.join(parts)}' is missing: the installation is incomplete, install it again."
+        _("CovidSeg's resource '{file}' is missing: the installation is incomplete, install it again.").format(
+            file="/".join(parts)
+        )
     )

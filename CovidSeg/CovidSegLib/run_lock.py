@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from .errors import InputError
+from .texts import text as _
 
 LOCK_NAME = ".covidseg.lock"
 
@@ -45,7 +46,9 @@ def _open_locked(path: Path) -> IO[bytes] | None:
         except BlockingIOError:
             stream.close()
             raise InputError(
-                f"another CovidSeg run is writing to '{path.parent}': wait for it, or choose another -o OUT."
+                _("another CovidSeg run is writing to '{folder}': wait for it, or choose another -o OUT.").format(
+                    folder=path.parent
+                )
             ) from None
         except OSError:
             stream.close()

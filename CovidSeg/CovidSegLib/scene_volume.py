@@ -15,7 +15,7 @@ import numpy as np
 from .checks import HuBuilder, check_geometry, check_size, check_values, spacing_warnings
 from .errors import InputError
 from .geometry import Geometry
-from .scene_texts import tr as _
+from .texts import text as _
 
 if TYPE_CHECKING:
     from .volume import CTVolume
@@ -43,7 +43,7 @@ def volume_from_node(node: Any) -> CTVolume:
     from .volume import CTVolume
 
     check_volume(node)
-    label = f"Volume '{node.GetName()}'"
+    label = _("Volume '{name}'").format(name=node.GetName())
     check_size(node.GetImageData().GetDimensions(), label=label)
     geometry, shear_warnings = geometry_of(node)
     check_geometry(geometry, label=label)
@@ -68,7 +68,7 @@ def copy_array(node: Any) -> np.ndarray:
 
     image = node.GetImageData()
     values_kji = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
-    builder = HuBuilder(values_kji.shape, label=f"Volume '{node.GetName()}'")
+    builder = HuBuilder(values_kji.shape, label=_("Volume '{name}'").format(name=node.GetName()))
     for k, values_ji in enumerate(values_kji):
         builder.set_slice(k, values_ji)
     return builder.result()
@@ -141,11 +141,11 @@ def geometry_of(node: Any) -> tuple[Geometry, tuple[str, ...]]:
     left, _stretch, right = np.linalg.svd(direction)
     upright = matrix.copy()
     upright[:3, :3] = (left @ right) * spacing_mm
-    warning = (
-        f"The volume's axes are not at right angles (cosine {shear:.3f}: gantry tilt or shear). It was segmented "
+    warning = _(
+        "The volume's axes are not at right angles (cosine {cosine:.3f}: gantry tilt or shear). It was segmented "
         "in its own grid; volumes in ml are approximate."
     )
-    return Geometry.from_ijk_to_ras(upright, size_ijk=(i, j, k)), (warning,)
+    return Geometry.from_ijk_to_ras(upright, size_ijk=(i, j, k)), (warning.format(cosine=shear),)
 
 
 def transform_warnings(node: Any) -> tuple[str, ...]:
@@ -157,16 +157,18 @@ def transform_warnings(node: Any) -> tuple[str, ...]:
         return ()
     name = transform.GetName()
     if not transform.IsTransformToWorldLinear():
-        return (
-            f"The volume is under the deforming transform '{name}'. It was segmented in its own, undeformed grid; "
-            "volumes in ml are approximate.",
+        warning = _(
+            "The volume is under the deforming transform '{name}'. It was segmented in its own, undeformed grid; "
+            "volumes in ml are approximate."
         )
+        return (warning.format(name=name),)
     matrix = vtk.vtkMatrix4x4()
     transform.GetMatrixTransformToWorld(matrix)
     factor = abs(matrix.Determinant())
     if abs(factor - 1.0) <= SCALE_TOLERANCE:
         return ()
-    return (
-        f"The volume is under the transform '{name}', which scales volumes by {factor:.3f}. "
-        "Volumes in ml are those of the CT before that transform.",
+    warning = _(
+        "The volume is under the transform '{name}', which scales volumes by {factor:.3f}. "
+        "Volumes in ml are those of the CT before that transform."
     )
+    return (warning.format(name=name, factor=factor),)

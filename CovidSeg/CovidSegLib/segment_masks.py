@@ -9,6 +9,7 @@ import numpy as np
 from .errors import InputError
 from .geometry import Geometry
 from .labels import Label
+from .texts import text as _
 
 ALIGNMENT_TOLERANCE_VOXELS = 0.05
 """How far voxel centres may lie apart; float32 headers of large volumes differ by less."""
@@ -65,16 +66,24 @@ def _offset_kji(inner: Geometry, outer: Geometry) -> tuple[int, int, int]:
     corners = np.array([(i, j, k, 1) for i in (0, size[0]) for j in (0, size[1]) for k in (0, size[2])], dtype=float).T
     error_voxels = (inner_to_outer @ corners)[:3] - (corners[:3] + offset_ijk[:, None])
     if np.abs(error_voxels).max() > ALIGNMENT_TOLERANCE_VOXELS:
+        text = _(
+            "The segmentation does not lie on the CT's voxels: it has size {size}, spacing {spacing} mm, "
+            "the CT {ct_size}, {ct_spacing} mm, or position or direction differ. "
+            "Give the CT that was segmented, or resample the segmentation to this CT."
+        )
         raise InputError(
-            f"The segmentation does not lie on the CT's voxels: it has size {_text(inner.size_ijk)}, spacing "
-            f"{_text(inner.spacing_ijk_mm)} mm, the CT {_text(outer.size_ijk)}, {_text(outer.spacing_ijk_mm)} mm, "
-            "or position or direction differ. Give the CT that was segmented, or resample the segmentation to this CT."
+            text.format(
+                size=_times(inner.size_ijk),
+                spacing=_times(inner.spacing_ijk_mm),
+                ct_size=_times(outer.size_ijk),
+                ct_spacing=_times(outer.spacing_ijk_mm),
+            )
         )
     i, j, k = (int(n) for n in offset_ijk)
     return (k, j, i)
 
 
-def _text(values: tuple[float, ...]) -> str:
+def _times(values: tuple[float, ...]) -> str:
     """Return numbers for a message."""
     return " x ".join(f"{value:.6g}" for value in values)
 
@@ -89,8 +98,9 @@ def _placed(mask_kji: np.ndarray, offset_kji: tuple[int, int, int], geometry: Ge
         source.append(slice(start - offset, max(stop, start) - offset))
     inside = mask_kji[tuple(source)]
     if np.count_nonzero(inside) != np.count_nonzero(mask_kji):
-        raise InputError(
+        text = _(
             "The segmentation extends beyond the CT. Give the CT that was segmented, or erase what lies outside of it."
         )
+        raise InputError(text)
     placed_kji[tuple(target)] = inside
     return placed_kji

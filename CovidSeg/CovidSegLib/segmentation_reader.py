@@ -19,17 +19,18 @@ from .geometry import Geometry
 from .labels import SEGMENTS, Label
 from .metaimage import verify_metaimage
 from .nrrd import verify_nrrd
-from .pixels import DAMAGED
+from .pixels import DAMAGED, reason_of
 from .segment_masks import SegmentMasks
 from .sitk_quiet import itk_reason, quiet_itk
 from .terminology import TERMINOLOGY_TAG, segment_id_of
+from .texts import text as _
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
 _NIFTI_HEADER_BYTES = 352
 _CHUNK_BYTES = 1 << 22
-_EXPECTED = (
+_EXPECTED = _(
     "Expected a labelmap (0 background, 1 left lung, 2 right lung, 3 infection) or a .seg.nrrd with the "
     "segments left_lung, right_lung and infection."
 )
@@ -59,7 +60,7 @@ def _read_image(path: Path) -> sitk.Image:
     import SimpleITK as sitk
 
     if not path.is_file():
-        raise InputError(f"Segmentation '{path}' does not exist or is no file. Check the path.")
+        raise InputError(_("Segmentation '{file}' does not exist or is no file. Check the path.").format(file=path))
     try:
         if path.name.lower().endswith((".nrrd", ".nhdr")):
             verify_nrrd(path)
@@ -70,12 +71,15 @@ def _read_image(path: Path) -> sitk.Image:
         if path.name.lower().endswith((".nii", ".nii.gz")):
             _check_nifti_is_whole(path, image)
     except (RuntimeError, *DAMAGED) as error:
-        raise InputError(
-            f"Segmentation '{path}' cannot be read: it is damaged, cut short, or not an image ({itk_reason(error)}). "
-            f"Copy or save it again. {_EXPECTED}"
-        ) from error
+        reason = itk_reason(error) if isinstance(error, RuntimeError) else reason_of(error)
+        text = _(
+            "Segmentation '{file}' cannot be read: it is damaged, cut short, or not an image ({reason}). "
+            "Copy or save it again. {expected}"
+        )
+        raise InputError(text.format(file=path, reason=reason, expected=_EXPECTED)) from error
     if image.GetDimension() != 3:
-        raise InputError(f"Segmentation '{path}' has {image.GetDimension()} dimensions, not 3. {_EXPECTED}")
+        text = _("Segmentation '{file}' has {count} dimensions, not 3. {expected}")
+        raise InputError(text.format(file=path, count=image.GetDimension(), expected=_EXPECTED))
     return image
 
 
@@ -90,7 +94,7 @@ def _check_nifti_is_whole(path: Path, image: sitk.Image) -> None:
         while chunk := stream.read(_CHUNK_BYTES):
             found += len(chunk)
     if found < expected:
-        raise EOFError(f"{found} bytes instead of {expected}")
+        raise EOFError(_("{found} bytes instead of {expected}").format(found=found, expected=expected))
 
 
 # --- exclusive labelmap ---------------------------------------------------------------------------
@@ -101,18 +105,17 @@ def _masks_of_labels(path: Path, image: sitk.Image) -> SegmentMasks:
     import SimpleITK as sitk
 
     if image.GetNumberOfComponentsPerPixel() != 1:
-        raise InputError(
-            f"Segmentation '{path}' has {image.GetNumberOfComponentsPerPixel()} values per voxel and no segments. "
-            f"{_EXPECTED}"
-        )
+        text = _("Segmentation '{file}' has {count} values per voxel and no segments. {expected}")
+        raise InputError(text.format(file=path, count=image.GetNumberOfComponentsPerPixel(), expected=_EXPECTED))
     labels_kji = sitk.GetArrayViewFromImage(image)
     foreign = _foreign_values(labels_kji)
     if foreign:
         shown = ", ".join(f"{value:g}" for value in foreign[:5])
-        raise InputError(
-            f"Segmentation '{path}' has label values other than 0, 1, 2, 3 (among them {shown}), so it may be a CT "
-            f"or another kind of segmentation. {_EXPECTED}"
+        text = _(
+            "Segmentation '{file}' has label values other than 0, 1, 2, 3 (among them {values}), so it may be a CT "
+            "or another kind of segmentation. {expected}"
         )
+        raise InputError(text.format(file=path, values=shown, expected=_EXPECTED))
     left, right, infection = (labels_kji == segment.label for segment in SEGMENTS)
     return SegmentMasks(left, right, infection, Geometry.from_sitk(image))
 
@@ -157,10 +160,12 @@ def _masks_of_segments(path: Path, image: sitk.Image) -> SegmentMasks:
     for definition in SEGMENTS:
         segment = _find(path, segments, definition.segment_id)
         if not 0 <= segment.layer < layers.shape[3]:
-            raise InputError(
-                f"Segmentation '{path}': segment {segment} is said to be in layer {segment.layer}, but the file has "
-                f"{layers.shape[3]}. The file is damaged; save it again from Slicer."
+            text = _(
+                "Segmentation '{file}': segment {segment} is said to be in layer {layer}, but the file has "
+                "{count}. The file is damaged; save it again from Slicer."
             )
+            values = {"segment": str(segment), "layer": segment.layer, "count": layers.shape[3]}
+            raise InputError(text.format(file=path, **values))
         masks.append(layers[..., segment.layer] == segment.label_value)
     left, right, infection = masks
     return SegmentMasks(left, right, infection, Geometry.from_sitk(image))
@@ -181,10 +186,11 @@ def _segments(path: Path, image: sitk.Image) -> list[_Segment]:
             # Where the header does not say, Slicer takes one layer per segment, each of value 1.
             layer, label_value = int(value("Layer", str(index))), int(value("LabelValue", "1"))
         except ValueError as error:
-            raise InputError(
-                f"Segmentation '{path}': layer or label value of segment {index} is no number. "
+            text = _(
+                "Segmentation '{file}': layer or label value of segment {index} is no number. "
                 "The file is damaged; save it again from Slicer."
-            ) from error
+            )
+            raise InputError(text.format(file=path, index=index)) from error
         segment_id = value("ID", "")
         segments.append(
             _Segment(segment_id, value("Name", segment_id), layer, label_value, tags.get(TERMINOLOGY_TAG, ""))
@@ -199,13 +205,15 @@ def _find(path: Path, segments: list[_Segment], segment_id: str) -> _Segment:
     ]
     if not found:
         present = ", ".join(str(segment) for segment in segments)
-        raise InputError(
-            f"Segmentation '{path}' has no segment '{segment_id}', nor one with its terminology. It has: {present}. "
+        text = _(
+            "Segmentation '{file}' has no segment '{segment}', nor one with its terminology. It has: {present}. "
             "In Slicer, give the segment this terminology (an empty segment will do if there is nothing to show)."
         )
+        raise InputError(text.format(file=path, segment=segment_id, present=present))
     if len(found) > 1:
-        raise InputError(
-            f"Segmentation '{path}' has several segments for '{segment_id}': {', '.join(map(str, found))}. "
+        text = _(
+            "Segmentation '{file}' has several segments for '{segment}': {found}. "
             "Remove all but one, or change the terminology of the others."
         )
+        raise InputError(text.format(file=path, segment=segment_id, found=", ".join(map(str, found))))
     return found[0]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-DEFINITION = (
+from .texts import text as _
+
+DEFINITION = _(
     "Percentage classes modelled on MosMed CT-0 to CT-4, from the unrounded percentage of infection (POI) "
     "of both lungs together: CT-0 below 0.1 %, CT-1 from 0.1 to 25 %, CT-2 above 25 to 50 %, "
     "CT-3 above 50 to 75 %, CT-4 above 75 %. The original is a visual grade by a radiologist, this is not. "

@@ -23,10 +23,13 @@ from .inputs import (
     image_suffix,
     imaging_file_in,
     looks_like_dicom,
+    unreadable,
 )
 from .metaimage import read_metaimage
 from .nifti import read_nifti
 from .nrrd import read_nrrd
+from .texts import Text
+from .texts import text as _
 
 __all__ = ["CTVolume", "SeriesInfo", "case_name", "fingerprint_of", "list_series", "read_ct"]
 
@@ -69,11 +72,10 @@ def read_ct(path: str | Path, *, series: str | None = None) -> CTVolume:
         with _files_at(path) as files:
             image = _read_files(path, files, series=series)
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror or error}). Check the file's permissions."
-        ) from error
+        raise unreadable(path, error=error) from error
     except MemoryError as error:
-        raise InputError(f"{path}: too large for this computer's memory. Crop or resample the CT.") from error
+        text = _("{path}: too large for this computer's memory. Crop or resample the CT.")
+        raise InputError(text.format(path=path)) from error
     check_values(image.values_kji, label=str(path))
     return CTVolume(
         hu_kji=image.values_kji,
@@ -93,7 +95,7 @@ def list_series(path: str | Path) -> list[SeriesInfo]:
     """
     path = Path(path)
     if not path.exists():
-        raise InputError(f"{path}: no such file or folder. Check the path.")
+        raise InputError(_("{path}: no such file or folder. Check the path.").format(path=path))
     with _files_at(path) as files:
         return [stack.info for stack in find_stacks(files, label=str(path))]
 
@@ -123,7 +125,8 @@ def _read_files(path: Path, files: list[Path], *, series: str | None) -> ImageDa
     if single is None:
         return _read_dicom(path, files, series=series)
     if series is not None:
-        raise InputError(f"{path}: a series can be chosen in DICOM only; this is one image. Leave the series out.")
+        text = _("{path}: a series can be chosen in DICOM only; this is one image. Leave the series out.")
+        raise InputError(text.format(path=path))
     label = str(path) if path.name == single.name else f"{path} ({single.name})"
     read = {".nii": read_nifti, ".nrrd": read_nrrd, ".nhdr": read_nrrd}.get(_family(single), read_metaimage)
     return read(single, label=label)
@@ -147,35 +150,40 @@ def _single_image(path: Path, files: list[Path]) -> Path | None:
         return images[0]
     if images:
         names = ", ".join(sorted(file.name for file in images)[:5])
-        raise InputError(f"{path}: {len(images)} images ({names}). Give the one that is the CT.")
+        text = _("{path}: {count} images ({names}). Give the one that is the CT.")
+        raise InputError(text.format(path=path, count=len(images), names=names))
     if path.is_dir():
-        raise InputError(f"{path}: no CT in this folder. Give {SUPPORTED}.")
-    raise InputError(f"{path}: not a CT in a known format, or damaged. Give {SUPPORTED}.")
+        raise InputError(_("{path}: no CT in this folder. Give {formats}.").format(path=path, formats=SUPPORTED))
+    text = _("{path}: not a CT in a known format, or damaged. Give {formats}.")
+    raise InputError(text.format(path=path, formats=SUPPORTED))
 
 
 def _read_dicom(path: Path, files: list[Path], *, series: str | None) -> ImageData:
     label = str(path)
     if files == [path]:
-        raise InputError(f"{label}: one DICOM file is one slice, or a format not read here. Give the series' folder.")
+        text = _("{label}: one DICOM file is one slice, or a format not read here. Give the series' folder.")
+        raise InputError(text.format(label=label))
     stacks = find_stacks(files, label=label)
     if not stacks:
-        raise InputError(f"{label}: DICOM files, but no images among them. Give the folder of a CT series.")
+        text = _("{label}: DICOM files, but no images among them. Give the folder of a CT series.")
+        raise InputError(text.format(label=label))
     stack = choose_stack(stacks, series=series, label=label)
     image = read_stack(stack, label=label)
     notes = _choice_notes(stacks, stack, chosen_by_user=series is not None)
     return ImageData(image.values_kji, image.geometry, warnings=(*notes, *image.warnings), series=image.series)
 
 
-def _choice_notes(stacks: list[Stack], taken: Stack, *, chosen_by_user: bool) -> list[str]:
-    notes: list[str] = []
+def _choice_notes(stacks: list[Stack], taken: Stack, *, chosen_by_user: bool) -> list[Text]:
+    notes: list[Text] = []
     others = [stack for stack in stacks if stack is not taken]
     left_out = sum(len(stack.slices) for stack in others if stack.info.uid == taken.info.uid)
     if left_out:
-        notes.append(f"{left_out} image(s) of the series have another size or orientation and were left out.")
+        text = _("{count} image(s) of the series have another size or orientation and were left out.")
+        notes.append(text.format(count=left_out))
     foreign = {stack.info.uid for stack in others} - {taken.info.uid}
     if foreign and not chosen_by_user:
-        notes.append(
-            f"{len(foreign) + 1} series found; series {taken.info} was taken. "
-            "Another can be chosen by its number, UID or description."
+        text = _(
+            "{count} series found; series {series} was taken. Another can be chosen by its number, UID or description."
         )
+        notes.append(text.format(count=len(foreign) + 1, series=taken.info.text))
     return notes

@@ -16,7 +16,9 @@ from .cases import Case, discover_cases
 from .errors import Cancelled, DeviceError
 from .progress import Progress
 from .runner import Failure, Handlers
+from .scene_texts import shown
 from .summary import SUMMARY_FILE
+from .texts import joined
 from .widget_progress import PERMILLE, RunClock
 from .widget_texts import result_text, standing_text
 from .widget_tools import Workplace, explain_error, set_role, show_text
@@ -114,7 +116,7 @@ class BatchSection:
             if self._place.device_problem:
                 raise DeviceError(self._place.device_problem)
         except Cancelled as error:
-            self._say(str(error))
+            self._say(shown(error))
             return
         except Exception as error:
             self._say(explain_error(error), role="error")
@@ -168,7 +170,7 @@ class BatchSection:
             place = _("{number} of {total}, {case}").format(number=self._number, total=self._total, case=self._case)
             bar.setFormat(f"{place}: {standing_text(standing)}")
         elif news.kind == "note":
-            log.appendPlainText(news.text)
+            log.appendPlainText(shown(news.text))
         elif news.outcome is not None:
             log.appendPlainText(outcome_text(news.case, outcome=news.outcome))
 
@@ -228,9 +230,9 @@ def segment_folder(
 def outcome_text(case: str, *, outcome: Outcome) -> str:
     """Return how a case ended, in a line."""
     if outcome.status is Status.FAILED:
-        return _("{case}: failed: {reason}").format(case=case, reason=outcome.message)
+        return _("{case}: failed: {reason}").format(case=case, reason=shown(outcome.message))
     skipped = _("complete already, ") if outcome.status is Status.SKIPPED else ""
-    warning = f" ({outcome.message})" if outcome.message else ""
+    warning = f" ({shown(outcome.message)})" if outcome.message else ""
     return f"{case}: {skipped}{result_text(outcome.report or {})}{warning}"
 
 
@@ -253,7 +255,7 @@ class _Reporter:
         self._check()
         self._tell(BatchNews("progress", case=case.name, count=self._number, progress=progress))
         if progress.message:
-            self.note(f"{case.name}: {progress.message}")
+            self.note(joined(": ", (case.name, progress.message)))
 
     def note(self, text: str) -> None:
         self._tell(BatchNews("note", text=text))

@@ -16,6 +16,7 @@ from .dependencies import DependencyError, Missing, find_missing, load_packages
 from .errors import CovidSegError, DeviceError, InputError
 from .expected_time import Processor, Rates, Work, first_rates, network_shape, planned_work
 from .geometry import Geometry
+from .scene_texts import shown
 from .scene_volume import check_volume, geometry_of
 from .widget_texts import duration_text
 from .widget_tools import Workplace, set_role, show_text, waiting
@@ -64,7 +65,7 @@ class DeviceLine:
             with waiting():
                 load_packages()
         except DependencyError as error:
-            problem = str(error)
+            problem = shown(error)
         self.look_again()
         if problem:
             self._problem = problem
@@ -89,7 +90,7 @@ class DeviceLine:
             try:
                 self._found = find_missing()
             except DependencyError as error:
-                self._found, self._problem = Missing(torch=False, packages=()), str(error)
+                self._found, self._problem = Missing(torch=False, packages=()), shown(error)
         return self._found
 
     def _ask(self) -> None:
@@ -99,7 +100,7 @@ class DeviceLine:
             self._kind, text = ask_torch(self._asked)
         except DeviceError as error:
             self._kind = ""
-            problem = _("This device is not there ({reason}). Choose Automatic.").format(reason=error)
+            problem = _("This device is not there ({reason}). Choose Automatic.").format(reason=shown(error))
             self._answer("", problem=problem)
         else:
             self._answer(text, problem="")
@@ -219,4 +220,4 @@ def ask_torch(device: str) -> tuple[str, str]:
     from .device import describe_device, resolve_device
 
     resolved = resolve_device(device)
-    return resolved.partition(":")[0], describe_device(resolved)
+    return resolved.partition(":")[0], shown(describe_device(resolved))

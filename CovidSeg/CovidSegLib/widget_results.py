@@ -16,6 +16,8 @@ from .scene_display import jump_to, most_infected_ras
 from .scene_edit import ResultsHistory
 from .scene_edited import is_edited
 from .scene_segments import read_masks
+from .scene_texts import shown
+from .severity import DEFINITION as SEVERITY_DEFINITION
 from .widget_curves import CurvesView
 from .widget_export import CaseSource, save_case, save_table, table_text
 from .widget_texts import (
@@ -27,7 +29,7 @@ from .widget_texts import (
     table_rows,
 )
 from .widget_tools import Workplace, explain_error, import_for_worker, set_role, show_text
-from .widget_update import Figures, stored_report, why_not_measured
+from .widget_update import Figures, stored_report, stored_warnings, why_not_measured
 from .widget_views import Views
 
 if TYPE_CHECKING:
@@ -175,13 +177,13 @@ class ResultsSection:
         ui, figures, node = self._ui, self.figures.current, self.figures.node
         ui.headlineLabel.text = headline_text(figures)
         show_text(ui.severityLabel, severity_text(figures))
-        ui.severityLabel.toolTip = "" if figures is None else str(figures["severity"]["definition"])
+        ui.severityLabel.toolTip = "" if figures is None else shown(SEVERITY_DEFINITION)
         show_text(ui.compositionLabel, composition_text(figures))
         stored = None if node is None else stored_report(node)
         compared = (comparison_text(figures, before=stored), previous_text(self._previous()))
         show_text(ui.comparisonLabel, "\n".join(text for text in compared if text))
         set_role(ui.warningsLabel, role="warning")
-        show_text(ui.warningsLabel, "\n".join(map(str, (stored or {}).get("warnings", []))))
+        show_text(ui.warningsLabel, "\n".join(map(shown, [] if node is None else stored_warnings(node))))
         _fill_table(ui.resultsTable, rows=table_rows(figures))
         ui.resultsTable.visible = figures is not None
         if self.figures.measurement is not self._drawn:

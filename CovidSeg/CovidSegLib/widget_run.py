@@ -14,6 +14,7 @@ from .errors import Cancelled, CovidSegError, DeviceError
 from .progress import Progress
 from .runner import Failure, Handlers, Work
 from .scene_edited import is_edited, segments_digest
+from .scene_texts import shown
 from .scene_uncertainty import is_map
 from .scene_volume import check_volume
 from .widget_progress import RunClock
@@ -102,7 +103,7 @@ class SegmentSection:
             check_volume(self._place.volume())
             self._check_output()
         except CovidSegError as error:
-            return str(error)
+            return shown(error)
         return self._place.device_problem
 
     def refresh(self) -> None:
@@ -128,7 +129,7 @@ class SegmentSection:
             with self._place.preparing():
                 run, work = self._prepared()
         except Cancelled as error:
-            self._show_status(str(error))
+            self._show_status(shown(error))
             return
         except Exception as error:
             self._show_error(error)
@@ -243,8 +244,8 @@ class SegmentSection:
         if self._run is None:
             return
         if progress.message:
-            self._run.messages.append(progress.message)
-            self._show_status(progress.message, role="warning")
+            self._run.messages.append(shown(progress.message))
+            self._show_status(self._run.messages[-1], role="warning")
         standing = self._run.clock.update(progress)
         self._ui.progressBar.setValue(standing.permille)
         self._ui.progressBar.setFormat(standing_text(standing))

@@ -13,6 +13,7 @@ from slicer.i18n import tr as _
 
 from .errors import CovidSegError
 from .runner import POLL_EVERY_MS, Runner
+from .scene_texts import shown
 
 
 class Parameters(Protocol):
@@ -167,7 +168,7 @@ def poll_timer(callback: Callable[[], None]) -> Any:
 def explain_error(error: BaseException) -> str:
     """Return what went wrong and what to do, for the panel."""
     if isinstance(error, CovidSegError):
-        return str(error)
+        return shown(error)
     if isinstance(error, MemoryError):
         return _("Not enough memory. Close other programs or scenes, choose the quality Fast, or crop the CT.")
     if isinstance(error, OSError):

@@ -8,7 +8,7 @@ state before correction.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -17,12 +17,13 @@ import numpy as np
 from slicer.i18n import tr as _
 
 from .errors import CovidSegError
-from .logic import REPORT_ATTRIBUTE
+from .logic import REPORT_ATTRIBUTE, WARNINGS_ATTRIBUTE
 from .runner import Failure, Handlers, Runner
 from .scene_display import world_orientation
 from .scene_edited import EditWatcher
 from .scene_outputs import TABLE_ROLE, VOLUME_ROLE
 from .scene_segments import find_segments, read_masks
+from .texts import Text
 from .widget_measure import Measurement, measure
 from .widget_tools import PanelLogic, explain_error, import_for_worker
 
@@ -181,6 +182,17 @@ def stored_report(segmentation: Any) -> dict[str, Any] | None:
     except json.JSONDecodeError:
         return None
     return report if isinstance(report, dict) and "regions" in report and "severity" in report else None
+
+
+def stored_warnings(segmentation: Any) -> Sequence[str]:
+    """Return what the report of `stored_report` warns of, as texts that can be translated."""
+    warnings = (stored_report(segmentation) or {}).get("warnings", [])
+    try:
+        texts = [Text.from_dict(entry) for entry in json.loads(segmentation.GetAttribute(WARNINGS_ATTRIBUTE) or "[]")]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return warnings
+    # Those of another report are left alone.
+    return texts if list(map(str, texts)) == warnings else warnings
 
 
 def why_not_measured(segmentation: Any, *, volume: Any) -> str:

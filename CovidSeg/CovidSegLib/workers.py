@@ -19,6 +19,7 @@ from typing import Any
 
 from .case_run import CaseRunner, Outcome, Status
 from .cases import Case
+from .texts import text as _
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
 
@@ -88,10 +89,10 @@ def _bury(worker: _Worker) -> Iterator[Outcome]:
         yield Outcome(
             case=worker.case.name,
             status=Status.FAILED,
-            message=(
-                f"the process working on it ended (code {worker.process.exitcode}), often for lack of memory: "
+            message=_(
+                "the process working on it ended (code {code}), often for lack of memory: "
                 "use fewer --workers, or --mode fast"
-            ),
+            ).format(code=worker.process.exitcode),
         )
 
 

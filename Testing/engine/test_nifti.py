@@ -85,7 +85,8 @@ def test_grid_is_exactly_itks_for_any_orientation(
     path = write_nifti(tmp_path / "ct.nii", tiny_hu(), affine=affine, sform_code=codes[0], qform_code=codes[1])
     found = read_ct(path).geometry
     assert found == Geometry.from_sitk(sitk.ReadImage(str(path)))
-    np.testing.assert_allclose(found.ijk_to_ras, affine, atol=1e-4)
+    # A qform near a half turn loses half of single precision's digits: its quaternion's real part is a difference.
+    np.testing.assert_allclose(found.ijk_to_ras, affine, atol=2e-3)
 
 
 def test_flipped_left_right_axis_is_kept_with_negative_determinant(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ import mrml_widgets
 import parameter_node
 import scripted_module
 import segment_editor
+import translations
 from application import Application, Module, Modules
 from dialogs import Dialogs
 from host_errors import HostError
@@ -55,6 +56,7 @@ class Host:
         errors: Tracebacks of errors in callbacks; a test that leaves some fails.
         opened: Addresses given to `qt.QDesktopServices.openUrl`.
         samples: Sample data that were registered, as given.
+        translate: (context, text) -> the text in the language of the application; English until a test sets it.
     """
 
     def __init__(self, folder: Path, *, version: str = "5.13.0") -> None:
@@ -66,6 +68,7 @@ class Host:
         self.errors: list[str] = []
         self.opened: list[str] = []
         self.samples: list[dict[str, Any]] = []
+        self.translate: Callable[[str, str], str] = lambda _context, text: text
         self._undo = ExitStack()
         self._panels: list[Any] = []
 
@@ -204,13 +207,10 @@ class Host:
         self.process_events()
 
     def _slicer_modules(self) -> dict[str, ModuleType]:
-        texts = ModuleType("slicer.i18n")
-        texts.tr = lambda text, context=None: text
-        texts.translate = lambda context, text: text
         modules = {
             "ScriptedLoadableModule": scripted_module.make_module(),
             "parameterNodeWrapper": parameter_node.make_module(),
-            "i18n": texts,
+            "i18n": translations.make_module(lambda context, text: self.translate(context, text)),
         }
         if tuple(int(part) for part in self.version.split(".")[:2]) >= (5, 12):
             modules["packaging"] = self.packages.packaging_module()

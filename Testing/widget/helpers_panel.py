@@ -54,6 +54,7 @@ class SteppedEngine:
         threads: Names of the threads it ran on.
         error: Raised instead of an answer.
         message: Told with the first patch, such as a change of device.
+        warnings: Given with the answer.
         doubt_kji: The map of uncertainty, given if it is asked for.
     """
 
@@ -66,6 +67,7 @@ class SteppedEngine:
         self.threads: list[str] = []
         self.error: BaseException | None = None
         self.message = ""
+        self.warnings: tuple[str, ...] = ()
         self.doubt_kji = two_lumps(phantom.labelmap_kji)
 
     def let_pass(self, patches: int = 1000) -> None:
@@ -91,6 +93,7 @@ class SteppedEngine:
             raise self.error
         progress(Progress("quantify", 0, 1))
         result = self._truth(ct, **options)
+        result = dataclasses.replace(result, warnings=(*result.warnings, *self.warnings))
         return dataclasses.replace(result, uncertainty=self.doubt_kji) if options.get("uncertainty") else result
 
 

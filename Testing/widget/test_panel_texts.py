@@ -1,7 +1,7 @@
 """Every text that the user sees in Slicer can be translated: it is marked by `_("...")` where it is written.
 
 The sources are searched for texts that are not: by where they go (`LABELS`, `CALLS`), and, as a text may take a way
-round, for anything of two words or more. What the engine says, and what goes into files, is the same everywhere.
+round, for anything of two words or more. The engine's texts have tests of their own; what goes into files is English.
 """
 
 from __future__ import annotations
@@ -59,9 +59,6 @@ CALLS: dict[str, tuple[int | str, ...]] = {
 }
 """Functions -> which of their arguments the user sees."""
 
-REPORT_WARNINGS = {"geometry_of", "transform_warnings"}
-"""Functions whose texts, but for their errors, go into report.json."""
-
 SAME_IN_ALL_LANGUAGES = {
     "CovidSeg",
     "CovidSeg contributors",
@@ -92,9 +89,6 @@ def _passed_over(tree: ast.AST) -> Iterator[ast.AST]:
             yield from (inner for argument in node.args for inner in ast.walk(argument))
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             yield node.value  # a docstring
-        elif isinstance(node, ast.FunctionDef) and node.name in REPORT_WARNINGS:
-            errors = {part for inner in ast.walk(node) if isinstance(inner, ast.Raise) for part in ast.walk(inner)}
-            yield from (inner for inner in ast.walk(node) if inner not in errors)
 
 
 def _shown(tree: ast.AST) -> Iterator[ast.expr]:
