@@ -70,13 +70,15 @@ def prepare(
         config: The data lists; paths are relative to `data_dir`.
         data_dir: Folder of the real CTs.
         cache_dir: Made if need be.
-        preprocessing: Of the network to be trained.
+        preprocessing: Of the network to be trained, but for its wide kernel: cases are kept sharp, because the
+            interpolation of random patches softens them about as much.
         tell: Called with a line per case.
 
     Raises:
         InputError: A file is missing, cannot be used, or is measured only.
     """
     cache_dir.mkdir(parents=True, exist_ok=True)
+    preprocessing = replace(preprocessing, kernel_voxels=1.0)
     jobs = list(_jobs(config, data_dir=data_dir, recipe=preprocessing))
     for job in jobs:
         tell(f"{job.name}: {_prepare_one(job, cache_dir=cache_dir, preprocessing=preprocessing)}")

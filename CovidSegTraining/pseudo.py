@@ -29,9 +29,9 @@ from .label_codes import Code
 
 INFECTED_FROM = 0.7
 HEALTHY_BELOW = 0.1
-#: Softer copies of the image are answered too, as by a smoother reconstruction kernel: in them the network finds dense
-#: consolidation that it leaves out of the sharp one, and the mean of all teaches it the same for both.
-SOFTER_BY_VOXELS = (0.5, 0.8)
+#: Softer copies of the network's input are answered too, as by a smoother reconstruction kernel: in them the network
+#: finds dense consolidation that it leaves out of the sharper one, and the mean of all teaches it the same for all.
+SOFTER_BY_VOXELS = (0.35, 0.55)
 #: What stays unknown so far from all that may be infected (from this probability on) holds no infection: overlooked
 #: consolidation lies beside some that is seen.
 FREE_BEYOND_MM = 20.0

@@ -34,11 +34,14 @@ class PreprocessingRecipe:
         spacing_ijk_mm: Voxel spacing along the patient's axes L, P, S (paper: 1.58 x 1.58 x 2.70 mm).
         window_hu: HU clipped to this range (paper: -1250 to 250), then mapped to [-1, 1].
         outside_hu: Value given to everything outside the patient.
+        kernel_voxels: Half-width of the resampling's triangle, in voxels; never below the CT's own spacing. Above 1 it
+            softens the image, for a network whose training patches were softened by their augmentation.
     """
 
     spacing_ijk_mm: tuple[float, float, float] = (1.58, 1.58, 2.70)
     window_hu: tuple[float, float] = (-1250.0, 250.0)
     outside_hu: float = 40.0
+    kernel_voxels: float = 1.0
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> PreprocessingRecipe:
@@ -60,6 +63,8 @@ class PreprocessingRecipe:
             raise ModelError(_("preprocessing recipe: three positive spacings and both ends of the window are needed"))
         if recipe.window_hu[0] >= recipe.window_hu[1]:
             raise ModelError(_("preprocessing recipe: the window's lower end must lie below its upper"))
+        if not 1.0 <= recipe.kernel_voxels <= 4.0:
+            raise ModelError(_("preprocessing recipe: the kernel must be 1 to 4 voxels wide"))
         return recipe
 
     def to_dict(self) -> dict[str, Any]:
@@ -122,8 +127,8 @@ def preprocess(
     target = network_axes(source, recipe=recipe, box_mm=chest.box_mm if crop_to_chest else None)  # type: ignore[arg-type]
     if crop_to_chest and not chest.touches_side:
         target = (target[0], without_spare_rim(target[1]), without_spare_rim(target[2]))
-    image = resample_kji(volume, source=source, target=target)  # type: ignore[arg-type]
-    inside = _hide_outside(image, volume, source=source, target=target, chest=chest, outside_hu=recipe.outside_hu)  # type: ignore[arg-type]
+    image = resample_kji(volume, source=source, target=target, width=recipe.kernel_voxels)  # type: ignore[arg-type]
+    inside = _hide_outside(image, volume, source=source, target=target, chest=chest, recipe=recipe)  # type: ignore[arg-type]
     return NetworkInput(
         image_kji=scale_hu(image, window_hu=recipe.window_hu),
         axes=target,
@@ -180,18 +185,20 @@ def _hide_outside(
     source: tuple[AxisGrid, AxisGrid, AxisGrid],
     target: tuple[AxisGrid, AxisGrid, AxisGrid],
     chest: Chest,
-    outside_hu: float,
+    recipe: PreprocessingRecipe,
 ) -> np.ndarray:
-    """Set everything outside the patient to `outside_hu` in place; return the mask of the patient."""
+    """Set everything outside the patient to `recipe.outside_hu` in place; return the mask of the patient."""
     if chest.padding is not None and chest.padding_hu is not None:
         # Padding touches lung where an image was cropped: take out exactly its share of each voxel.
-        near = resample_kji(chest.padding, source=chest.axes, target=target) > 0.0
+        near = resample_kji(chest.padding, source=chest.axes, target=target, width=recipe.kernel_voxels) > 0.0
         value = chest.padding_hu
-        share = resample_kji(volume, source=source, target=target, convert=lambda plane: plane == value)
-        image += np.where(near, share * (outside_hu - value), 0.0).astype(np.float32)
+        share = resample_kji(
+            volume, source=source, target=target, convert=lambda plane: plane == value, width=recipe.kernel_voxels
+        )
+        image += np.where(near, share * (recipe.outside_hu - value), 0.0).astype(np.float32)
         inside = resample_kji(chest.inside | chest.padding, source=chest.axes, target=target) >= 0.5
         inside &= ~(near & (share > 0.5))
     else:
         inside = resample_kji(chest.inside, source=chest.axes, target=target) >= 0.5
-    image[~inside] = outside_hu
+    image[~inside] = recipe.outside_hu
     return inside

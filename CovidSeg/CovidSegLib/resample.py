@@ -45,13 +45,13 @@ def covering_axis(axis: AxisGrid, step_mm: float) -> AxisGrid:
     return AxisGrid(center_mm - (count - 1) * step_mm / 2.0, step_mm, count)
 
 
-def axis_weights(source: AxisGrid, target: AxisGrid) -> np.ndarray:
+def axis_weights(source: AxisGrid, target: AxisGrid, *, width: float = 1.0) -> np.ndarray:
     """Return the (target.count, source.count) float32 weights; each row sums to one.
 
-    The kernel is a triangle whose half-width is the larger of both steps. Beyond its ends
-    the source is continued with its border value.
+    The kernel is a triangle whose half-width is the source's step or `width` times the target's, whichever is
+    larger. Beyond its ends the source is continued with its border value.
     """
-    half_width_mm = max(source.step_mm, target.step_mm)
+    half_width_mm = max(source.step_mm, width * target.step_mm)
     # Beyond the border the nearest source voxel takes all the weight that lies outside.
     reach = int(np.ceil(half_width_mm / source.step_mm)) + 1
     position = (target.centers_mm - source.first_mm) / source.step_mm
@@ -70,6 +70,7 @@ def resample_kji(
     source: tuple[AxisGrid, AxisGrid, AxisGrid],
     target: tuple[AxisGrid, AxisGrid, AxisGrid],
     convert: Callable[[np.ndarray], np.ndarray] | None = None,
+    width: float = 1.0,
 ) -> np.ndarray:
     """Return `volume_kji` sampled on `target`, slice by slice.
 
@@ -78,11 +79,12 @@ def resample_kji(
         source: Axes (k, j, i) of `volume_kji`.
         target: Axes (k, j, i) wanted, in the same millimetre frame.
         convert: Applied to each 2D input slice before use, e.g. a comparison; default: none.
+        width: Of the kernel, in steps of the target, see `axis_weights`.
 
     Returns:
         float32 array with the shape of `target`.
     """
-    weights_k, weights_j, weights_i = (axis_weights(s, t) for s, t in zip(source, target, strict=True))
+    weights_k, weights_j, weights_i = (axis_weights(s, t, width=width) for s, t in zip(source, target, strict=True))
     rows_j, rows_i = _used(weights_j), _used(weights_i)
     weights_j, weights_i = weights_j[:, rows_j], np.ascontiguousarray(weights_i[:, rows_i].T)
     out = np.empty(tuple(axis.count for axis in target), dtype=np.float32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from CovidSegLib.chest import lungs_found
@@ -20,6 +22,7 @@ from CovidSegLib.preprocess import (
 from CovidSegLib.resample import AxisGrid, input_axis
 from CovidSegLib.volume import CTVolume
 from helpers_phantom import rotated, small_phantom, stored_as
+from scipy import ndimage
 
 COARSE = PreprocessingRecipe(spacing_ijk_mm=(4.0, 4.0, 5.0))
 OUTSIDE = (40.0 + 500.0) / 750.0
@@ -57,6 +60,7 @@ def test_paper_recipe_is_the_default() -> None:
         ({"spacing_ijk_mm": [1, 1]}, "three positive spacings"),
         ({"window_hu": [250, -1250]}, "lower end"),
         ({"window_hu": [250]}, "both ends"),
+        ({"kernel_voxels": 0.5}, "kernel"),
     ],
 )
 def test_impossible_recipe_is_refused_with_what_is_wrong(values: dict[str, object], message: str) -> None:
@@ -100,12 +104,14 @@ def test_outside_the_patient_is_soft_tissue_and_inside_is_the_ct() -> None:
     assert lung_ml == pytest.approx(small_phantom(3, infection=0.0).truth.lung_ml, rel=0.15)
 
 
+@pytest.mark.parametrize("kernel_voxels", [1.0, 1.6])
 @pytest.mark.parametrize("value", [-1024, -2000, -3024])
-def test_padding_leaves_no_dark_rim_where_it_cuts_the_lung(value: int) -> None:
+def test_padding_leaves_no_dark_rim_where_it_cuts_the_lung(value: int, kernel_voxels: float) -> None:
     phantom = small_phantom(3, infection=0.0)
     hu = phantom.ct.hu_kji.copy()
     hu[:, :, :20] = hu[:, :, 76:] = value  # through both lungs
-    found = preprocess(hu, geometry=phantom.ct.geometry, recipe=COARSE, crop_to_chest=False)
+    recipe = replace(COARSE, kernel_voxels=kernel_voxels)
+    found = preprocess(hu, geometry=phantom.ct.geometry, recipe=recipe, crop_to_chest=False)
     darkest_lung = scale_hu(np.array([-1010.0]), window_hu=COARSE.window_hu)[0]
     assert found.image_kji.min() >= darkest_lung - 0.02
     columns_mm = found.axes[2].centers_mm
@@ -156,6 +162,17 @@ def test_sharp_noise_is_averaged_on_a_fine_ct() -> None:
     a, b = (preprocess(hu, geometry=ct.geometry, recipe=coarse, crop_to_chest=False) for hu in (ct.hu_kji, noisy))
     both = a.inside_kji & b.inside_kji & (a.image_kji > -0.95) & (a.image_kji < 0.95)
     assert (a.image_kji - b.image_kji)[both].std() * 750 < 0.45 * 80
+
+
+def test_wide_kernel_makes_sharp_and_soft_scans_alike() -> None:
+    ct = small_phantom(3).ct
+    soft = ndimage.gaussian_filter(ct.hu_kji.astype(np.float32), 0.6)
+    differences = []
+    for kernel_voxels in (1.0, 2.0):
+        recipe = replace(COARSE, kernel_voxels=kernel_voxels)
+        a, b = (preprocess(hu, geometry=ct.geometry, recipe=recipe, crop_to_chest=False) for hu in (ct.hu_kji, soft))
+        differences.append(np.abs(a.image_kji - b.image_kji)[a.inside_kji & b.inside_kji].mean())
+    assert differences[1] < 0.6 * differences[0]
 
 
 def test_grey_ct_gives_nearly_the_same_image() -> None:

@@ -75,6 +75,23 @@ def test_coarsening_averages_noise_and_refining_does_not() -> None:
     assert np.array_equal(same, noise)
 
 
+@pytest.mark.parametrize("step_mm", [0.4, 1.0, 3.0])
+def test_wider_kernel_softens_by_its_width_whatever_the_source(step_mm: float) -> None:
+    source, target = input_axis(round(120 / step_mm), step_mm), AxisGrid(20.0, 2.0, 41)
+    edge = (source.centers_mm > 60.0).astype(np.float32)
+    found = axis_weights(source, target, width=2.0) @ edge
+    # The variance of a triangle is a sixth of its half-width squared; a coarse source adds that of its own steps.
+    slope = np.diff(found)
+    middles_mm = target.centers_mm[:-1] + 1.0
+    variance = np.average((middles_mm - np.average(middles_mm, weights=slope)) ** 2, weights=slope)
+    assert variance == pytest.approx(4.0**2 / 6, rel=0.35)
+
+
+def test_kernel_is_never_narrower_than_the_sources_step() -> None:
+    source, target = input_axis(10, 8.0), input_axis(30, 2.7)
+    assert np.array_equal(axis_weights(source, target, width=1.6), axis_weights(source, target))
+
+
 def test_part_is_the_same_axis_cut() -> None:
     axis = AxisGrid(3.0, 0.7, 20)
     part = axis.part(4, 11)

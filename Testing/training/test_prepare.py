@@ -127,6 +127,11 @@ def test_second_run_leaves_all_as_it_is(cache: Path, phantom_data: Path) -> None
     assert {path: path.stat().st_mtime_ns for path in cache.iterdir()} == before
 
 
+def test_cases_are_kept_sharp_for_a_network_with_a_wide_kernel(cache: Path, phantom_data: Path) -> None:
+    lines = _prepare(LISTS, phantom_data, cache, replace(RECIPE, kernel_voxels=1.6))
+    assert all("already prepared" in line for line in lines)
+
+
 def test_changed_recipe_entry_or_file_builds_the_case_again(tmp_path: Path, phantom_data: Path, ill: Phantom) -> None:
     data = tmp_path / "data"
     write_nifti(data / "ct" / "chest_a.nii.gz", ill.ct.hu_kji, geometry=ill.ct.geometry)
