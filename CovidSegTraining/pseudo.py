@@ -27,8 +27,9 @@ from .cache import read_case, write_case
 from .data import WholeChest, refuse_measured_only
 from .label_codes import Code
 
-INFECTED_FROM = 0.7
-HEALTHY_BELOW = 0.1
+#: Between these two a voxel stays open. A wide band would leave the network free to answer each slice thickness its way.
+INFECTED_FROM = 0.55
+HEALTHY_BELOW = 0.35
 #: Softer copies of the network's input are answered too, as by a smoother reconstruction kernel: in them the network
 #: finds dense consolidation that it leaves out of the sharper one, and the mean of all teaches it the same for all.
 SOFTER_BY_VOXELS = (0.35, 0.55)

@@ -36,7 +36,7 @@ class PostprocessingRecipe:
     min_lung_piece_share: float = 0.02
     min_lone_infection_share: float = 0.06
     min_infection_ml: float = 0.06
-    min_lung_contact: float = 0.3
+    min_lung_contact: float = 0.4
     max_sheet_mm: float = 10.0
 
     @classmethod
