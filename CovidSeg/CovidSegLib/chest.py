@@ -146,7 +146,20 @@ def _body_and_lungs(coarse: np.ndarray, *, padding: np.ndarray, voxel_ml: float)
     if body.sum() < LITTLE_BODY_SHARE * lungs.sum():
         lungs = np.zeros_like(lungs)
     inside = ndimage.binary_closing(filled | lungs, iterations=2) | filled | lungs
-    return inside & ~outside, lungs
+    return (inside | _cut_off(tissue & ~body, lungs=lungs)) & ~outside, lungs
+
+
+def _cut_off(loose: np.ndarray, *, lungs: np.ndarray) -> np.ndarray:
+    """Return the pieces of tissue that touch lung, though a cropped image cuts them off from the body.
+
+    Consolidation and a strip of chest wall at the border of the image are the patient; what lies around a patient is
+    parted from the lungs by the chest wall.
+    """
+    from scipy import ndimage
+
+    pieces, _count = ndimage.label(loose)
+    touching = np.unique(pieces[_dilate(lungs, 1)])
+    return np.isin(pieces, touching[touching > 0])
 
 
 def _filled(body: np.ndarray, *, outside: np.ndarray) -> np.ndarray:

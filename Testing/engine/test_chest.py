@@ -148,6 +148,24 @@ def test_solid_lung_is_kept_in_a_cropped_field_of_view(seed: int, solid: str, cu
     assert_kept(phantom.ct.hu_kji[view], lungs_of(phantom)[view])
 
 
+@pytest.mark.parametrize("radius_mm", [12, 18])
+@pytest.mark.parametrize("seed", [3, 7])
+def test_consolidation_that_the_border_of_the_image_cuts_off_is_inside(seed: int, radius_mm: int) -> None:
+    phantom = small_phantom(seed, infection=0.0)
+    lungs = lungs_of(phantom)
+    first, last = np.flatnonzero(lungs.any(axis=(0, 1)))[[0, -1]]
+    middle_k = int(np.median(np.nonzero(lungs)[0]))
+    outermost = min(np.argwhere(lungs[middle_k]), key=lambda place: place[1])
+    offset_mm = (np.moveaxis(np.indices(lungs.shape), 0, -1) - (middle_k, *outermost)) * SPACING_IJK_MM[::-1]
+    consolidation = lungs & (np.linalg.norm(offset_mm, axis=-1) <= radius_mm)
+    hu = made_solid(phantom, consolidation)
+    shown = np.zeros(hu.shape, bool)
+    shown[:, :, first + 3 : last - 2] = True  # through both lungs
+    hu[~shown] = -1024
+    assert_kept(hu, consolidation & shown)
+    assert_kept(hu, lungs & shown)
+
+
 @pytest.mark.parametrize("seed", [3, 7, 11])
 @pytest.mark.parametrize("center_x_mm", [-70.0, 0.0, 70.0])
 def test_lungs_are_kept_in_a_small_field_of_view(seed: int, center_x_mm: float) -> None:
