@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from .errors import InputError
+from .inputs import image_suffix
 from .texts import text as _
 
 _CHUNK = 1 << 20
@@ -59,6 +60,17 @@ def extracted(path: Path, *, limits: ZipLimits | None = None, inside: Path | Non
     limits = limits or ZipLimits()
     with tempfile.TemporaryDirectory(prefix="covidseg-zip-", dir=inside, ignore_cleanup_errors=True) as folder:
         yield _extract_all(path, Path(folder), limits=limits)
+
+
+def lists_images(path: Path) -> bool:
+    """Tell whether a zip lists NIfTI, NRRD or MetaImage files; nothing is unpacked.
+
+    Raises:
+        zipfile.BadZipFile, OSError: Not a zip, or it cannot be read.
+    """
+    with zipfile.ZipFile(path) as archive:
+        names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+    return any(_is_wanted(name) and image_suffix(Path(name)) for name in names)
 
 
 def _extract_all(path: Path, folder: Path, *, limits: ZipLimits) -> list[Path]:

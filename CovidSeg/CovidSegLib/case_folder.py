@@ -25,10 +25,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from .inputs import IMAGE_SUFFIXES, image_suffix
 from .texts import Text
 from .texts import text as _
 
-_LEFTOVER = re.compile(r"^\.(?P<name>.+)\.(?P<kind>partial|old)-[0-9a-f]{12}$", re.DOTALL)
+_SUFFIXES = "|".join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)
+_LEFTOVER = re.compile(rf"^\.(?P<name>.+)\.(?P<kind>partial|old)-[0-9a-f]{{12}}({_SUFFIXES})?$", re.DOTALL)
 # What file systems answer that know no sync; a full disk, found out only now, must be told.
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EROFS)
 # Virus scanners and search indexers hold new files open for a moment; Windows then refuses to rename.
@@ -59,8 +61,11 @@ def new_case_folder(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_file(target: Path) -> Iterator[Path]:
-    """Yield a path to write a file to; on leaving without an error it replaces `target` in one step."""
-    partial = target.with_name(f".{target.name}.partial-{secrets.token_hex(6)}")
+    """Yield a path to write a file to; on leaving without an error it replaces `target` in one step.
+
+    The path ends as an image's name does if `target` is one: ITK chooses the format by it.
+    """
+    partial = target.with_name(f".{target.name}.partial-{secrets.token_hex(6)}{image_suffix(target) or ''}")
     try:
         yield partial
         os.replace(partial, target)

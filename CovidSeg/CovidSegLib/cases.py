@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .archive import lists_images
 from .case_names import NameBook, case_name_of, image_extension
 from .case_state import LABELMAP_FILE, UNCERTAINTY_FILE
 from .errors import InputError
@@ -41,6 +42,7 @@ class Discovery:
 @dataclass
 class _Notes:
     labelmaps: list[Path] = field(default_factory=list)
+    zips: list[Path] = field(default_factory=list)
     dangling: list[Path] = field(default_factory=list)
     under_out: list[Path] = field(default_factory=list)
 
@@ -49,6 +51,12 @@ class _Notes:
         if self.labelmaps:
             text = _("ignored {count} labelmap(s), the first: {path}")
             lines.append(text.format(count=len(self.labelmaps), path=self.labelmaps[0]))
+        if self.zips:
+            text = _(
+                "ignored {count} zip(s) of other images than DICOM, the first: {path} "
+                "(unpack such a zip, or give it by itself)"
+            )
+            lines.append(text.format(count=len(self.zips), path=self.zips[0]))
         if self.dangling:
             text = _("ignored {count} link(s) to nothing, the first: {path}")
             lines.append(text.format(count=len(self.dangling), path=self.dangling[0]))
@@ -108,6 +116,11 @@ def _nothing_in(folder: Path, *, out_real: str, notes: _Notes) -> Text:
     text = _("nothing usable in INPUT '{folder}': give a folder that holds CTs, as {formats}.")
     if any(_is_under(_real(path), _real(folder)) for path in notes.labelmaps):
         text = _("nothing usable in INPUT '{folder}' but labelmaps: give a folder that holds CTs, as {formats}.")
+    if any(_is_under(_real(path), _real(folder)) for path in notes.zips):
+        text = _(
+            "nothing usable in INPUT '{folder}' but zips of other images than DICOM: unpack them, or give each by "
+            "itself; in a folder CovidSeg takes {formats}."
+        )
     return text.format(folder=folder, formats=SUPPORTED)
 
 
@@ -195,6 +208,8 @@ def _image_files(folder: Path, *, out_real: str | None, notes: _Notes) -> Iterat
         if extension == ".zip":
             if is_dicom_zip(entry):
                 yield entry
+            elif lists_images(entry):
+                notes.zips.append(entry)
         elif is_labelmap(entry) or _is_uncertainty_map(entry):
             notes.labelmaps.append(entry)
         else:

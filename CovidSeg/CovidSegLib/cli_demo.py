@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .batch import make_out_dir, run_batch
+from .case_folder import new_file
 from .case_run import Engine, Outcome, RunOptions
 from .case_state import files_of_case
 from .cases import Case
@@ -69,7 +70,8 @@ def _write_phantom(out_dir: Path) -> tuple[Path, PhantomTruth]:
     print_line("making a synthetic chest CT")
     phantom = make_phantom(seed=DEMO_SEED, infection=DEMO_INFECTION_PERCENT)
     path = out_dir / _CT_FILE
-    sitk.WriteImage(phantom.ct.geometry.to_sitk(phantom.ct.hu_kji), str(path), useCompression=True)
+    with new_file(path) as partial:
+        sitk.WriteImage(phantom.ct.geometry.to_sitk(phantom.ct.hu_kji), str(partial), useCompression=True)
     return path, phantom.truth
 
 

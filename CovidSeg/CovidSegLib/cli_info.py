@@ -12,7 +12,7 @@ from .console import DISCLAIMER, print_error, print_line
 from .errors import CovidSegError
 from .exit_codes import FAILED, OK, USAGE
 from .failures import explain
-from .summary import versions
+from .runtime import versions
 
 _UNTESTED = "never run by the developers"
 _CARD_KEYS = ("description", "intended_use", "training_data", "data_source", "data_type", "copyright", "license")

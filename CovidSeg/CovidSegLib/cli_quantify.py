@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +104,7 @@ def _write(folder: Path, *, ct: CTVolume, quantities: Quantities, seconds: float
         InputError: The folder holds the report of another CT, of another series of it, or of something else.
     """
     from .report import build_report, write_report_csv, write_report_json
-    from .summary import versions
+    from .runtime import versions
 
     earlier = _earlier_report(folder, ct=ct)
     # Model and options stay as recorded, so that `covidseg segment` still takes the case as complete.
@@ -117,13 +118,35 @@ def _write(folder: Path, *, ct: CTVolume, quantities: Quantities, seconds: float
         model=model,
         runtime=runtime,
         input_details={} if ct.series is None else {"series": ct.series},
-        warnings=(*ct.warnings, *quantities.warnings(), _CORRECTED),
+        warnings=_warnings(earlier, ct=ct, quantities=quantities),
     )
     folder.mkdir(parents=True, exist_ok=True)
     for name, write in ((REPORT_CSV_FILE, write_report_csv), (REPORT_JSON_FILE, write_report_json)):
         with new_file(folder / name) as partial:
             write(partial, report)
         print_line(f"wrote {folder / name}")
+
+
+def _warnings(earlier: Mapping[str, Any], *, ct: CTVolume, quantities: Quantities) -> tuple[str, ...]:
+    """Return what the CT, the run recorded earlier and the new figures warn of, each once.
+
+    What the earlier figures warned of was another segmentation's, and goes with them.
+    """
+    gone = {_CORRECTED, *_warnings_of_figures(earlier, like=quantities)}
+    run = [text for text in earlier.get("warnings", ()) if isinstance(text, str) and text not in gone]
+    return tuple(dict.fromkeys((*ct.warnings, *run, *quantities.warnings(), _CORRECTED)))
+
+
+def _warnings_of_figures(report: Mapping[str, Any], *, like: Quantities) -> tuple[str, ...]:
+    """Return what the figures in a report warn of by themselves: missing lungs, lungs too large for a patient."""
+    try:
+        regions = {
+            name: dataclasses.replace(getattr(like, name), volume_ml=part["volume_ml"], poi_percent=part["poi_percent"])
+            for name, part in report["regions"].items()
+        }
+        return dataclasses.replace(like, **regions).warnings()
+    except (LookupError, AttributeError, TypeError):  # no report yet, or not as we write it
+        return ()
 
 
 def _earlier_report(folder: Path, *, ct: CTVolume) -> dict[str, Any]:

@@ -7,12 +7,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from typing import Any
-
-import numpy as np
 
 from . import __version__
 from .device import describe_device
+
+_PACKAGES = ("numpy", "simpleitk", "torch", "monai", "safetensors")
 
 
 class Clock:
@@ -44,20 +45,18 @@ def runtime_record(*, device: str, mode: str, clock: Clock) -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of CovidSeg and of what its numbers depend on."""
-    import monai
-    import SimpleITK as sitk
-    import torch
+def versions() -> dict[str, str | None]:
+    """Return the versions of CovidSeg, Python and the packages it computes with, without importing them.
 
-    return {
-        "covidseg": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "monai": monai.__version__,
-        "numpy": np.__version__,
-        "simpleitk": sitk.Version.VersionString(),
-    }
+    A package that is not installed is None.
+    """
+    found: dict[str, str | None] = {"covidseg": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
 
 
 def peak_memory_mb() -> float | None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import platform
 from collections.abc import Iterable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from . import __version__
 from .case_folder import new_file
 from .case_run import Outcome
+from .runtime import versions
 
 SUMMARY_FILE = "summary.csv"
 RUN_FILE = "run.json"
@@ -29,7 +27,6 @@ COLUMNS = (
     "device",
     "message",
 )
-_PACKAGES = ("numpy", "SimpleITK", "torch", "monai", "safetensors")
 _FROM_REPORT = {
     "poi_percent": ("poi_percent",),
     "poi_left_percent": ("regions", "left_lung", "poi_percent"),
@@ -62,17 +59,6 @@ def write_run_record(
         text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
         partial.write_text(text, encoding="utf-8", newline="\n")
     return path
-
-
-def versions() -> dict[str, str | None]:
-    """Return the versions of CovidSeg, Python and the packages it computes with, without importing them."""
-    found: dict[str, str | None] = {"covidseg": __version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = None
-    return found
 
 
 def _row(outcome: Outcome) -> dict[str, Any]:

@@ -133,7 +133,8 @@ def test_recovery_finishes_undoes_and_spares_what_is_not_ours(tmp_path: Path) ->
     ):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text(name)
-    (tmp_path / ".summary.csv.partial-0123456789ab").write_text("half")
+    for half in (".summary.csv.partial-0123456789ab", ".ct.nii.gz.partial-0123456789ab.nii.gz"):
+        (tmp_path / half).write_text("half")
     assert recover(tmp_path) == ["gone: an interrupted replacement was undone"]
     assert _tree(tmp_path) == {
         ".my.partial-notes/file": ".my.partial-notes",

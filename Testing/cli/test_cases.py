@@ -182,6 +182,25 @@ def test_zip_is_taken_from_a_folder_only_if_it_holds_dicom(tmp_path: Path) -> No
     with zipfile.ZipFile(data / "code.zip", "w") as archive:
         archive.writestr("main.py", "print()")
     assert _found(data, out=tmp_path / "out") == {"study": data / "study.zip"}
+    assert discover_cases([data], out_dir=tmp_path / "out").notes == ()
+
+
+def test_zip_of_other_images_in_a_folder_is_said_to_be_left_out(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    ct = write_ct(data / "ct.nrrd")
+    for name in ("one", "two"):
+        with zipfile.ZipFile(data / f"{name}.zip", "w") as archive:
+            archive.write(ct, "deep/down/ct.nrrd")
+    found = discover_cases([data], out_dir=tmp_path / "out")
+    assert [case.path for case in found.cases] == [ct]
+    assert found.notes == (
+        f"ignored 2 zip(s) of other images than DICOM, the first: {data / 'one.zip'} "
+        "(unpack such a zip, or give it by itself)",
+    )
+    assert _found(data / "one.zip", out=tmp_path / "out") == {"one": data / "one.zip"}
+    ct.unlink()
+    with pytest.raises(InputError, match=r"nothing usable in INPUT .* but zips of other images than DICOM: unpack"):
+        discover_cases([data], out_dir=tmp_path / "out")
 
 
 def test_several_imaging_files_in_a_folder_are_left_to_reading_to_refuse(tmp_path: Path) -> None:

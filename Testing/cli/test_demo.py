@@ -72,6 +72,25 @@ def test_output_of_the_demo_that_is_a_file_is_a_usage_error(tmp_path: Path, caps
 
 
 @pytest.mark.usefixtures("small_phantom")
+def test_phantom_of_an_earlier_demo_stays_if_the_new_one_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import SimpleITK
+
+    def full(_image: object, path: str, **_options: object) -> None:
+        Path(path).write_text("half")
+        raise OSError("no space left on device")
+
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "phantom-ct.nii.gz").write_text("earlier")
+    monkeypatch.setattr(SimpleITK, "WriteImage", full)
+    assert _run(tmp_path / "demo", _perfect_segment) == 1
+    assert "no space left" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "demo").iterdir()] == ["phantom-ct.nii.gz"]
+    assert (tmp_path / "demo" / "phantom-ct.nii.gz").read_text() == "earlier"
+
+
+@pytest.mark.usefixtures("small_phantom")
 def test_stopped_demo_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def stopped(ct: object, **options: object) -> FakeResult:
         raise KeyboardInterrupt

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from CovidSegLib.cli import main
+from CovidSegLib.runtime import versions
 from fake_engine import GEOMETRY, write_ct
-from helpers_cli import segment, summary
+from helpers_cli import report_of, segment, summary
 
 pytestmark = pytest.mark.usefixtures("fake_engine")
 
@@ -64,6 +65,56 @@ def test_figures_of_a_correction_in_the_case_folder_reach_the_next_summary(tmp_p
     assert row["status"] == "skipped"
     assert float(row["poi_percent"]) == pytest.approx(60.0)
     assert "covidseg quantify" in row["message"]
+
+
+def _with_slices_apart(path: Path, *, spacing_mm: float) -> Path:
+    import SimpleITK
+
+    image = SimpleITK.ReadImage(str(path))
+    image.SetSpacing((*image.GetSpacing()[:2], spacing_mm))
+    SimpleITK.WriteImage(image, str(path))
+    return path
+
+
+def test_warnings_of_the_run_stay_and_those_of_its_figures_go(tmp_path: Path) -> None:
+    ct = _with_slices_apart(write_ct(tmp_path / "a.nii.gz", infected_slices=4), spacing_mm=6.0)
+    labels = _with_slices_apart(_corrected(tmp_path / "l.nii.gz", infected_slices=6), spacing_mm=6.0)
+    assert segment(ct, "-o", tmp_path / "out") == 0
+    folder = tmp_path / "out" / "a"
+    report = report_of(folder)
+    (thick,) = report["warnings"]
+    assert thick.startswith("Thick slices")
+    cropped, no_left = "The field of view is cropped.", "No left lung in the segmentation: its figures are n/a."
+    report["warnings"] += [no_left, cropped]
+    report["regions"]["left_lung"]["poi_percent"] = None
+    (folder / "report.json").write_text(json.dumps(report))
+    for _ in range(2):  # again over its own report
+        assert _quantify(ct, labels, "-o", folder) == 0
+        *warnings, corrected = report_of(folder)["warnings"]
+        assert warnings == [thick, cropped]
+        assert "covidseg quantify" in corrected
+
+
+def test_missing_lung_that_was_painted_is_no_longer_warned_of(tmp_path: Path) -> None:
+    import SimpleITK
+
+    ct, labels = write_ct(tmp_path / "a.nii.gz"), _corrected(tmp_path / "l.nii.gz", infected_slices=1)
+    both = SimpleITK.ReadImage(str(labels))
+    SimpleITK.WriteImage(SimpleITK.ChangeLabel(both, {2: 0}), str(tmp_path / "left.nii.gz"))
+    assert _quantify(ct, tmp_path / "left.nii.gz", "-o", tmp_path / "figures") == 0
+    assert "No right lung in the segmentation: its figures are n/a." in report_of(tmp_path / "figures")["warnings"]
+    assert _quantify(ct, labels, "-o", tmp_path / "figures") == 0
+    (corrected,) = report_of(tmp_path / "figures")["warnings"]
+    assert "covidseg quantify" in corrected
+
+
+def test_versions_have_the_same_names_as_those_of_a_segmentation(tmp_path: Path) -> None:
+    ct, labels = write_ct(tmp_path / "a.nii.gz"), _corrected(tmp_path / "l.nii.gz", infected_slices=1)
+    assert _quantify(ct, labels, "-o", tmp_path / "figures") == 0
+    found = report_of(tmp_path / "figures")["runtime"]["versions"]
+    assert found == versions()
+    assert {"covidseg", "python", "numpy", "simpleitk", "torch", "monai"} <= set(found)
+    assert all(found.values())
 
 
 def test_other_grid_is_refused_with_both_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

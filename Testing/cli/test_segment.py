@@ -67,7 +67,7 @@ def test_summary_and_run_record_hold_every_case_and_how_it_was_run(tmp_path: Pat
     assert run["model"] == {"name": "fake", "version": "0.0", "sha256": "f" * 64}
     assert run["device"] == "cpu"
     assert run["options"]["mode"] == "fast"
-    assert {"covidseg", "python", "numpy", "torch", "SimpleITK", "monai"} <= set(run["versions"])
+    assert {"covidseg", "python", "numpy", "torch", "simpleitk", "monai"} <= set(run["versions"])
 
 
 def test_summary_names_a_missing_lung_as_undefined_not_zero(tmp_path: Path) -> None:

@@ -229,6 +229,48 @@ def test_truncated_uncompressed_nifti_is_refused(tmp_path):
         read_segmentation(path)
 
 
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.nrrd", "a.mha"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_nan_and_infinity_are_no_background(tmp_path, name, dtype):
+    array = make_labelmap().astype(dtype)
+    array[0, 0, 0], array[8, 10, 12] = np.nan, np.inf
+    sitk.WriteImage(GEOMETRIES["oblique"].to_sitk(array), str(tmp_path / name))
+    with pytest.raises(InputError, match=rf"{name}': 2 voxel\(s\) are NaN or infinite, .* Replace them by 0"):
+        read_segmentation(tmp_path / name)
+
+
+def test_nan_in_a_nifti_of_the_other_byte_order_is_found(tmp_path):
+    path, array = tmp_path / "a.nii", make_labelmap().astype(np.float32)
+    sitk.WriteImage(GEOMETRIES["straight"].to_sitk(array), str(path))
+    raw = path.read_bytes()
+    header, first = _swapped_header(raw[:348]), np.frombuffer(raw, "<f4", offset=352).astype(">f4")
+    path.write_bytes(header + raw[348:352] + first.tobytes())
+    np.testing.assert_array_equal(read_segmentation(path).to_labelmap(), make_labelmap())
+    first[5] = np.nan
+    path.write_bytes(header + raw[348:352] + first.tobytes())
+    with pytest.raises(InputError, match="1 voxel"):
+        read_segmentation(path)
+
+
+def _swapped_header(header: bytes) -> bytes:
+    """The 348 bytes of a NIfTI-1 header in the other byte order, but for fields that nobody reads here."""
+    swapped = bytearray(header)
+    numbers = [("i4", 0, 1), ("i2", 40, 8), ("f4", 56, 3), ("i2", 68, 4), ("f4", 76, 11), ("f4", 124, 4)]
+    for kind, offset, count in [*numbers, ("i2", 252, 2), ("f4", 256, 18)]:
+        values = np.frombuffer(header, f"<{kind}", count, offset)
+        swapped[offset : offset + values.nbytes] = values.astype(f">{kind}").tobytes()
+    return bytes(swapped)
+
+
+def test_voxels_of_an_unpacked_nifti_beside_are_not_taken_for_the_packed_ones(tmp_path):
+    straight = GEOMETRIES["straight"]
+    write_labelmap_nifti(tmp_path / "a.nii.gz", labelmap_kji=make_labelmap(), geometry=straight)
+    sitk.WriteImage(straight.to_sitk(np.minimum(make_labelmap(), 2)), str(tmp_path / "a.nii"))
+    with pytest.raises(InputError, match=r"a\.nii\.gz': 'a\.nii' lies beside it.*Move one"):
+        read_segmentation(tmp_path / "a.nii.gz")
+    assert not read_segmentation(tmp_path / "a.nii").infection_kji.any()
+
+
 def test_text_file_is_refused(tmp_path):
     (tmp_path / "notes.seg.nrrd").write_text("no image at all")
     with pytest.raises(InputError, match=r"notes\.seg\.nrrd.*not an image"):
