@@ -1,5 +1,4 @@
-"""CovidSeg as 3D Slicer sees it: the module's card, what it remembers, hooks of its panel, and a self test.
-What CovidSeg does is in CovidSegLib; nothing heavy is imported here, so that Slicer starts as before."""
+"""CovidSeg as 3D Slicer sees it; what it does is in CovidSegLib. Nothing heavy is imported: Slicer starts as before."""
 
 from pathlib import Path
 from typing import Annotated
@@ -34,7 +33,8 @@ class CovidSeg(ScriptedLoadableModule):
 infection of each lung. The result is a segmentation that you can edit, and a table.</p>
 <p><b>Not for clinical use.</b> This is research software: it is no medical device, and its figures must not be used
 for diagnosis or treatment. Effusion, tumour and other pneumonia are not told apart from COVID-19.
-Everything is computed on this computer; no image leaves it.</p>""")
+Everything is computed on this computer; no image leaves it.</p>
+<p><a href="https://github.com/covidseg/covidseg/blob/main/docs/user-guide.md">User guide: a tutorial</a></p>""")
         parent.acknowledgementText = _("""
 <p>The method is that of D. Mueller, I. Soto-Rey, F. Kramer: Robust chest CT image segmentation of COVID-19 lung
 infection based on limited data. Informatics in Medicine Unlocked 25 (2021) 100681. Please cite it.</p>""")

@@ -180,7 +180,7 @@ def _check_editable(
     if "infection" not in found:
         raise InputError(_no_infection(name))
     if mask is EditMask.LUNGS and not {"left_lung", "right_lung"} & set(found):
-        text = _("No lung segment in '{name}' to keep the correction inside. Edit everywhere instead.")
+        text = _("No lung segment in '{name}' to keep the correction inside. Segment the CT again.")
         raise InputError(text.format(name=name))
     if range_hu is not None and range_hu[0] >= range_hu[1]:
         text = _("The range from {start:g} to {end:g} HU is empty. Give the lower value first.")

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 DATE_FORMATS = ("%Y%m%d", "%Y-%m-%d", "%Y.%m.%d")
 """As in DICOM, as written today, and as in DICOM before version 3."""
 
+PACKED_LENGTH = 8
+"""Digits of a date without separators."""
+
 FOLLOW_UP = "CovidSeg.followup"
 """Beginning of the roles by which the follow-up's table refers to its plots."""
 
@@ -65,9 +68,12 @@ def study_date(context: SceneContext, *, volume_node: Any) -> date | None:
 
 def parse_date(text: str | None) -> date | None:
     """Return the day that a text such as 20200331 or 2020-03-31 says; None if it says none."""
+    words = (text or "").strip()
+    if words.isdecimal() and len(words) != PACKED_LENGTH:
+        return None  # 202011: a month, which Python takes for the first of January
     for date_format in DATE_FORMATS:
         try:
-            return datetime.strptime((text or "").strip(), date_format).date()
+            return datetime.strptime(words, date_format).date()
         except ValueError:
             continue
     return None

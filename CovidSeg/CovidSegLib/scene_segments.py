@@ -69,13 +69,13 @@ def _described_segment(definition: SegmentDefinition) -> Any:
 def oriented_image(labels_kji: np.ndarray, *, matrix: np.ndarray) -> Any:
     """Return a `vtkOrientedImageData` of the box around the non-zero voxels, which keeps its place on the grid.
 
-    Without any, the box is the first voxel: Slicer's converters expect a voxel to be there.
+    Without any, the box is the first two voxels along each axis: Slicer makes surfaces of volumes only.
     """
     import slicer
     import vtk
     from vtk.util.numpy_support import vtk_to_numpy
 
-    box = bounding_box(labels_kji) or (slice(0, 1),) * 3
+    box = bounding_box(labels_kji) or tuple(slice(0, min(size, 2)) for size in labels_kji.shape)
     image = slicer.vtkOrientedImageData()
     image.SetExtent(*(bound for axis in reversed(box) for bound in (axis.start, axis.stop - 1)))
     image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from slicer.i18n import tr as _
 from .batch import BatchResult, run_batch
 from .case_run import Engine, Outcome, RunOptions, Status
 from .cases import Case, discover_cases
-from .errors import Cancelled, DeviceError
+from .errors import Cancelled, CovidSegError, DeviceError
 from .progress import Progress
 from .runner import Failure, Handlers
 from .scene_texts import shown
@@ -90,6 +91,8 @@ class BatchSection:
             return _("Choose a folder for the results.")
         if Path(out_dir).is_file():
             return _("The place for the results is a file. Choose a folder.")
+        if os.path.realpath(folder) == os.path.realpath(out_dir):
+            return _("The results cannot go into the folder with the CTs. Choose another.")
         return self._place.device_problem
 
     def refresh(self) -> None:
@@ -101,7 +104,7 @@ class BatchSection:
         ui.batchCancelButton.visible = ui.batchProgressBar.visible = self._running
         for name in OPTIONS:
             self._place.allow(name, unless=_("A batch is under way.") if self._running else "")
-        ui.batchOpenButton.visible = self._out_dir is not None and not self._running
+        ui.batchOpenButton.visible = self._out_dir is not None and self._out_dir.is_dir() and not self._running
 
     def start(self) -> None:
         """Start, unless something speaks against it."""
@@ -187,7 +190,8 @@ class BatchSection:
         self._over(text, role="warning" if result.failed else "")
 
     def _on_failed(self, failure: Failure) -> None:
-        self._ui.batchLog.appendPlainText(failure.details)
+        if not isinstance(failure.error, CovidSegError):  # whose text says all there is to know
+            self._ui.batchLog.appendPlainText(failure.details)
         self._over(explain_error(failure.error), role="error")
 
     def _on_stopped(self) -> None:

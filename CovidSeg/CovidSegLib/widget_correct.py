@@ -50,13 +50,11 @@ class CorrectSection:
 
     def edit_infection(self) -> None:
         """Take up the infection, inside the lungs or itself, with the brush."""
-        self._begin(lambda: self._set_editor(mask=EditMask.LUNGS, segment="infection"))
+        self._begin(lambda: self._set_editor(mask=EditMask.LUNGS, segments=("infection",)))
 
     def edit_lungs(self) -> None:
         """Take up the left lung, everywhere or inside the infection, with the brush."""
-        found = find_segments(self._place.segmentation())
-        segment = "left_lung" if "left_lung" in found else "right_lung"
-        self._begin(lambda: self._set_editor(mask=EditMask.EVERYWHERE, segment=segment))
+        self._begin(lambda: self._set_editor(mask=EditMask.EVERYWHERE, segments=("left_lung", "right_lung")))
 
     def remove_islands(self) -> None:
         """Remove the pieces of infection below the chosen size."""
@@ -86,6 +84,7 @@ class CorrectSection:
     def scene_closes(self) -> None:
         """Let go of the scene."""
         self._put_down()
+        self._say("")
         if self._editor is not None:
             self._editor.setMRMLScene(None)
 
@@ -130,25 +129,30 @@ class CorrectSection:
             return
         self._ensure_editor()
         self._set_up = set_up
-        self._renew()
-        if self._set_up is not None:
-            self._editor.setActiveEffectByName("Paint")
+        # Without the mask that was asked for no tool may be at hand.
+        self._editor.setActiveEffectByName("Paint" if self._renew() else "")
 
-    def _renew(self) -> None:
-        """Set the editor up as it was chosen, confined as is chosen now."""
+    def _renew(self) -> bool:
+        """Set the editor up as it was chosen, confined as is chosen now; tell whether it is set up."""
         if self._set_up is None:
-            return
+            return False
         try:
             self._set_up()
         except CovidSegError as error:
             self._say(explain_error(error), role="error")
-        else:
-            self._say("")
+            return False
+        self._say("")
+        return True
 
-    def _set_editor(self, *, mask: EditMask, segment: str) -> None:
+    def _set_editor(self, *, mask: EditMask, segments: tuple[str, ...]) -> None:
+        """Set the editor up for the first of these segments that is there."""
         segmentation = self._place.segmentation()
         if segmentation is None:
             return
+        found = find_segments(segmentation)
+        segment_id = next((found[name] for name in segments if name in found), None)
+        if segment_id is None:
+            raise CovidSegError(_("Both lung segments are missing. Segment the CT again."))
         node = set_up_editor(
             self._place.logic.context,
             segmentation_node=segmentation,
@@ -156,7 +160,7 @@ class CorrectSection:
             mask=EditMask.INFECTION if self._only_inside_infection() else mask,
             range_hu=self._chosen_range(),
         )
-        node.SetSelectedSegmentID(find_segments(segmentation)[segment])
+        node.SetSelectedSegmentID(segment_id)
 
     def _only_inside_infection(self) -> bool:
         parameters = self._place.parameters

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .case_names import safe_name
 from .geometry import Geometry
 from .quantify import Quantities
 from .report import build_report
@@ -114,8 +115,7 @@ def _cells(figures: Mapping[str, Any]) -> list[list[Any]]:
 
 def _free_folder(parent: Path, *, name: str) -> Path:
     """Return a folder that does not exist yet, named after the case."""
-    stem = "".join(letter if letter.isalnum() or letter in " ._-" else "_" for letter in name).strip(" .") or "case"
-    number = 1
+    stem, number = safe_name(name), 1
     while (target := parent / (stem if number == 1 else f"{stem}-{number}")).exists():
         number += 1
     return target

@@ -188,7 +188,7 @@ class FollowUpSection:
             return
         day = parse_date(text)
         name = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMStudyDateAttributeName()
-        node.GetNodeReference(VOLUME_ROLE).SetAttribute(name, None if day is None else day.strftime("%Y%m%d"))
+        node.GetNodeReference(VOLUME_ROLE).SetAttribute(name, None if day is None else day.isoformat().replace("-", ""))
         self._say("")
 
     def _day(self, node: Any) -> date | None:

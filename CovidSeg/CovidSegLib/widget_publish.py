@@ -12,11 +12,12 @@ import numpy as np
 from slicer.i18n import tr as _
 
 from .errors import CovidSegError
+from .logic import REPORT_ATTRIBUTE
 from .scene import SceneContext
 from .scene_display import jump_to, most_infected_ras, show_result
 from .scene_edit import ResultsHistory
 from .scene_edited import segments_digest
-from .scene_outputs import VOLUME_ROLE, check_output
+from .scene_outputs import TABLE_ROLE, VOLUME_ROLE, check_output
 from .scene_segments import restore_segments, snapshot_segments
 from .scene_uncertainty import find_map, put_map, show_map
 from .widget_tools import PanelLogic
@@ -57,6 +58,17 @@ class Before:
                 )
                 undo.pop_all()
             show_map(self.context, map_node=map_node)
+        self._restore_table()
+
+    def _restore_table(self) -> None:
+        """Bring the table's report back; where there were no segments, no table is left, either."""
+        table = self.segmentation.GetNodeReference(TABLE_ROLE)
+        if not self.segments:
+            self.context.remove_node(table)
+            for role in (TABLE_ROLE, VOLUME_ROLE):
+                self.segmentation.SetNodeReferenceID(role, None)
+        elif table is not None:
+            table.SetAttribute(REPORT_ATTRIBUTE, self.attributes.get(REPORT_ATTRIBUTE))
 
 
 @dataclass(frozen=True)
@@ -91,14 +103,23 @@ def publish(
     before = None if segmentation is None else Before.of(logic.context, segmentation=segmentation)
     outputs = logic.publish(result, volumeNode=volume, segmentationNode=segmentation)
     if previous is not None:
-        history = ResultsHistory(outputs.segmentationNode)
-        history.add(label=_("Previous result"), report=previous, when=datetime.now())
+        _remember(outputs.segmentationNode, previous=previous)
     show_result(logic.context, volume_node=volume, segmentation_node=outputs.segmentationNode)
     show_map(logic.context, map_node=find_map(outputs.segmentationNode))
     point_ras = most_infected_ras(outputs.segmentationNode, volume_node=volume)
     if point_ras is not None:
         jump_to(logic.context, ras=point_ras)
     return Published(outputs.segmentationNode, before, outputs.report, getattr(result, "hu_kji", None))
+
+
+def _remember(segmentation: Any, *, previous: Mapping[str, Any]) -> None:
+    """Keep the figures of what was replaced beside earlier ones, which are given up if they are damaged."""
+    history = ResultsHistory(segmentation)
+    try:
+        history.results()
+    except CovidSegError:
+        history.clear()
+    history.add(label=_("Previous result"), report=previous, when=datetime.now())
 
 
 def check_unlocked(context: SceneContext, *, segmentation: Any, volume: Any) -> None:

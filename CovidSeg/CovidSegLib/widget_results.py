@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from slicer.i18n import tr as _
 
+from .case_names import safe_name
 from .errors import CovidSegError
 from .followup import PastResult
 from .runner import Failure, Handlers, Runner
@@ -44,6 +45,7 @@ class ResultsSection:
         self._place, self._ui, self._measurer, self._views = place, place.ui, measurer, views
         self._curves = CurvesView(place.ui, moved=self._look_at)
         self._drawn: Any = None
+        self._shown: Any = None
         self.figures = Figures(place.logic, measurer=measurer, changed=self._show)
         buttons: dict[str, Callable[[], None]] = {
             "updateButton": self.figures.measure,
@@ -102,7 +104,7 @@ class ResultsSection:
         """Save the table as CSV."""
         if self.figures.current is None:
             return
-        suggestion = f"{self.figures.node.GetName()}.csv"
+        suggestion = safe_name(self.figures.node.GetName() or "") + ".csv"
         path = self._place.dialogs.file_to_save(_("Save figures"), suggestion=suggestion, kinds=_("Table (*.csv)"))
         figures = self.figures.current  # the scene may have changed while the user was asked
         if path and figures is not None:
@@ -141,6 +143,8 @@ class ResultsSection:
         """Return why the figures cannot be copied or saved now; empty if they can."""
         if self.figures.current is None:
             return _("Segment a CT first, or choose a result above.")
+        if self.figures.left_behind and self.figures.measurement is not None:
+            return self.figures.problem
         return _wait() if self.figures.measuring else ""
 
     def _why_not_measured(self) -> str:
@@ -175,6 +179,9 @@ class ResultsSection:
     def _show(self) -> None:
         """Show figures and curves, and whether they are those of the segments."""
         ui, figures, node = self._ui, self.figures.current, self.figures.node
+        if node is not self._shown:  # what was saved was of another result
+            self._shown = node
+            self._say("")
         ui.headlineLabel.text = headline_text(figures)
         show_text(ui.severityLabel, severity_text(figures))
         ui.severityLabel.toolTip = "" if figures is None else shown(SEVERITY_DEFINITION)
@@ -194,6 +201,8 @@ class ResultsSection:
 
     def _show_whether_stale(self) -> None:
         text, role = self.figures.problem, "error"
+        if self.figures.left_behind:
+            text = " ".join((text, _("The figures shown may not be those of the segments.")))
         if self.figures.measuring:
             text, role = _("The figures are being measured from the segments as they are now..."), "warning"
         set_role(self._ui.staleLabel, role=role if text else "")

@@ -156,6 +156,8 @@ class SegmentSection:
         if segmentation is not None and is_edited(segmentation):
             segmentation = self._ask_about_edits(segmentation)
         self._place.prepare()
+        if self._place.parameters is not parameters:
+            raise Cancelled(_("The scene was closed; nothing was started."))
         if self._place.device_problem:
             raise DeviceError(self._place.device_problem)
         work = partial(
@@ -184,6 +186,8 @@ class SegmentSection:
             self.cancel()
             assert self._run is not None
             self._run.volume = self._run.segmentation = None
+        else:
+            self._show_status("")
 
     def undo(self) -> None:
         """Bring back the segments as they were before the last run; ask if they were corrected since."""
@@ -209,10 +213,12 @@ class SegmentSection:
     def _why_not_undo(self) -> str:
         if self._before is None or not self._place.logic.context.scene.IsNodePresent(self._before.segmentation):
             return _("The segmentation is not in the scene any more.")
-        if not self._before.segmentation.GetSelectable():
+        text = ""
+        if self._before.segmentation is not self._place.segmentation():
+            text = _("The last run replaced '{name}'. Choose it above to undo that.")
+        elif not self._before.segmentation.GetSelectable():
             text = _("The segmentation '{name}' is locked. Unlock it first.")
-            return text.format(name=self._before.segmentation.GetName())
-        return ""
+        return text.format(name=self._before.segmentation.GetName())
 
     def _check_output(self) -> None:
         segmentation = self._place.segmentation()

@@ -67,6 +67,11 @@ class Figures:
         return self.node is not None and not self.problem and (self.stale or self._underway)
 
     @property
+    def left_behind(self) -> bool:
+        """Whether the segments may have changed since they were measured, and cannot be measured now."""
+        return self.current is not None and self.stale and bool(self.problem)
+
+    @property
     def volume(self) -> Any:
         """The CT of the segmentation, if it is in the scene."""
         return None if self.node is None else self.node.GetNodeReference(VOLUME_ROLE)
@@ -89,7 +94,9 @@ class Figures:
     def renew(self, *, hu_kji: np.ndarray | None = None) -> None:
         """Begin anew with the stored report, after a run or an undo; the CT in HU saves a copy if it is at hand."""
         if self.node is not None:
-            self.current = stored_report(self.node) or self.current
+            self.current = stored_report(self.node)
+            if self.current is None:
+                self.measurement = None
             if hu_kji is not None:
                 self._keep(hu_kji)
             self._outdated()

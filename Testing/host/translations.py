@@ -19,7 +19,9 @@ def make_module(translate: Callable[[str, str], str]) -> ModuleType:
     """Return the module; `translate` gets context and text."""
 
     def tr(text: str) -> str:
-        return translate(context_of(sys._getframe(1).f_code.co_filename), text)
+        # Modules of the panel keep the first host's function; what counts is the language of the present one.
+        present = sys.modules.get("slicer.i18n", module)
+        return str(present.translate(context_of(sys._getframe(1).f_code.co_filename), text))
 
     module = ModuleType("slicer.i18n")
     module.tr, module.translate, module.getContext = tr, translate, context_of  # type: ignore[attr-defined]

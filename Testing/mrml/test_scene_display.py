@@ -115,6 +115,22 @@ def test_segments_are_shown_as_surfaces_in_3d(context: Any, logic: Any, case: An
     assert node.GetDisplayNode().GetVisibility3D()
 
 
+def test_ct_without_infection_is_shown_without_a_complaint_of_vtk(
+    context: Any, logic: Any, case: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    node = logic.process(case.volume).segmentationNode
+    put(
+        node,
+        labels_kji=np.where(case.labels_kji == Label.INFECTION, Label.LEFT_LUNG, case.labels_kji),
+        volume=case.volume,
+    )
+    show_result(context, volume_node=case.volume, segmentation_node=node)
+    surface = vtk.vtkPolyData()
+    assert node.GetClosedSurfaceRepresentation("infection", surface)
+    assert surface.GetNumberOfPoints() == 0
+    assert "ERR" not in "".join(capfd.readouterr())
+
+
 def test_other_peoples_segments_keep_their_look(context: Any, logic: Any, case: Any) -> None:
     node = logic.process(case.volume).segmentationNode
     node.GetSegmentation().AddEmptySegment("heart", "heart", [0.1, 0.2, 0.3])

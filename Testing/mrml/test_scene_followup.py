@@ -83,6 +83,8 @@ def numbers_of(node: Any, column: str) -> list[float]:
         ("", None),
         (None, None),
         ("20201332", None),
+        ("202011", None),
+        ("2020111", None),
         ("March 30th", None),
     ],
 )

@@ -22,6 +22,7 @@ def test_card_says_what_it_is_and_not_for_clinical_use(host: Any) -> None:
     assert parent.title == "CovidSeg"
     assert parent.categories == ["Segmentation"]
     assert "Not for clinical use" in parent.helpText
+    assert "docs/user-guide.md" in parent.helpText, "where to read more"
     assert "Informatics in Medicine Unlocked" in parent.acknowledgementText
     assert parent.contributors
     assert not getattr(parent, "hidden", False), "the module is offered in the module list"

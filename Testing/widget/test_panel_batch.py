@@ -179,6 +179,7 @@ def _slow_down(batch: Journey) -> None:
         ("nowhere", "out", "The folder with CTs does not exist. Check its path."),
         ("in", "", "Choose a folder for the results."),
         ("in", "in/a.nii.gz", "The place for the results is a file. Choose a folder."),
+        ("in", "in/../in", "The results cannot go into the folder with the CTs. Choose another."),
     ],
 )
 def test_button_says_what_is_missing(batch: Journey, tmp_path: Path, inputs: str, out: str, reason: str) -> None:
@@ -194,6 +195,16 @@ def test_folder_without_cts_is_told(batch: Journey, tmp_path: Path) -> None:
     batch.ui.batchButton.click()
     wait(batch)
     assert "nothing usable in INPUT" in batch.ui.batchStatusLabel.text
+    assert "Traceback" not in batch.ui.batchLog.toPlainText()
+    assert batch.ui.batchOpenButton.isHidden(), "no folder was made"
+
+
+def test_fault_in_the_program_is_logged_with_its_traceback(batch: Journey, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("CovidSegLib.widget_batch.run_batch", lambda *_cases, **_options: 1 / 0)
+    batch.ui.batchButton.click()
+    wait(batch)
+    assert "ZeroDivisionError" in batch.ui.batchStatusLabel.text
+    assert "Traceback" in batch.ui.batchLog.toPlainText()
 
 
 def test_scene_may_be_closed_meanwhile(batch: Journey, tmp_path: Path) -> None:

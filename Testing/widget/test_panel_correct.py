@@ -85,6 +85,30 @@ def test_range_of_hu_confines_painting_and_follows_the_boxes(host: Any) -> None:
     assert tuple(node.GetSourceVolumeIntensityMaskRange()) == (-600, 150)
 
 
+def test_no_tool_is_in_hand_where_the_mask_cannot_be_had(host: Any) -> None:
+    journey = Journey(host)
+    journey.run()
+    journey.ui.editLungsButton.click()
+    journey.ui.rangeFromSpinBox.value = 400
+    journey.ui.rangeCheckBox.checked = True
+    journey.ui.editInfectionButton.click()
+    assert "is empty" in journey.ui.correctStatusLabel.text
+    assert editor_of(journey).activeEffect() is None, "it would paint the lung, anywhere"
+    journey.ui.rangeFromSpinBox.value = -400
+    journey.ui.editInfectionButton.click()
+    assert editor_of(journey).activeEffect().name == "Paint"
+
+
+def test_lungs_that_are_gone_cannot_be_corrected_and_it_says_so(host: Any) -> None:
+    journey = Journey(host)
+    segmentation = journey.run()
+    for segment_id in ("left_lung", "right_lung"):
+        segmentation.GetSegmentation().RemoveSegment(segment_id)
+    journey.ui.editLungsButton.click()
+    assert "lung segments are missing" in journey.ui.correctStatusLabel.text
+    assert editor_of(journey).activeEffect() is None
+
+
 def test_islands_below_a_size_are_removed_and_counted(host: Any) -> None:
     journey = Journey(host)
     journey.run()

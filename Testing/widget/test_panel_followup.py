@@ -119,3 +119,12 @@ def test_refresh_does_not_disturb_who_is_typing_a_date(host: Any) -> None:
     journey.volume.SetName("another name")
     journey.panel.refresh()
     assert names(journey)[0] == "another name"
+
+
+@pytest.mark.parametrize(("text", "kept"), [("0020-03-31", "0020-03-31"), ("2020-3-5", "2020-03-05"), ("202011", "")])
+def test_date_is_kept_as_it_was_understood(host: Any, text: str, kept: str) -> None:
+    journey = Journey(host)
+    journey.run()
+    journey.ui.followUpSection.collapsed = False
+    set_date(journey, 0, text)
+    assert journey.ui.followUpTable.item(0, 1).text() == kept

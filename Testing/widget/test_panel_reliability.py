@@ -123,3 +123,24 @@ def test_choice_is_fixed_during_a_run_and_says_why(host: Any) -> None:
     journey.wait_for_end()
     assert journey.ui.modeSelector.enabled
     assert journey.ui.modeSelector.toolTip == usual
+
+
+def test_scene_closed_while_packages_are_fetched_starts_nothing(host: Any) -> None:
+    journey = Journey(host)
+    journey.panel.place.prepare = host.close_scene
+    journey.ui.segmentButton.click()
+    assert journey.status == "The scene was closed; nothing was started."
+    assert journey.engine.calls == []
+    assert not journey.panel.place.runner.busy
+
+
+def test_closed_scene_takes_what_was_said_of_it_along(host: Any) -> None:
+    journey = Journey(host)
+    journey.engine.error = MemoryError()
+    journey.start()
+    journey.engine.let_pass()
+    journey.wait_for_end()
+    assert "Not enough memory" in journey.status
+    host.close_scene()
+    assert journey.status == ""
+    assert journey.ui.detailsButton.isHidden()

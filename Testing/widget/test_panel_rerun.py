@@ -112,6 +112,63 @@ def test_undo_after_the_segmentation_was_deleted_says_why_not(host: Any) -> None
     assert "not in the scene any more" in journey.ui.undoRunButton.toolTip
 
 
+def test_undo_waits_until_what_it_brings_back_is_chosen(host: Any) -> None:
+    journey, first = corrected(host)
+    journey.dialogs.answers = [REPLACE]
+    journey.run()
+    journey.parameters.inputVolume = journey.add_ct(seed=2)
+    assert not journey.ui.undoRunButton.enabled
+    assert "Choose it above" in journey.ui.undoRunButton.toolTip
+    journey.panel.segment.undo()
+    assert journey.ui.headlineLabel.text == "No results yet", "figures are those of the chosen result"
+    journey.parameters.segmentation = first
+    journey.ui.undoRunButton.click()
+    journey.wait_for_figures()
+    assert journey.panel.results.figures.current["poi_percent"] == 0.0
+
+
+def test_undo_of_a_first_run_into_somebodys_segmentation_leaves_no_figures(host: Any) -> None:
+    journey = Journey(host)
+    mine = host.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")
+    mine.GetSegmentation().AddEmptySegment("heart")
+    journey.settle()
+    journey.parameters.segmentation = mine
+    journey.run()
+    journey.ui.undoRunButton.click()
+    host.wait_until(lambda: journey.panel.results.figures.problem)
+    assert list(mine.GetSegmentation().GetSegmentIDs()) == ["heart"]
+    assert mine.GetAttributeNames() == ()
+    assert journey.ui.headlineLabel.text == "No results yet"
+    assert journey.ui.profileLabel.isHidden()
+    assert host.scene.GetNumberOfNodesByClass("vtkMRMLTableNode") == 0
+
+
+def test_undo_brings_the_report_of_the_table_back(host: Any) -> None:
+    from CovidSegLib.logic import REPORT_ATTRIBUTE
+
+    journey = Journey(host)
+    segmentation = journey.run()
+    first = segmentation.GetAttribute(REPORT_ATTRIBUTE)
+    journey.engine.warnings = ("only in the second report",)
+    journey.run()
+    table = segmentation.GetNodeReference("CovidSeg.table")
+    assert table.GetAttribute(REPORT_ATTRIBUTE) != first
+    journey.ui.undoRunButton.click()
+    assert table.GetAttribute(REPORT_ATTRIBUTE) == segmentation.GetAttribute(REPORT_ATTRIBUTE) == first
+
+
+def test_damaged_previous_results_do_not_spoil_a_run(host: Any) -> None:
+    from CovidSegLib.scene_edit import HISTORY_ATTRIBUTE
+
+    journey = Journey(host)
+    segmentation = journey.run()
+    segmentation.SetAttribute(HISTORY_ATTRIBUTE, "[{]")
+    journey.run()
+    assert journey.status.startswith("Done")
+    assert "Previous result" in journey.ui.comparisonLabel.text
+    assert not journey.ui.undoRunButton.isHidden()
+
+
 def test_correction_that_was_undone_by_hand_is_none(host: Any) -> None:
     journey, _first = corrected(host)
     edit_segment(journey, "infection", journey.phantom.labelmap_kji == 3)

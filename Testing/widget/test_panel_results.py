@@ -208,6 +208,43 @@ def test_csv_holds_the_figures(host: Any, tmp_path: Path) -> None:
     assert "Saved" in journey.ui.exportLabel.text
 
 
+def test_what_was_saved_is_not_said_of_another_result(host: Any, tmp_path: Path) -> None:
+    journey = Journey(host)
+    journey.run()
+    journey.dialogs.answers = [str(tmp_path / "figures.csv")]
+    journey.ui.csvButton.click()
+    journey.wait_for_figures()
+    assert "Saved" in journey.ui.exportLabel.text
+    journey.parameters.segmentation = None
+    assert journey.ui.exportLabel.text == ""
+
+
+def test_suggested_file_name_is_one_on_every_system(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    journey = Journey(host)
+    journey.run().SetName("4: Thorax 1.0/0.7")
+    suggested = []
+    monkeypatch.setattr(
+        journey.dialogs, "file_to_save", lambda _title, *, suggestion, kinds: suggested.append(suggestion) or ""
+    )
+    journey.ui.csvButton.click()
+    assert suggested == ["4_ Thorax 1.0_0.7.csv"]
+
+
+def test_figures_that_their_segments_left_behind_say_so_and_are_not_copied(host: Any) -> None:
+    journey = Journey(host)
+    segmentation = journey.run()
+    segmentation.GetSegmentation().RemoveSegment("infection")
+    host.wait_until(lambda: "infection segment is missing" in journey.ui.staleLabel.text)
+    assert "may not be those of the segments" in journey.ui.staleLabel.text
+    for name in ("copyButton", "csvButton", "reportButton"):
+        assert not getattr(journey.ui, name).enabled
+        assert "infection segment is missing" in getattr(journey.ui, name).toolTip
+    journey.dialogs.answers = [1]
+    journey.run()
+    assert journey.ui.copyButton.enabled
+    assert journey.ui.staleLabel.text == ""
+
+
 def test_file_that_cannot_be_written_is_said(host: Any, tmp_path: Path) -> None:
     journey = Journey(host)
     journey.run()
