@@ -11,8 +11,9 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
+from CovidSegLib.console import with_hint
 from CovidSegLib.exit_codes import FAILED, STOPPED, USAGE
-from CovidSegLib.failures import explain, one_line
+from CovidSegLib.failures import explain, is_unexpected, one_line
 
 from . import cli_calibration, cli_cv, cli_data, cli_evaluate, cli_experiment, cli_product
 from .cli_common import Parser, UsageError
@@ -43,8 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print_error(explain(error))
         return STOPPED
     except Exception as error:
-        _print_error(explain(error))
-        if "--verbose" in arguments:
+        details = "--verbose" in arguments
+        _print_error(with_hint(explain(error), unexpected=is_unexpected(error), details=details))
+        if details:
             traceback.print_exc()
         return FAILED
 

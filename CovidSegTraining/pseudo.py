@@ -27,7 +27,8 @@ from .cache import read_case, write_case
 from .data import WholeChest, refuse_measured_only
 from .label_codes import Code
 
-#: Between these two a voxel stays open. A wide band would leave the network free to answer each slice thickness its way.
+#: Between these two a voxel stays open. A wide band would leave the network free to answer each slice thickness in its
+#: own way.
 INFECTED_FROM = 0.55
 HEALTHY_BELOW = 0.35
 #: Softer copies of the network's input are answered too, as by a smoother reconstruction kernel: in them the network

@@ -103,12 +103,12 @@ def make_out_dir(out_dir: Path) -> None:
     """
     if not is_text(out_dir):
         raise InputError(
-            _("the output path {path!a} has letters in no known encoding: choose another -o OUT.").format(
-                path=str(out_dir)
-            )
+            _(
+                "the output path {path!a} has letters in no known encoding: choose another output folder (-o OUT)."
+            ).format(path=str(out_dir))
         )
     if out_dir.exists() and not out_dir.is_dir():
-        raise InputError(_("the output '{path}' is a file: give a folder with -o OUT.").format(path=out_dir))
+        raise InputError(_("the output '{path}' is a file: give an output folder (-o OUT).").format(path=out_dir))
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         probe = out_dir / ".covidseg.write-test"

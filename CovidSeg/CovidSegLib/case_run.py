@@ -14,7 +14,7 @@ from .case_folder import new_case_folder
 from .case_state import CaseKey, read_report, refuse_foreign_files, why_incomplete
 from .cases import Case
 from .errors import Cancelled, InputError
-from .failures import explain
+from .failures import explain, is_unexpected
 from .image_kinds import is_text
 from .progress import Reporter as ProgressReporter
 from .texts import joined
@@ -46,6 +46,7 @@ class Outcome:
         message: For people: the reason of a failure, or the warnings of a result.
         report: What report.json holds, for done and skipped cases.
         details: The traceback of a failure.
+        unexpected: Whether the failure is a fault of the program, so that its traceback should be reported.
     """
 
     case: str
@@ -53,6 +54,7 @@ class Outcome:
     message: str = ""
     report: dict[str, Any] | None = None
     details: str = ""
+    unexpected: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,13 @@ class CaseRunner:
             message = explain(error)
             if (self.options.out_dir / case.name).is_dir():
                 message = _("{problem} (the case's folder still holds an earlier result)").format(problem=message)
-            details = traceback.format_exc()
-            return Outcome(case=case.name, status=Status.FAILED, message=message, details=details)
+            return Outcome(
+                case=case.name,
+                status=Status.FAILED,
+                message=message,
+                details=traceback.format_exc(),
+                unexpected=is_unexpected(error),
+            )
 
     def _run(
         self,

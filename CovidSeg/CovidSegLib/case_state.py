@@ -93,7 +93,7 @@ def why_incomplete(folder: Path, *, key: CaseKey, preview: bool, uncertainty: bo
     for option in sorted({*key.options, *recorded}):
         before, now = recorded.get(option), key.options.get(option)
         if before != now:
-            return _("--{option} has changed from {before} to {now}").format(option=option, before=before, now=now)
+            return _("option {option} has changed from {before} to {now}").format(option=option, before=before, now=now)
     return None
 
 
@@ -111,9 +111,10 @@ def refuse_foreign_files(folder: Path, *, overwrite: bool) -> None:
         return
     if not folder.is_dir():
         raise InputError(
-            _("'{path}' is a file where the case's folder should be: move it, or choose another -o OUT.").format(
-                path=folder
-            )
+            _(
+                "'{path}' is a file where the case's folder should be: move it, or choose another output folder "
+                "(-o OUT)."
+            ).format(path=folder)
         )
     foreign = [
         entry
@@ -128,6 +129,6 @@ def refuse_foreign_files(folder: Path, *, overwrite: bool) -> None:
         raise InputError(
             _(
                 "folder '{folder}' is in the way and holds other files ('{file}'), which CovidSeg does not "
-                "delete: move them, or choose another -o OUT."
+                "delete: move them, or choose another output folder (-o OUT)."
             ).format(folder=folder, file=foreign[0].name)
         )

@@ -91,13 +91,13 @@ def discover_cases(inputs: Sequence[str | Path], *, out_dir: str | Path) -> Disc
 def _paths_of(given: Path, *, out_real: str, notes: _Notes) -> list[Path]:
     """Return the CTs of one INPUT; at least one."""
     if not given.exists():
-        text = _("INPUT '{path}' does not exist: check the path.")
+        text = _("input '{path}' does not exist: check the path.")
         if given.is_symlink():
-            text = _("INPUT '{path}' does not exist (a link to nothing): check the path.")
+            text = _("input '{path}' does not exist (a link to nothing): check the path.")
         raise InputError(text.format(path=given))
     if not given.is_dir():
         if image_extension(given.name) is None and not is_dicom_file(given):
-            text = _("INPUT '{path}' is not an image that CovidSeg reads: give {formats}.")
+            text = _("input '{path}' is not an image that CovidSeg reads: give {formats}.")
             raise InputError(text.format(path=given, formats=SUPPORTED))
         return [given]
     real = _real(given)
@@ -111,14 +111,16 @@ def _paths_of(given: Path, *, out_real: str, notes: _Notes) -> list[Path]:
 
 def _nothing_in(folder: Path, *, out_real: str, notes: _Notes) -> Text:
     if _real(folder) == out_real:
-        text = _("INPUT '{folder}' is the output folder as well, which is left out: choose another -o OUT.")
+        text = _(
+            "input '{folder}' is the output folder as well, which is left out: choose another output folder (-o OUT)."
+        )
         return text.format(folder=folder)
-    text = _("nothing usable in INPUT '{folder}': give a folder that holds CTs, as {formats}.")
+    text = _("nothing usable in input '{folder}': give a folder that holds CTs, as {formats}.")
     if any(_is_under(_real(path), _real(folder)) for path in notes.labelmaps):
-        text = _("nothing usable in INPUT '{folder}' but labelmaps: give a folder that holds CTs, as {formats}.")
+        text = _("nothing usable in input '{folder}' but labelmaps: give a folder that holds CTs, as {formats}.")
     if any(_is_under(_real(path), _real(folder)) for path in notes.zips):
         text = _(
-            "nothing usable in INPUT '{folder}' but zips of other images than DICOM: unpack them, or give each by "
+            "nothing usable in input '{folder}' but zips of other images than DICOM: unpack them, or give each by "
             "itself; in a folder CovidSeg takes {formats}."
         )
     return text.format(folder=folder, formats=SUPPORTED)

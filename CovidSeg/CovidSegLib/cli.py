@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import __version__
-from .console import DISCLAIMER, print_error
+from .console import DISCLAIMER, print_error, with_hint
 from .exit_codes import FAILED, STOPPED, USAGE
-from .failures import explain
+from .failures import explain, is_unexpected
 
 _RESERVED_COMMANDS = ("summary", "watch")
 _RESERVED_OPTIONS = ("--dicom", "--cluster", "--with-identity")
@@ -63,8 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # lest Python complain on flushing stdout at exit
         return FAILED
     except Exception as error:  # a fault of ours outside the cases, which are guarded one by one
-        print_error(explain(error))
-        if "--verbose" in arguments:
+        details = "--verbose" in arguments
+        print_error(with_hint(explain(error), unexpected=is_unexpected(error), details=details))
+        if details:
             traceback.print_exc()
         return FAILED
 

@@ -30,6 +30,11 @@ def print_error(text: str) -> None:
     print_line(f"covidseg: error: {one_line(text)}", stream=sys.stderr)
 
 
+def with_hint(text: str, *, unexpected: bool, details: bool) -> str:
+    """Return the text of an error; of an unexpected one whose details are not printed, also how to have them."""
+    return f"{text}; --verbose prints the details" if unexpected and not details else text
+
+
 class ConsoleReporter:
     """Tells how a run goes: a bar on a terminal, plain lines elsewhere."""
 
@@ -80,7 +85,8 @@ class ConsoleReporter:
         self._finished += 1
         if outcome.status is Status.FAILED:
             place = "" if str(case.path) in outcome.message else f" ({case.path})"
-            self._error(f"case '{case.name}'{place}: {outcome.message}")
+            problem = with_hint(outcome.message, unexpected=outcome.unexpected, details=self._details)
+            self._error(f"case '{case.name}'{place}: {problem}")
             if self._details and outcome.details:
                 self._line(outcome.details.rstrip(), stream=sys.stderr)
             return

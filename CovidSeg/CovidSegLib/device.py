@@ -26,14 +26,14 @@ def resolve_device(device: str = "auto") -> str:
     if kind not in DEVICE_CHOICES or (index and (kind != "cuda" or not index.isdigit())):
         raise DeviceError(_("unknown device {device!r}: use auto, cpu, cuda, cuda:N or mps").format(device=device))
     if kind == "mps" and not has_mps:
-        raise DeviceError(_("device 'mps' was asked for, but torch finds no Apple GPU: use --device auto or cpu"))
+        raise DeviceError(_("device 'mps' was asked for, but torch finds no Apple GPU: choose auto or cpu"))
     if kind == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count <= int(index or 0):
             raise DeviceError(
-                _(
-                    "device {device!r} was asked for, but torch finds {count} NVIDIA GPU(s): use --device auto or cpu"
-                ).format(device=device, count=count)
+                _("device {device!r} was asked for, but torch finds {count} NVIDIA GPU(s): choose auto or cpu").format(
+                    device=device, count=count
+                )
             )
     return device
 

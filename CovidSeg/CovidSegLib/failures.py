@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 
 from .errors import Cancelled, CovidSegError
+from .texts import Text
 from .texts import text as _
 
+_EXPECTED = (CovidSegError, KeyboardInterrupt, MemoryError, OSError)
 _DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -18,27 +20,55 @@ def explain(error: BaseException) -> str:
     if isinstance(error, CovidSegError):
         return one_line(error.text)
     if isinstance(error, MemoryError):
-        return _("not enough memory: close other programs, use fewer --workers, or --mode fast")
+        return _("not enough memory: close other programs, use fewer workers (--workers), or mode fast")
     if isinstance(error, OSError):
         return _explain_os_error(error)
     problem = one_line(f"{type(error).__name__}: {error}")
-    return _("unexpected {problem} (a fault in CovidSeg: report what --verbose prints)").format(problem=problem)
+    return _("unexpected {problem} (a fault in CovidSeg: report it with its details)").format(problem=problem)
+
+
+def is_unexpected(error: BaseException) -> bool:
+    """Tell whether the error is a fault of the program, which only its traceback explains."""
+    return not isinstance(error, _EXPECTED)
 
 
 def one_line(text: str) -> str:
-    """Return the text with line breaks and runs of spaces folded; itself if it has none, so that it stays a `Text`."""
-    folded = " ".join(text.split())
-    return text if text == folded else folded
+    """Return the text with its line breaks, and the blanks around them, folded; a `Text` stays one, values and all.
+
+    Blanks within a line stay as they are: they may be those of a file's name.
+    """
+    if text.splitlines() in ([], [text]):
+        return text
+    folded = " ".join(line.strip() for line in text.splitlines() if line.strip())
+    if not isinstance(text, Text):
+        return folded
+    values = {name: _value_in_one_line(value) for name, value in text.values.items()}
+    return Text(folded, template=one_line(text.template), values=values, source=text.source)
+
+
+def _value_in_one_line(value: object) -> object:
+    """Return what stands for the value in a text of one line; itself, such as a number to format, if it has one."""
+    english = value if isinstance(value, str) else str(value)
+    folded = one_line(english)
+    return value if folded == english else folded
 
 
 def _explain_os_error(error: OSError) -> str:
     if error.errno in _DISK_FULL:
-        return _("the disk is full: free some space and run the command again (nothing half-written is left)")
+        return _("the disk is full: free some space and run it again (nothing half-written is left)")
     if error.errno in _NOT_ALLOWED and error.filename:
-        text = _("no permission for '{file}': check its rights, close programs using it, or choose another -o")
+        text = _(
+            "no permission for '{file}': check its rights, close programs using it, or choose another output folder "
+            "(-o OUT)"
+        )
         return text.format(file=error.filename)
     if error.errno in _NOT_ALLOWED:
-        return _("no permission for a file: check its rights, close programs using it, or choose another -o")
-    place = f" '{error.filename}'" if error.filename else ""
-    text = _("{reason}{place}: check the disk and the path, then run the command again")
-    return one_line(text.format(reason=error.strerror or str(error), place=place))
+        return _(
+            "no permission for a file: check its rights, close programs using it, or choose another output folder "
+            "(-o OUT)"
+        )
+    reason = error.strerror or str(error)
+    if error.filename:
+        text = _("{reason} '{file}': check the disk and the path, then run it again")
+        return one_line(text.format(reason=reason, file=error.filename))
+    return one_line(_("{reason}: check the disk and the path, then run it again").format(reason=reason))

@@ -46,9 +46,10 @@ def _open_locked(path: Path) -> IO[bytes] | None:
         except BlockingIOError:
             stream.close()
             raise InputError(
-                _("another CovidSeg run is writing to '{folder}': wait for it, or choose another -o OUT.").format(
-                    folder=path.parent
-                )
+                _(
+                    "another CovidSeg run is writing to '{folder}': wait for it, or choose another output folder "
+                    "(-o OUT)."
+                ).format(folder=path.parent)
             ) from None
         except OSError:
             stream.close()

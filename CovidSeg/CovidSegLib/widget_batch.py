@@ -176,6 +176,8 @@ class BatchSection:
             log.appendPlainText(shown(news.text))
         elif news.outcome is not None:
             log.appendPlainText(outcome_text(news.case, outcome=news.outcome))
+            if news.outcome.unexpected:
+                log.appendPlainText(news.outcome.details)
 
     def _on_finished(self, result: BatchResult) -> None:
         counts = {status: sum(outcome.status is status for outcome in result.outcomes) for status in Status}

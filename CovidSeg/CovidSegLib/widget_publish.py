@@ -41,6 +41,17 @@ class Before:
         map_image = None if map_node is None else map_node.GetImageData()
         return cls(context, segmentation, snapshot_segments(segmentation), attributes, map_image)
 
+    def why_not_restore(self, *, chosen: Any) -> str:
+        """Return why it cannot be brought back now, while the segmentation `chosen` is on show; empty if it can."""
+        if not self.context.scene.IsNodePresent(self.segmentation):
+            return _("The segmentation is not in the scene any more.")
+        text = ""
+        if self.segmentation is not chosen:
+            text = _("The last run replaced '{name}'. Choose it above to undo that.")
+        elif not self.segmentation.GetSelectable():
+            text = _("The segmentation '{name}' is locked. Unlock it first.")
+        return text.format(name=self.segmentation.GetName())
+
     def restore(self) -> None:
         """Bring it all back; the map only if its CT is in the scene."""
         restore_segments(self.segmentation, before=self.segments)

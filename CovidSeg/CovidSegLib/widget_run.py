@@ -115,8 +115,10 @@ class SegmentSection:
         self._place.allow("cancelButton", unless=_("Stopping at the next step...") if stopping else "")
         for name in OPTIONS:
             self._place.allow(name, unless=_("A run is under way.") if self.running else "")
-        self._ui.undoRunButton.visible = self._before is not None and not self.running
-        self._place.allow("undoRunButton", unless=self._why_not_undo())
+        before = self._before
+        self._ui.undoRunButton.visible = before is not None and not self.running
+        if before is not None:
+            self._place.allow("undoRunButton", unless=before.why_not_restore(chosen=self._place.segmentation()))
 
     def start(self) -> None:
         """Start a run on the chosen CT, unless something speaks against it."""
@@ -192,7 +194,7 @@ class SegmentSection:
     def undo(self) -> None:
         """Bring back the segments as they were before the last run; ask if they were corrected since."""
         before = self._before
-        if before is None or self._why_not_undo():
+        if before is None or before.why_not_restore(chosen=self._place.segmentation()):
             self._place.refresh()
             return
         if is_edited(before.segmentation):
@@ -209,16 +211,6 @@ class SegmentSection:
     def show_details(self) -> None:
         """Show the traceback of the last error."""
         self._place.dialogs.show_details(str(self._ui.statusLabel.text), details=self._details)
-
-    def _why_not_undo(self) -> str:
-        if self._before is None or not self._place.logic.context.scene.IsNodePresent(self._before.segmentation):
-            return _("The segmentation is not in the scene any more.")
-        text = ""
-        if self._before.segmentation is not self._place.segmentation():
-            text = _("The last run replaced '{name}'. Choose it above to undo that.")
-        elif not self._before.segmentation.GetSelectable():
-            text = _("The segmentation '{name}' is locked. Unlock it first.")
-        return text.format(name=self._before.segmentation.GetName())
 
     def _check_output(self) -> None:
         segmentation = self._place.segmentation()

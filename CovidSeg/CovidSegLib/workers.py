@@ -91,7 +91,7 @@ def _bury(worker: _Worker) -> Iterator[Outcome]:
             status=Status.FAILED,
             message=_(
                 "the process working on it ended (code {code}), often for lack of memory: "
-                "use fewer --workers, or --mode fast"
+                "use fewer workers (--workers), or mode fast"
             ).format(code=worker.process.exitcode),
         )
 

@@ -116,7 +116,7 @@ def fake_load_bundle(path: Path | None) -> FakeBundle:
 
 def fake_resolve_device(device: str) -> str:
     if device not in ("auto", "cpu"):
-        raise DeviceError(f"device '{device}' was asked for, but is absent: use --device auto or cpu")
+        raise DeviceError(f"device '{device}' was asked for, but is absent: choose auto or cpu")
     return "cpu"
 
 

@@ -63,7 +63,7 @@ def test_results_under_out_are_not_taken_as_input(tmp_path: Path) -> None:
 
 def test_out_folder_as_input_is_refused_and_a_folder_inside_out_is_taken(tmp_path: Path) -> None:
     ct = write_ct(tmp_path / "data" / "ct.nii.gz")
-    with pytest.raises(InputError, match=r"is the output folder as well.*choose another -o"):
+    with pytest.raises(InputError, match=r"is the output folder as well.*choose another output folder \(-o OUT\)"):
         discover_cases([tmp_path], out_dir=tmp_path)
     assert _found(tmp_path / "data", out=tmp_path) == {"ct": ct}
 
@@ -94,7 +94,7 @@ def test_input_with_nothing_usable_is_refused(tmp_path: Path, content: str) -> N
         given.mkdir()
     if content == "labelmaps":
         write_labels(given / "lungs.nii.gz")
-    with pytest.raises(InputError, match=r"INPUT '.*given'"):
+    with pytest.raises(InputError, match=r"input '.*given'"):
         discover_cases([write_ct(tmp_path / "good.nii.gz"), given], out_dir=tmp_path / "out")
 
 
@@ -199,7 +199,7 @@ def test_zip_of_other_images_in_a_folder_is_said_to_be_left_out(tmp_path: Path) 
     )
     assert _found(data / "one.zip", out=tmp_path / "out") == {"one": data / "one.zip"}
     ct.unlink()
-    with pytest.raises(InputError, match=r"nothing usable in INPUT .* but zips of other images than DICOM: unpack"):
+    with pytest.raises(InputError, match=r"nothing usable in input .* but zips of other images than DICOM: unpack"):
         discover_cases([data], out_dir=tmp_path / "out")
 
 

@@ -85,7 +85,7 @@ def test_absent_device_is_a_usage_error_and_nothing_is_written(
 def test_one_missing_input_stops_the_run_before_it_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ct = write_ct(tmp_path / "ct.nii.gz")
     assert segment(ct, tmp_path / "gone", "-o", tmp_path / "out") == 2
-    assert f"INPUT '{tmp_path / 'gone'}' does not exist: check the path." in _error(capsys)
+    assert f"input '{tmp_path / 'gone'}' does not exist: check the path." in _error(capsys)
     assert not (tmp_path / "out").exists()
 
 
@@ -93,8 +93,18 @@ def test_output_that_is_a_file_is_refused(tmp_path: Path, capsys: pytest.Capture
     ct = write_ct(tmp_path / "ct.nii.gz")
     (tmp_path / "out").write_text("mine")
     assert segment(ct, "-o", tmp_path / "out") == 2
-    assert "is a file: give a folder with -o OUT" in _error(capsys)
+    assert "is a file: give an output folder (-o OUT)" in _error(capsys)
     assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_fault_outside_the_cases_is_one_line_that_says_how_to_report_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("CovidSegLib.cli._info", lambda _options: 1 / 0)
+    assert main(["info"]) == 1
+    error = _error(capsys)
+    assert "unexpected ZeroDivisionError: division by zero (a fault in CovidSeg: report it with its details)" in error
+    assert error.endswith("; --verbose prints the details")
 
 
 def test_output_without_permission_is_refused(

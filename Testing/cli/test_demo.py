@@ -67,7 +67,7 @@ def test_demo_fails_if_the_poi_is_more_than_3_points_off(tmp_path: Path, capsys:
 def test_output_of_the_demo_that_is_a_file_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "demo").write_text("mine")
     assert _run(tmp_path / "demo", _perfect_segment) == 2
-    assert "is a file: give a folder with -o OUT" in capsys.readouterr().err
+    assert "is a file: give an output folder (-o OUT)" in capsys.readouterr().err
     assert (tmp_path / "demo").read_text() == "mine"
 
 

@@ -32,7 +32,7 @@ def test_complete_case_is_skipped_untouched_and_still_in_the_summary(tmp_path: P
     [
         ("input", "the input has changed"),
         ("bundle", "the model has changed"),
-        ("mode", "--mode has changed from accurate to fast"),
+        ("mode", "option mode has changed from accurate to fast"),
         ("file", "labelmap.nii.gz is missing"),
         ("preview", "preview.png is missing"),
         ("report", "report.json cannot be read"),

@@ -110,9 +110,30 @@ def test_one_bad_case_never_stops_the_rest_and_leaves_nothing(
 def test_traceback_comes_only_with_verbose(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ct = write_ct(tmp_path / "bug.nii.gz")
     assert segment(ct, "-o", tmp_path / "out") == 1
-    assert "Traceback" not in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "report it with its details); --verbose prints the details" in error
+    assert "Traceback" not in error
     assert segment(ct, "-o", tmp_path / "out", "--verbose") == 1
-    assert "Traceback (most recent call last)" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "--verbose prints" not in error
+    assert "Traceback (most recent call last)" in error
+
+
+@pytest.mark.parametrize("name", ["memory", "nolungs"])
+def test_failure_that_its_message_explains_asks_for_no_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert segment(write_ct(tmp_path / f"{name}.nii.gz"), "-o", tmp_path / "out") == 1
+    (error,) = one_line_errors(capsys)
+    assert "prints the details" not in error
+    assert "fault in CovidSeg" not in error
+
+
+def test_fault_in_a_worker_process_is_known_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("bug", "nolungs"):
+        write_ct(tmp_path / "in" / f"{name}.nii.gz")
+    assert segment(tmp_path / "in", "-o", tmp_path / "out", "--workers", "2") == 1
+    assert ["--verbose prints the details" in error for error in sorted(one_line_errors(capsys))] == [True, False]
 
 
 @pytest.mark.parametrize(

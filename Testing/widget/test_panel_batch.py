@@ -132,6 +132,19 @@ def test_bad_case_does_not_stop_the_rest(batch: Journey, tmp_path: Path) -> None
     assert summary(tmp_path) == {"a": "done", "b": "failed", "c": "done"}
     assert batch.ui.batchStatusLabel.text.startswith("2 done, 1 failed.")
     assert "b: failed: " in batch.ui.batchLog.toPlainText()
+    assert "Traceback" not in batch.ui.batchLog.toPlainText(), "the message says all there is to know"
+
+
+def test_fault_in_a_case_is_logged_with_its_traceback_and_the_rest_goes_on(batch: Journey, tmp_path: Path) -> None:
+    (tmp_path / "in" / "b.nii.gz").rename(tmp_path / "in" / "bug.nii.gz")
+    batch.ui.batchButton.click()
+    wait(batch)
+    assert summary(tmp_path) == {"a": "done", "bug": "failed", "c": "done"}
+    log = batch.ui.batchLog.toPlainText()
+    assert "bug: failed: unexpected ValueError: index out of range (a fault in CovidSeg: report it with its" in log
+    assert "--verbose" not in log
+    assert "Traceback (most recent call last)" in log
+    assert "fake_engine.py" in log
 
 
 def test_cancel_keeps_what_is_done_and_a_second_run_goes_on(
@@ -194,7 +207,7 @@ def test_folder_without_cts_is_told(batch: Journey, tmp_path: Path) -> None:
     batch.ui.batchInputEdit.currentPath = str(tmp_path / "empty")
     batch.ui.batchButton.click()
     wait(batch)
-    assert "nothing usable in INPUT" in batch.ui.batchStatusLabel.text
+    assert "nothing usable in input" in batch.ui.batchStatusLabel.text
     assert "Traceback" not in batch.ui.batchLog.toPlainText()
     assert batch.ui.batchOpenButton.isHidden(), "no folder was made"
 
