@@ -3,7 +3,7 @@
 Where a dome of liver or heart ends within a slice, its voxels mix lung and organ and look like ground glass; the
 thicker the slices, the wider that sheet. It borders on lung on one face only, and so do specks of spleen or stomach
 below the diaphragm, while infection in a lung has lung around it: on half of its surface, in all labelled cases. What
-is thick stays, whatever it borders on: a collapsed, wholly infected lobe touches little lung.
+is thick or large stays, whatever it borders on: a collapsed, wholly infected lobe touches little lung.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ class Islands:
 
     Attributes:
         pieces_kji: (k, j, i) int32, the numbers; voxels that share a face, an edge or a corner are of one piece.
+        volume_ml: Their volume.
         thickness_mm: Twice volume by surface: the thickness of a sheet, two thirds of the radius of a ball.
         lung_contact: Share of the surface that borders on lung.
     """
 
     pieces_kji: np.ndarray
+    volume_ml: np.ndarray
     thickness_mm: np.ndarray
     lung_contact: np.ndarray
 
@@ -49,7 +51,7 @@ def measure_islands(labels_kji: np.ndarray, *, spacing_kji_mm: tuple[float, floa
             contact_mm2 += face_mm2 * np.bincount(owners[on_lung], minlength=count + 1)
     surface_mm2 = np.maximum(surface_mm2, 1e-9)
     volume_mm3 = voxel_mm3 * np.bincount(pieces[infected], minlength=count + 1)
-    return Islands(pieces, 2.0 * volume_mm3 / surface_mm2, contact_mm2 / surface_mm2)
+    return Islands(pieces, volume_mm3 / 1000.0, 2.0 * volume_mm3 / surface_mm2, contact_mm2 / surface_mm2)
 
 
 def drop_partial_volume(
@@ -59,6 +61,7 @@ def drop_partial_volume(
     spacing_kji_mm: tuple[float, float, float],
     min_lung_contact: float,
     max_thickness_mm: float,
+    max_ml: float,
 ) -> None:
     """Give thin pieces of infection that border on little lung to the next likely class; changes both arrays.
 
@@ -68,9 +71,11 @@ def drop_partial_volume(
         spacing_kji_mm: Voxel spacing.
         min_lung_contact: Pieces with at least this share of their surface on lung stay.
         max_thickness_mm: Pieces at least this thick stay.
+        max_ml: Pieces at least this large stay.
     """
     islands = measure_islands(labels_kji, spacing_kji_mm=spacing_kji_mm)
-    dropped = (islands.lung_contact < min_lung_contact) & (islands.thickness_mm < max_thickness_mm)
+    is_thin = (islands.thickness_mm < max_thickness_mm) & (islands.volume_ml < max_ml)
+    dropped = is_thin & (islands.lung_contact < min_lung_contact)
     dropped[0] = False
     where = dropped[islands.pieces_kji]
     if not where.any():

@@ -29,6 +29,7 @@ class PostprocessingRecipe:
         min_infection_ml: Islands of infection smaller than this are healthy lung.
         min_lung_contact: Islands with a smaller share of their surface on lung, if they are thin, are no infection.
         max_sheet_mm: How thin, see `partial_volume`.
+        max_sheet_ml: And how small: the sheets on the domes of thick slices measure up to 50 ml.
     """
 
     infection_factor: float = 1.0
@@ -38,6 +39,7 @@ class PostprocessingRecipe:
     min_infection_ml: float = 0.06
     min_lung_contact: float = 0.4
     max_sheet_mm: float = 10.0
+    max_sheet_ml: float = 60.0
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> PostprocessingRecipe:
@@ -79,6 +81,7 @@ def make_consistent(
         spacing_kji_mm=spacing_kji_mm,
         min_lung_contact=recipe.min_lung_contact,
         max_thickness_mm=recipe.max_sheet_mm,
+        max_ml=recipe.max_sheet_ml,
     )
     _drop_infection_islands(probabilities, labels, voxel_ml=voxel_ml, recipe=recipe)
     return labels

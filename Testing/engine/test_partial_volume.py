@@ -27,7 +27,7 @@ def dropped(labels: np.ndarray, *, second: int = BACKGROUND) -> np.ndarray:
     np.put_along_axis(probabilities, labels[None].astype(np.int64), 0.6, axis=0)
     found = labels.copy()
     drop_partial_volume(
-        probabilities, found, spacing_kji_mm=SPACING_KJI_MM, min_lung_contact=0.3, max_thickness_mm=10.0
+        probabilities, found, spacing_kji_mm=SPACING_KJI_MM, min_lung_contact=0.3, max_thickness_mm=10.0, max_ml=60.0
     )
     changed = found != labels
     assert np.array_equal(probabilities.argmax(axis=0)[changed], found[changed])
@@ -43,6 +43,7 @@ def test_thickness_and_contact_of_a_box_are_those_of_its_faces() -> None:
     surface = 2 * (16 * 12 + 16 * 12 + 12 * 12)
     assert islands.thickness_mm[1] == pytest.approx(2 * 16 * 12 * 12 / surface)
     assert islands.lung_contact[1] == pytest.approx(0.5)
+    assert islands.volume_ml[1] == pytest.approx(16 * 12 * 12 / 1000)
 
 
 def test_sheet_in_an_organ_that_touches_lung_with_its_rim_is_background() -> None:
@@ -70,13 +71,21 @@ def test_thick_consolidation_stays_though_it_touches_no_lung() -> None:
     assert np.array_equal(dropped(labels), labels)
 
 
+def test_large_consolidation_stays_though_it_is_thin_and_touches_little_lung() -> None:
+    labels = np.zeros((6, 80, 120), np.uint8)
+    labels[2:4, 5:75, 5:115] = INFECTION  # 8 x 140 x 110 mm: 123 ml, 7 mm thick
+    assert np.array_equal(dropped(labels), labels)
+    labels[:, 35:45] = labels[:, :, 55:65] = BACKGROUND  # the same in four pieces of 25 ml
+    assert not dropped(labels).any()
+
+
 def test_voxels_that_are_sure_to_be_infection_become_background() -> None:
     labels = lung_above_organ()
     labels[5:7, 5:7, 5:7] = INFECTION
     probabilities = np.zeros((4, *labels.shape), np.float32)
     np.put_along_axis(probabilities, labels[None].astype(np.int64), 1.0, axis=0)
     drop_partial_volume(
-        probabilities, labels, spacing_kji_mm=SPACING_KJI_MM, min_lung_contact=0.3, max_thickness_mm=10.0
+        probabilities, labels, spacing_kji_mm=SPACING_KJI_MM, min_lung_contact=0.3, max_thickness_mm=10.0, max_ml=60.0
     )
     assert np.array_equal(labels, lung_above_organ())
     assert (probabilities[BACKGROUND, 5:7, 5:7, 5:7] == 1.0).all()
