@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,11 +76,21 @@ def is_labelmap(path: Path) -> bool:
         return True
     if not is_text(path):
         return False
-    with quiet_itk():
-        try:
-            return _holds_labels(path)
-        except RuntimeError:
-            return False
+    try:
+        with quiet_itk(), _apart(path) as readable:
+            return _holds_labels(readable)
+    except (RuntimeError, OSError):
+        return False
+
+
+@contextmanager
+def _apart(path: Path) -> Iterator[Path]:
+    """Give the file itself, or a copy where it would be mistaken: ITK reads an `a.nii` beside it for `a.nii.gz`."""
+    if not (path.name.lower().endswith(".nii.gz") and path.with_suffix("").is_file()):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(shutil.copyfile(path, Path(folder) / "apart.nii.gz"))
 
 
 def _holds_labels(path: Path) -> bool:

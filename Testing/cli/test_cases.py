@@ -55,6 +55,13 @@ def test_folder_of_cases_gives_imaging_of_each_else_every_image_that_is_no_label
     assert notes == (f"ignored 2 labelmap(s), the first: {data / 'c.seg.nrrd'}",)
 
 
+def test_compressed_ct_is_not_judged_by_a_labelmap_of_its_name_beside_it(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    write_labels(data / "a.nii")
+    ct = write_ct(tmp_path / "elsewhere" / "a.nii.gz").rename(data / "a.nii.gz")
+    assert _found(data, out=tmp_path / "out") == {"a": ct}
+
+
 def test_results_under_out_are_not_taken_as_input(tmp_path: Path) -> None:
     ct = write_ct(tmp_path / "ct.nii.gz")
     write_ct(tmp_path / "out" / "old" / "something.nrrd")
