@@ -141,6 +141,14 @@ class Journey:
     def status(self) -> str:
         return str(self.ui.statusLabel.text)
 
+    def choose_own_segmentation(self) -> Any:
+        """Choose a segmentation of the user's as output, which holds a heart."""
+        mine = self.host.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")
+        mine.GetSegmentation().AddEmptySegment("heart")
+        self.settle()
+        self.parameters.segmentation = mine
+        return mine
+
     def start(self) -> None:
         """Press Segment, and wait until the worker has begun."""
         self.engine.started.clear()

@@ -70,10 +70,7 @@ def test_without_its_ct_a_result_can_be_read_and_copied_but_not_measured(host: A
 
 def test_others_segmentation_that_was_transformed_meanwhile_is_told_and_kept(host: Any) -> None:
     journey = Journey(host)
-    mine = host.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")
-    mine.GetSegmentation().AddEmptySegment("heart")
-    journey.settle()
-    journey.parameters.segmentation = mine
+    mine = journey.choose_own_segmentation()
     journey.start()
     transform = host.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "T")
     mine.SetAndObserveTransformNodeID(transform.GetID())

@@ -129,10 +129,7 @@ def test_undo_waits_until_what_it_brings_back_is_chosen(host: Any) -> None:
 
 def test_undo_of_a_first_run_into_somebodys_segmentation_leaves_no_figures(host: Any) -> None:
     journey = Journey(host)
-    mine = host.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")
-    mine.GetSegmentation().AddEmptySegment("heart")
-    journey.settle()
-    journey.parameters.segmentation = mine
+    mine = journey.choose_own_segmentation()
     journey.run()
     journey.ui.undoRunButton.click()
     host.wait_until(lambda: journey.panel.results.figures.problem)
