@@ -87,7 +87,8 @@ def _fit(options: argparse.Namespace) -> int:
 
     from .experiment_config import is_experiment
     from .export import load_state
-    from .fit import Fit, load_cases
+    from .fit import Fit
+    from .patches import load_cases
     from .settings import read_settings
 
     if is_experiment(options.config):

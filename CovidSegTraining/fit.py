@@ -7,23 +7,18 @@ import json
 import logging
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from CovidSegLib.allocator import freed_memory_kept
-from CovidSegLib.errors import InputError
 from CovidSegLib.network import build_network
 
-from .augmentation import degrade, sample_patch
-from .cache import read_case
-from .centers import PatchCenters
-from .data import refuse_measured_only
 from .fit_config import FitConfig, Stage
 from .label_codes import Code
-from .lesions import paint_lesions
-from .losses import partial_label_loss
+from .losses import consistency_loss, partial_label_loss
+from .patches import Batch, Patches, TrainingCase
 from .whole_files import whole_file, write_whole
 
 if TYPE_CHECKING:
@@ -32,39 +27,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class TrainingCase:
-    """A prepared case on the network's grid: HU int16 and label codes uint8, both (k, j, i)."""
-
-    name: str
-    hu_kji: np.ndarray
-    codes_kji: np.ndarray
-    weight: float
-
-
-def load_cases(folder: Path) -> list[TrainingCase]:
-    """Return the cases of a cache folder written by `prepare`.
-
-    Raises:
-        InputError: There are none, one is damaged, or one is measured only.
-    """
-    cases = []
-    for path in sorted(folder.glob("*.npz")):
-        refuse_measured_only(Path(path.name))
-        cached = read_case(path)
-        cases.append(TrainingCase(path.stem, cached.hu_kji, cached.codes_kji, cached.weight))
-    if not cases:
-        raise InputError(f"no prepared cases in {folder}: run 'covidseg-train prepare' first")
-    return cases
-
-
 class Fit:
     """A training run in a folder; `run` continues from its last checkpoint."""
 
     def __init__(self, folder: Path, *, cases: list[TrainingCase], config: FitConfig) -> None:
         import torch
 
-        self.folder, self.cases, self.config = folder, cases, config
+        self.folder, self.config = folder, config
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
         self.rng = np.random.default_rng(config.seed)
@@ -76,10 +45,7 @@ class Fit:
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
-        self.hu = [torch.from_numpy(c.hu_kji.astype(np.float32)).to(self.device) for c in cases]
-        self.codes = [torch.from_numpy(c.codes_kji).to(self.device) for c in cases]
-        self.centers = [PatchCenters(c.codes_kji, hu_kji=c.hu_kji, air_below_hu=config.air_below_hu) for c in cases]
-        self.weights = np.array([c.weight for c in cases]) / sum(c.weight for c in cases)
+        self.patches = Patches(cases, config=config, rng=self.rng)
         self.step, self.skipped, self.elapsed_s = 0, 0, 0.0
         self.norm_frozen = False
         self._resume()
@@ -127,37 +93,6 @@ class Fit:
         falling = (progress - self.config.warm_up) / (1.0 - self.config.warm_up)
         return self.config.learning_rate * (0.5 + 0.5 * float(np.cos(np.pi * falling))) + 1e-6
 
-    def batch(self, stage: Stage) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return network input (batch, 1, k, j, i) in [-1, 1] and codes (batch, k, j, i)."""
-        import torch
-
-        recipe, outside_hu = self.config.preprocessing, self.config.preprocessing.outside_hu
-        spacing_kji_mm = (recipe.spacing_ijk_mm[2], recipe.spacing_ijk_mm[1], recipe.spacing_ijk_mm[0])
-        images, labels = [], []
-        for _ in range(stage.batch):
-            n = int(self.rng.choice(len(self.cases), p=self.weights))
-            hu, codes = sample_patch(
-                self.hu[n],
-                self.codes[n],
-                center_kji=self.centers[n].draw(
-                    patch_kji=stage.patch_kji, infection_share=self.config.infection_share, rng=self.rng
-                ),
-                patch_kji=stage.patch_kji,
-                spacing_kji_mm=spacing_kji_mm,
-                recipe=self.config.augmentation,
-                outside_hu=outside_hu,
-                rng=self.rng,
-            )
-            hu, codes = paint_lesions(
-                hu, codes, spacing_kji_mm=spacing_kji_mm, recipe=self.config.lesions, rng=self.rng
-            )
-            hu, codes = degrade(hu, codes, recipe=self.config.augmentation, outside_hu=outside_hu, rng=self.rng)
-            images.append(hu)
-            labels.append(codes)
-        lower, upper = recipe.window_hu
-        image = (torch.stack(images).clamp(lower, upper) - (lower + upper) / 2.0) / ((upper - lower) / 2.0)
-        return image[:, None].contiguous(memory_format=torch.channels_last_3d), torch.stack(labels)
-
     def recalibrate_norm(self, stage: Stage, *, batches: int = 32) -> None:
         """Measure the statistics of batch normalisation afresh over training patches, and keep them from now on."""
         import torch
@@ -169,7 +104,7 @@ class Fit:
         self.network.train()
         with torch.no_grad(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.bfloat16):
             for _ in range(batches):
-                self.network(self.batch(stage)[0])
+                self.network(self.patches.batch(stage).image)
         self.average.load_state_dict(self.network.state_dict())
         self.norm_frozen = True
 
@@ -199,7 +134,7 @@ class Fit:
         stage = next(s for s in self.config.stages if progress < s.until)
         if progress >= self.config.freeze_norm_from and not self.norm_frozen:
             self.recalibrate_norm(stage)
-        image, codes = self.batch(stage)
+        batch = self.patches.batch(stage)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(progress)
         self.network.train()
@@ -207,8 +142,10 @@ class Fit:
             for norm in _norms(self.network):
                 norm.eval()
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.bfloat16):
-            logits = self.network(image)
-        loss = partial_label_loss(logits, codes, voxel_weights=self._voxel_weights(image[:, 0], codes))
+            logits = self.network(batch.image)
+        loss = partial_label_loss(logits, batch.codes, voxel_weights=self._voxel_weights(batch))
+        if self.config.consistency_weight:
+            loss = loss + self.config.consistency_weight * self._inconsistency(logits, batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
@@ -221,13 +158,26 @@ class Fit:
         self._update_average()
         return float(loss.detach())
 
-    def _voxel_weights(self, image: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    def _inconsistency(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return how far the answer is from what the averaged network says of the undegraded patches.
+
+        A mean teacher (Tarvainen & Valpola 2017): slices, kernel and noise shall not change an answer, also
+        where no label says which one is right.
+        """
+        import torch
+
+        self.average.eval()
+        with torch.no_grad(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.bfloat16):
+            wanted = self.average(batch.undegraded)
+        return consistency_loss(logits, wanted, counted=batch.shown)
+
+    def _voxel_weights(self, batch: Batch) -> torch.Tensor:
         """Return the weights (batch, k, j, i) in the cross-entropy: more for infection and air outside lungs."""
         config = self.config
         lower, upper = config.preprocessing.window_hu
         air_below = (config.air_below_hu - (lower + upper) / 2.0) / ((upper - lower) / 2.0)
-        air = (codes == int(Code.BACKGROUND)) & (image < air_below)
-        infection = codes == int(Code.INFECTION)
+        air = (batch.codes == int(Code.BACKGROUND)) & (batch.image[:, 0] < air_below)
+        infection = batch.codes == int(Code.INFECTION)
         return 1.0 + (config.air_weight - 1.0) * air.float() + (config.infection_weight - 1.0) * infection.float()
 
     def _update_average(self) -> None:

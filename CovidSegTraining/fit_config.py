@@ -33,6 +33,8 @@ class FitConfig:
         air_below_hu: Background darker than this is airway, bowel gas or stomach: what a network takes for lung.
         air_weight: Of such voxels in the cross-entropy, where others weigh 1.
         infection_weight: Of infected voxels there: few as they are, they would be called too rarely.
+        consistency_weight: Of the divergence from what the averaged weights say of the undegraded patches
+            (`losses.consistency_loss`); costs a third of a step's time if it is not 0.
     """
 
     network: NetworkConfig = field(default_factory=lambda: NetworkConfig(width=16))
@@ -49,6 +51,7 @@ class FitConfig:
     air_below_hu: float = -500.0
     air_weight: float = 4.0
     infection_weight: float = 2.5
+    consistency_weight: float = 0.0
     ema_decay: float = 0.995
     freeze_norm_from: float = 0.7
     seed: int = 0

@@ -49,3 +49,22 @@ def partial_label_loss(
     # a = b = 0.5: false negatives and false positives weigh the same (this is soft Dice).
     tversky = (true_positive + 1.0) / (0.5 * probabilities.sum(axes) + 0.5 * truth.sum(axes) + 1.0)
     return cross_entropy + CLASSES - tversky.sum()
+
+
+def consistency_loss(logits: torch.Tensor, wanted: torch.Tensor, *, counted: torch.Tensor) -> torch.Tensor:
+    """Return the mean Kullback-Leibler divergence of an answer from a wanted one; no gradient reaches the latter.
+
+    Args:
+        logits: (batch, 4, k, j, i) float.
+        wanted: (batch, 4, k, j, i) float, logits too.
+        counted: (batch, k, j, i) bool, the voxels that count.
+
+    Returns:
+        Scalar tensor, 0 where nothing counts.
+    """
+    import torch
+
+    log_probabilities = torch.log_softmax(logits.float(), dim=1)
+    log_wanted = torch.log_softmax(wanted.detach().float(), dim=1)
+    divergence = (log_wanted.exp() * (log_wanted - log_probabilities)).sum(dim=1)
+    return (divergence * counted).sum() / counted.sum().clamp(min=1)

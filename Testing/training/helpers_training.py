@@ -9,6 +9,7 @@ import torch
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.network import NetworkConfig, build_network
 
+from CovidSegTraining.augmentation import AugmentationRecipe
 from CovidSegTraining.cache import CachedCase, write_case
 from CovidSegTraining.label_codes import Code
 
@@ -16,6 +17,22 @@ from CovidSegTraining.label_codes import Code
 SPACING_IJK_MM = (4.0, 4.0, 6.0)
 #: What `threshold_state` calls aerated lung, and infection.
 LUNG_BELOW_HU, INFECTION_BELOW_HU = -650.0, -400.0
+
+#: Augmentation that changes nothing.
+NEUTRAL = AugmentationRecipe(
+    rotation_deg=0.0,
+    scale=(1.0, 1.0),
+    anisotropy=0.0,
+    elastic_probability=0.0,
+    inflation_probability=0.0,
+    noise_probability=0.0,
+    intensity_probability=0.0,
+    blur_probability=0.0,
+    sharpen_probability=0.0,
+    thick_probability=0.0,
+    export_8bit_probability=0.0,
+    crop_probability=0.0,
+)
 
 
 def threshold_state() -> dict[str, torch.Tensor]:

@@ -5,25 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from helpers_training import NEUTRAL
 
 from CovidSegTraining.augmentation import AugmentationRecipe, _thick_slices, degrade, sample_patch
 from CovidSegTraining.label_codes import Code
 
 SPACING = (2.7, 1.58, 1.58)
-NEUTRAL = AugmentationRecipe(
-    rotation_deg=0.0,
-    scale=(1.0, 1.0),
-    anisotropy=0.0,
-    elastic_probability=0.0,
-    inflation_probability=0.0,
-    noise_probability=0.0,
-    intensity_probability=0.0,
-    blur_probability=0.0,
-    sharpen_probability=0.0,
-    thick_probability=0.0,
-    export_8bit_probability=0.0,
-    crop_probability=0.0,
-)
 
 
 def _case() -> tuple[torch.Tensor, torch.Tensor]:

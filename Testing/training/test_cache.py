@@ -12,7 +12,7 @@ from helpers_training import ball_case
 
 from CovidSegTraining.cache import PACKED_HU, pack_cases, read_case, write_case
 from CovidSegTraining.cli import main
-from CovidSegTraining.fit import load_cases
+from CovidSegTraining.patches import load_cases
 
 
 def test_packed_case_keeps_codes_and_weight_and_hu_to_five(tmp_path: Path) -> None:

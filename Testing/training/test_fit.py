@@ -14,11 +14,12 @@ from helpers_training import ball_case, write_ball_cache
 
 from CovidSegTraining import fit as fit_module
 from CovidSegTraining.cache import write_case
-from CovidSegTraining.fit import Fit, load_cases
+from CovidSegTraining.fit import Fit
 from CovidSegTraining.fit_config import FitConfig, Stage
 from CovidSegTraining.label_codes import Code
 from CovidSegTraining.lesions import LesionRecipe
 from CovidSegTraining.losses import partial_label_loss
+from CovidSegTraining.patches import Batch, load_cases
 
 CONFIG = FitConfig(
     network=NetworkConfig(width=2),
@@ -44,11 +45,11 @@ def _weights(fit: Fit) -> dict[str, torch.Tensor]:
 
 def test_loss_falls(tmp_path: Path, cache: Path) -> None:
     fit = _fit(tmp_path / "run", cache, replace(CONFIG, steps=60, lesions=LesionRecipe(probability=0.0)))
-    image, codes = fit.batch(CONFIG.stages[0])
+    batch = fit.patches.batch(CONFIG.stages[0])
 
     def loss() -> float:
         with torch.no_grad():
-            return partial_label_loss(fit.network.train()(image), codes).item()
+            return partial_label_loss(fit.network.train()(batch.image), batch.codes).item()
 
     before = loss()
     fit.run()
@@ -130,8 +131,30 @@ def test_air_that_is_no_lung_and_infection_weigh_as_the_settings_say(tmp_path: P
     codes = torch.tensor(
         [[[[Code.BACKGROUND, Code.BACKGROUND, Code.LEFT_LUNG, Code.UNKNOWN, Code.INFECTION]]]], dtype=torch.uint8
     )
-    weights = fit._voxel_weights((hu + 500.0) / 750.0, codes)
+    image = (hu[:, None] + 500.0) / 750.0
+    weights = fit._voxel_weights(Batch(image=image, codes=codes, undegraded=image, shown=codes >= 0))
     assert weights.flatten().tolist() == [3.0, 1.0, 1.0, 1.0, 2.0]
+
+
+def test_consistency_brings_the_answer_to_degraded_patches_near_that_to_undegraded_ones(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit_module, "partial_label_loss", lambda logits, codes, **_: 0.0 * logits.sum())
+    monkeypatch.setattr(Fit, "_update_average", lambda self: None)  # a teacher that stays where it is
+    fit = _fit(tmp_path / "run", cache, replace(CONFIG, steps=40, consistency_weight=1.0, freeze_norm_from=0.0))
+    batch = fit.patches.batch(CONFIG.stages[0])
+    assert not torch.equal(batch.image, batch.undegraded)
+
+    def apart() -> float:
+        with torch.no_grad():
+            return fit._inconsistency(fit.network.eval()(batch.image), batch).item()
+
+    with torch.no_grad():
+        for parameter in fit.network.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    before = apart()
+    fit.run()
+    assert apart() < 0.5 * before
 
 
 def test_start_from_takes_other_weights_but_not_in_a_resumed_run(tmp_path: Path, cache: Path) -> None:

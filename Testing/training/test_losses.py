@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from CovidSegTraining.label_codes import Code
-from CovidSegTraining.losses import partial_label_loss
+from CovidSegTraining.losses import consistency_loss, partial_label_loss
 
 
 def _codes(*values: int) -> torch.Tensor:
@@ -80,3 +80,23 @@ def test_voxel_weights_scale_the_cross_entropy_of_their_voxel() -> None:
     # The mean stays one over the voxels by weight: (w1 l1 + w2 l2) / (w1 + w2).
     expected = -(math.log(0.7) + 3 * math.log(0.5)) / 4 + (math.log(0.7) + math.log(0.5)) / 2
     assert difference.item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_consistency_is_the_divergence_from_the_wanted_answer_where_voxels_count() -> None:
+    wanted, answer = (0.7, 0.1, 0.1, 0.1), (0.4, 0.3, 0.2, 0.1)
+    logits = _logits(answer, wanted, answer).requires_grad_()
+    target = _logits(wanted, wanted, (0.1, 0.1, 0.1, 0.7)).requires_grad_()
+    counted = torch.tensor([True, True, False]).reshape(1, 1, 1, 3)
+    loss = consistency_loss(logits, target, counted=counted)
+    by_hand = sum(w * math.log(w / a) for w, a in zip(wanted, answer, strict=True)) / 2
+    assert loss.item() == pytest.approx(by_hand, abs=1e-5)
+    loss.backward()
+    assert target.grad is None
+    assert logits.grad is not None
+    assert logits.grad[..., 0].abs().max() > 0
+    assert logits.grad[..., 1:].abs().max() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_consistency_is_nothing_where_nothing_counts() -> None:
+    logits = _logits((0.7, 0.1, 0.1, 0.1))
+    assert consistency_loss(logits, -logits, counted=torch.zeros((1, 1, 1, 1), dtype=torch.bool)).item() == 0.0

@@ -1,0 +1,124 @@
+"""Training patches of the product recipe: drawn from prepared cases, deformed and degraded at random."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from CovidSegLib.errors import InputError
+
+from .augmentation import degrade, sample_patch
+from .cache import read_case
+from .centers import PatchCenters
+from .data import refuse_measured_only
+from .fit_config import FitConfig, Stage
+from .lesions import paint_lesions
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class TrainingCase:
+    """A prepared case on the network's grid: HU int16 and label codes uint8, both (k, j, i)."""
+
+    name: str
+    hu_kji: np.ndarray
+    codes_kji: np.ndarray
+    weight: float
+
+
+def load_cases(folder: Path) -> list[TrainingCase]:
+    """Return the cases of a cache folder written by `prepare`.
+
+    Raises:
+        InputError: There are none, one is damaged, or one is measured only.
+    """
+    cases = []
+    for path in sorted(folder.glob("*.npz")):
+        refuse_measured_only(Path(path.name))
+        cached = read_case(path)
+        cases.append(TrainingCase(path.stem, cached.hu_kji, cached.codes_kji, cached.weight))
+    if not cases:
+        raise InputError(f"no prepared cases in {folder}: run 'covidseg-train prepare' first")
+    return cases
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Patches for one step.
+
+    Attributes:
+        image: (batch, 1, k, j, i) float32, the network's input in [-1, 1].
+        codes: (batch, k, j, i) uint8 of `Code`.
+        undegraded: Like `image`, the same patches before slices, kernel, noise and field of view were changed.
+        shown: (batch, k, j, i) bool, false where a cropped field of view hides what is in `undegraded`.
+    """
+
+    image: torch.Tensor
+    codes: torch.Tensor
+    undegraded: torch.Tensor
+    shown: torch.Tensor
+
+
+class Patches:
+    """Draws batches from cases; cases by their weight, all else by the settings."""
+
+    def __init__(self, cases: list[TrainingCase], *, config: FitConfig, rng: np.random.Generator) -> None:
+        import torch
+
+        device = torch.device(config.device)
+        self.config, self.rng = config, rng
+        self.hu = [torch.from_numpy(c.hu_kji.astype(np.float32)).to(device) for c in cases]
+        self.codes = [torch.from_numpy(c.codes_kji).to(device) for c in cases]
+        self.centers = [PatchCenters(c.codes_kji, hu_kji=c.hu_kji, air_below_hu=config.air_below_hu) for c in cases]
+        self.weights = np.array([c.weight for c in cases]) / sum(c.weight for c in cases)
+
+    def batch(self, stage: Stage) -> Batch:
+        """Return the next random batch."""
+        import torch
+
+        config, outside_hu = self.config, self.config.preprocessing.outside_hu
+        images, labels, undegraded, shown = [], [], [], []
+        for _ in range(stage.batch):
+            hu, codes = self._patch(stage)
+            seen, seen_codes = degrade(hu, codes, recipe=config.augmentation, outside_hu=outside_hu, rng=self.rng)
+            images.append(seen)
+            labels.append(seen_codes)
+            undegraded.append(hu)
+            shown.append(seen_codes == codes)  # a cropped field of view alone changes codes
+        return Batch(
+            image=self._network_input(images),
+            codes=torch.stack(labels),
+            undegraded=self._network_input(undegraded),
+            shown=torch.stack(shown),
+        )
+
+    def _patch(self, stage: Stage) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return HU and codes (k, j, i) of a deformed patch, now and then with painted lesions."""
+        config = self.config
+        spacing_i_mm, spacing_j_mm, spacing_k_mm = config.preprocessing.spacing_ijk_mm
+        spacing_kji_mm = (spacing_k_mm, spacing_j_mm, spacing_i_mm)
+        n = int(self.rng.choice(len(self.hu), p=self.weights))
+        hu, codes = sample_patch(
+            self.hu[n],
+            self.codes[n],
+            center_kji=self.centers[n].draw(
+                patch_kji=stage.patch_kji, infection_share=config.infection_share, rng=self.rng
+            ),
+            patch_kji=stage.patch_kji,
+            spacing_kji_mm=spacing_kji_mm,
+            recipe=config.augmentation,
+            outside_hu=config.preprocessing.outside_hu,
+            rng=self.rng,
+        )
+        return paint_lesions(hu, codes, spacing_kji_mm=spacing_kji_mm, recipe=config.lesions, rng=self.rng)
+
+    def _network_input(self, patches_hu: list[torch.Tensor]) -> torch.Tensor:
+        import torch
+
+        lower, upper = self.config.preprocessing.window_hu
+        image = (torch.stack(patches_hu).clamp(lower, upper) - (lower + upper) / 2.0) / ((upper - lower) / 2.0)
+        return image[:, None].contiguous(memory_format=torch.channels_last_3d)
