@@ -1,8 +1,8 @@
 """Measure a bundle, always the same way: the product's own `read_ct` and `segment` over every measured case.
 
 What is measured: agreement with the labels of the kept-out cases, lungs against lung masks, whole
-chests, the two kernels of one scan, left and right, and (on request) robustness. What the figures
-mean, and which aims they meet, is `benchmark_report`'s.
+chests, the two kernels of one scan, left and right, and (on request) robustness. `benchmark_report` writes
+the figures down, `benchmark_aims` says what they should reach.
 """
 
 from __future__ import annotations

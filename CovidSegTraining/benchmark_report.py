@@ -1,4 +1,4 @@
-"""Say what the figures of a benchmark mean: tables in Markdown, and every aim met or not met."""
+"""Write the figures of a benchmark down: tables in Markdown, and all of it in JSON."""
 
 from __future__ import annotations
 
@@ -7,130 +7,15 @@ import math
 import os
 import platform
 import shlex
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from CovidSegLib.bundle import Bundle
 
+from .benchmark_aims import Figures, judge_aims
 from .scores import REGIONS, mean
-
-Figures = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Aim:
-    """A figure that should reach a bound.
-
-    Attributes:
-        text: What is measured.
-        value: The figure, of what `run_benchmark` returned; None if it was not measured.
-        first: What the first weights should reach.
-        final: What the best weights should reach; None: no more than that.
-        at_least: Whether larger is better.
-        unit: Printed after the figures.
-    """
-
-    text: str
-    value: Callable[[Figures], float | None]
-    first: float | None
-    final: float | None = None
-    at_least: bool = True
-    unit: str = ""
-
-
-def _mean_score(figures: Figures, *, group: str, region: str) -> float | None:
-    rows = [row for row in figures["cases"] if row["group"] == group]
-    if not rows:
-        return None
-    # A case that failed counts as nothing found.
-    return mean([0.0 if row["error"] else row["scores"][region]["dice"] for row in rows])
-
-
-def _poi_of_case(figures: Figures, *, name: str) -> float | None:
-    row = next((row for row in figures["cases"] if row["name"] == name), None)
-    if row is None:
-        return None
-    return math.inf if row["error"] or row["poi_percent"] is None else float(row["poi_percent"])
-
-
-def _kernels(figures: Figures, pick: Callable[[Figures], float | None]) -> float | None:
-    return None if figures["kernels"] is None else pick(figures["kernels"])
-
-
-def _worst(figures: Figures, *, kinds: tuple[str, ...], pick: Callable[[Figures], float]) -> float | None:
-    """Return the largest value over the variants of some kinds; a failed run is infinitely bad."""
-    rows = [row for row in figures["variants"] if row["kind"] in kinds]
-    return max((math.inf if row["error"] else pick(row) for row in rows), default=None)
-
-
-def _poi_move(row: Figures) -> float:
-    return math.inf if row["poi_change"] is None else abs(row["poi_change"])
-
-
-def _robustness_lungs(figures: Figures) -> float | None:
-    worst = _worst(figures, kinds=("robustness",), pick=lambda row: 1.0 - row["dice"]["lungs"])
-    return None if worst is None else 1.0 - worst
-
-
-def _side_mistakes(figures: Figures) -> float | None:
-    rows = [row for row in [*figures["cases"], *figures["variants"]] if not row["error"]]
-    return float(sum(row["sides_mistaken"] for row in rows)) if rows else None
-
-
-AIMS: tuple[Aim, ...] = (
-    Aim(
-        "lungs, Dice against the lung masks, mean", lambda f: _mean_score(f, group="lungs", region="lungs"), 0.96, 0.975
-    ),
-    Aim(
-        "kept-out cases, lungs, agreement, mean", lambda f: _mean_score(f, group="kept-out", region="lungs"), 0.95, 0.97
-    ),
-    Aim(
-        "kept-out cases, infection, agreement, mean",
-        lambda f: _mean_score(f, group="kept-out", region="infection"),
-        0.65,
-        0.78,
-    ),
-    Aim("normal001, POI", lambda f: _poi_of_case(f, name="normal001"), 0.5, 0.2, False, " %"),
-    Aim("two kernels of one scan, lungs Dice", lambda f: _kernels(f, lambda k: k["dice"]["lungs"]), 0.98),
-    Aim("two kernels of one scan, POI difference", lambda f: _kernels(f, _poi_move), 1.5, None, False, " points"),
-    Aim("left-right mistakes, all runs", _side_mistakes, 0.0, 0.0, False),
-    Aim(
-        "stored flipped or axis-swapped, largest change of POI",
-        lambda f: _worst(f, kinds=("storage",), pick=_poi_move),
-        0.2,
-        None,
-        False,
-        " points",
-    ),
-    Aim(
-        "robustness runs, largest change of POI",
-        lambda f: _worst(f, kinds=("robustness",), pick=_poi_move),
-        None,
-        2.0,
-        False,
-        " points",
-    ),
-    Aim("robustness runs, lowest lungs Dice", _robustness_lungs, None, 0.96),
-)
-
-
-def judge_aims(figures: Figures) -> list[dict[str, Any]]:
-    """Return every aim with its figure, and whether it is met (None: not measured, or no such bound)."""
-    judged = []
-    for aim in AIMS:
-        value = aim.value(figures)
-        row: dict[str, Any] = {"aim": aim.text, "value": value, "unit": aim.unit, "at_least": aim.at_least}
-        for which in ("first", "final"):
-            bound = getattr(aim, which)
-            row[which] = bound
-            row[f"{which}_met"] = (
-                None if value is None or bound is None else value >= bound if aim.at_least else value <= bound
-            )
-        judged.append(row)
-    return judged
 
 
 def complete_report(figures: Figures, *, bundle: Bundle, command: Sequence[str], mode: str) -> Figures:

@@ -60,7 +60,8 @@ def _cv(options: argparse.Namespace) -> int:
 
     from .cluster import NONE, choose_cluster
     from .experiment_config import read_experiment
-    from .experiment_cv import Places, cross_validate, make_variants, stepwise, summary_sheet
+    from .experiment_cv import Places, cross_validate, summary_sheet
+    from .experiment_variants import make_variants, stepwise
     from .whole_files import write_whole
 
     recipe = read_experiment(options.config)

@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,22 +24,12 @@ from CovidSegLib.run_lock import run_lock
 
 from .evaluate import Evaluation, LabelsAre, evaluate_scores, score_predictions, write_evaluation, write_pictures
 from .experiment_config import Experiment, read_experiment
+from .experiment_variants import JOURNAL_STEPS, Variant
 from .paper_table import COLUMNS, Sheet
 from .splits import Fold, find_cases, read_folds, write_folds
 from .whole_files import write_whole
 
 Tell = Callable[[str], object]
-#: What the journal version's plot shows for its stepwise runs, in the order of `stepwise`.
-JOURNAL_STEPS = {"neither": 0.05, "augmentation": 0.10, "preprocessing": 0.79, "both": 0.80}
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A cross-validation: a recipe on some folds; the name is that of its subfolder, empty if it is the only one."""
-
-    name: str
-    recipe: Experiment
-    folds: tuple[Fold, ...]
 
 
 @dataclass(frozen=True)
@@ -91,38 +81,6 @@ class Outcome:
 
 #: Does all jobs, in any order, and gives each one's outcome as soon as it is there.
 RunJobs = Callable[[Sequence[FoldJob]], Iterator[Outcome]]
-
-
-def stepwise(recipe: Experiment) -> dict[str, Experiment]:
-    """Return the journal version's four recipes: neither augmentation nor preprocessing, only one of them, both.
-
-    Without preprocessing the network sees HU on the CT's own grid: all four steps are left out. The journal version
-    does not list what it left out.
-
-    Raises:
-        InputError: The recipe itself has no augmentation, or no preprocessing.
-    """
-    off = replace(recipe.preprocessing, clip_hu=None, grey_levels=None, spacing_ijk_mm=None, z_score=False)
-    if recipe.augmentation is None or recipe.preprocessing == off:
-        raise InputError("the stepwise runs leave out augmentation and preprocessing: give a recipe that has both")
-    raw = replace(recipe, preprocessing=off)
-    return {
-        "neither": replace(raw, augmentation=None),
-        "augmentation": raw,
-        "preprocessing": replace(recipe, augmentation=None),
-        "both": recipe,
-    }
-
-
-def make_variants(recipes: Mapping[str, Experiment], *, folds: Mapping[str, Sequence[Fold]]) -> list[Variant]:
-    """Return every recipe on every set of folds; a name is left out where there is only one of its kind."""
-    return [
-        Variant(
-            "_".join(name for name, group in ((which, folds), (step, recipes)) if len(group) > 1), recipe, tuple(fold)
-        )
-        for which, fold in folds.items()
-        for step, recipe in recipes.items()
-    ]
 
 
 def cross_validate(

@@ -21,7 +21,8 @@ from CovidSegLib.errors import InputError
 from .experiment_batches import CropStream, Volumes
 from .experiment_cache import PreparedCase
 from .experiment_config import Experiment
-from .experiment_loss import METRICS, UNKNOWN, batch_loss
+from .experiment_loss import METRICS, batch_loss
+from .experiment_sides import sides_of_fold
 from .networks import build_experiment_network
 from .run_folder import RunFolder
 from .schedule import EarlyStopping, LearningRate
@@ -83,7 +84,7 @@ class ExperimentFit:
                 f"a batch of {recipe.patches.batch} cannot be shared evenly by {self.world.size} processes; "
                 "change patches.batch or their number"
             )
-        training, validation = _sides(cases, fold=fold, classes=recipe.network.classes)
+        training, validation = sides_of_fold(cases, fold=fold, classes=recipe.network.classes)
         self.folder = RunFolder(folder, fold=fold_number)
         if self.world.rank == 0:
             origin = {
@@ -259,34 +260,6 @@ def autocast(device: torch.device, *, precision: str) -> AbstractContextManager[
     import torch
 
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
-
-
-def _sides(cases: Sequence[PreparedCase], *, fold: Fold, classes: int) -> tuple[list[PreparedCase], list[PreparedCase]]:
-    """Return the cases to learn from and those to validate on."""
-    if len(cases) < 2:
-        raise InputError(f"{len(cases)} prepared case(s): at least one to learn from and another to validate on needed")
-    if both := sorted(set(fold.training) & set(fold.validation)):
-        raise InputError(f"case '{both[0]}' is in training and in validation; take it out of one")
-    if not fold.training or not fold.validation:
-        raise InputError("the fold needs at least one case for training and one for validation")
-    by_name = {case.name: case for case in cases}
-    if missing := sorted({*fold.training, *fold.validation} - by_name.keys()):
-        raise InputError(
-            f"case '{missing[0]}' of the fold ({len(missing)} in all) is not prepared; "
-            "prepare it, or make folds of what is there with 'covidseg-train split'"
-        )
-    for case in cases:
-        highest = int(case.labels_kji[case.labels_kji != UNKNOWN].max(initial=0))
-        if highest >= classes:
-            raise InputError(f"case '{case.name}' has label {highest}, the recipe only {classes} classes")
-    training = [by_name[name] for name in fold.training]
-    seen = set().union(*(np.unique(case.labels_kji).tolist() for case in training))
-    if unseen := sorted(set(range(classes)) - seen):
-        raise InputError(
-            f"no training case has a voxel of label {unseen[0]}, so that it cannot be learnt: "
-            f"add a case that has it, or correct network.classes ({classes})"
-        )
-    return training, [by_name[name] for name in fold.validation]
 
 
 @contextmanager

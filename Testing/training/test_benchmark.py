@@ -12,7 +12,8 @@ from CovidSegLib.errors import InputError
 from CovidSegLib.phantom import Phantom
 
 from CovidSegTraining.benchmark import BenchmarkOptions, find_cases, run_benchmark, score_labels
-from CovidSegTraining.benchmark_report import AIMS, complete_report, judge_aims, to_markdown, write_report
+from CovidSegTraining.benchmark_aims import AIMS, judge_aims
+from CovidSegTraining.benchmark_report import complete_report, to_markdown, write_report
 from CovidSegTraining.scores import poi_percent
 
 

@@ -14,8 +14,9 @@ from helpers_experiment import tiny_recipe, write_cases
 
 from CovidSegTraining import run_folder
 from CovidSegTraining.cluster import choose_cluster, in_sequence, on_cluster
-from CovidSegTraining.experiment_cv import FoldJob, Places, Tell, Variant, run_fold
+from CovidSegTraining.experiment_cv import FoldJob, Places, Tell, run_fold
 from CovidSegTraining.experiment_fit import ExperimentFit
+from CovidSegTraining.experiment_variants import Variant
 from CovidSegTraining.splits import Fold
 
 ray = pytest.importorskip("ray")

@@ -16,8 +16,9 @@ from helpers_experiment import tiny_recipe, tiny_values, write_case, write_cases
 from CovidSegTraining import cli_cv, cluster, experiment_fit, figure_pictures, figures, run_folder
 from CovidSegTraining.cli_common import Parser
 from CovidSegTraining.experiment_config import read_experiment
-from CovidSegTraining.experiment_cv import Places, Variant, cross_validate, make_variants, stepwise
+from CovidSegTraining.experiment_cv import Places, cross_validate
 from CovidSegTraining.experiment_fit import ExperimentFit
+from CovidSegTraining.experiment_variants import Variant, make_variants, stepwise
 from CovidSegTraining.splits import Fold, read_folds
 
 FOLDS = (Fold(("case_0", "case_1"), ("case_2",)), Fold(("case_1", "case_2"), ("case_0",)))
