@@ -113,7 +113,7 @@ def make_out_dir(out_dir: Path) -> None:
         out_dir.mkdir(parents=True, exist_ok=True)
         probe = out_dir / ".covidseg.write-test"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another run that starts now tries the same
     except OSError as error:
         raise InputError(_("the output folder cannot be written: {reason}").format(reason=explain(error))) from error
 

@@ -11,6 +11,7 @@ from typing import Any
 from .case_folder import is_leftover
 from .case_names import image_extension
 from .errors import InputError
+from .image_kinds import is_dicom_file
 from .texts import Text
 from .texts import text as _
 
@@ -40,6 +41,7 @@ _SECTIONS: dict[str, type | tuple[type, ...]] = {
     "warnings": list,
 }
 _CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")
+_SCENES = (".mrb", ".mrml")
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,8 @@ def refuse_foreign_files(folder: Path, *, overwrite: bool) -> None:
     """Make sure that replacing the folder deletes nothing that is not CovidSeg's to delete.
 
     Without `overwrite` only CovidSeg's own files may be in it. With `overwrite` the folder must
-    be a result (have a report.json) and hold no images or folders besides: those may be CTs or
-    corrections by hand.
+    be a result (have a report.json) and hold no images, scenes of Slicer or folders besides: those
+    may be CTs or corrections by hand.
 
     Raises:
         InputError: Something of the user's is in the folder.
@@ -122,9 +124,7 @@ def refuse_foreign_files(folder: Path, *, overwrite: bool) -> None:
         if entry.name not in CASE_FILES + _CLUTTER and not is_leftover(entry.name)
     ]
     if overwrite and (folder / REPORT_JSON_FILE).is_file():
-        foreign = [
-            entry for entry in foreign if entry.is_dir() or image_extension(entry.name) or entry.suffix == ".dcm"
-        ]
+        foreign = [entry for entry in foreign if entry.is_dir() or _may_hold_work(entry)]
     if foreign:
         raise InputError(
             _(
@@ -132,3 +132,8 @@ def refuse_foreign_files(folder: Path, *, overwrite: bool) -> None:
                 "delete: move them, or choose another output folder (-o OUT)."
             ).format(folder=folder, file=foreign[0].name)
         )
+
+
+def _may_hold_work(path: Path) -> bool:
+    """Tell whether a file is an image, DICOM under any name, or a scene."""
+    return bool(image_extension(path.name)) or path.suffix.lower() in _SCENES or is_dicom_file(path)
