@@ -124,6 +124,12 @@ def _is_wanted(name: str) -> bool:
     return not parts[-1].lower().endswith(_SKIPPED_SUFFIXES)
 
 
+def _safe_name(entry: zipfile.ZipInfo) -> str:
+    """Return a file name that every system takes; ordinary ones stay, as headers name the file of their voxels."""
+    name = PurePosixPath(entry.filename.replace("\\", "/")).name
+    return re.sub(r"[^A-Za-z0-9 ()+._-]", "_", name)[-80:].strip(" ").lstrip(".") or "file"
+
+
 def _extract_entries(
     archive: zipfile.ZipFile,
     entries: list[zipfile.ZipInfo],
@@ -138,8 +144,7 @@ def _extract_entries(
     files: list[Path] = []
     taken: set[str] = set()
     for number, entry in enumerate(entries):
-        base = re.sub(r"[^A-Za-z0-9._-]", "_", PurePosixPath(entry.filename.replace("\\", "/")).name)[-80:].lstrip(".")
-        target = folder / (base or "file")
+        target = folder / _safe_name(entry)
         if target.name.lower() in taken:  # folders cost time, so only where they are needed
             target = folder / f"{number:06d}.d" / target.name
             target.parent.mkdir()

@@ -144,7 +144,7 @@ def check_values(values_kji: np.ndarray, *, label: str) -> None:
 
 def spacing_warnings(geometry: Geometry) -> tuple[str, ...]:
     """Return a warning if slices are thick: few slices see small lesions badly and blur volumes."""
-    axis = _slice_axis(geometry)
+    axis = int(np.argmax(geometry.spacing_ijk_mm))  # whichever way the patient was scanned
     spacing_mm, slices = geometry.spacing_ijk_mm[axis], geometry.size_ijk[axis]
     if spacing_mm < THICK_SLICES_MM:
         return ()

@@ -169,6 +169,9 @@ def _why_unreadable(stack: Stack) -> str:
         return _("{modality}, not CT").format(modality=first.modality or _("unknown modality"))
     if first.samples != 1:
         return _("colour images")
+    if any(header.inverted for header in stack.slices):
+        # ITK turns the numbers round, too, which are HU as they are: PS3.3 C.7.6.3.1.2 is about their display alone.
+        return _("inverted grey values (MONOCHROME1), export it as MONOCHROME2 or convert it to NIfTI with dcm2niix")
     if first.frames > 1:
         return _("multi-frame (enhanced) DICOM, export it as single slices or NIfTI")
     if not 0 < first.rows * first.columns <= _MAX_PIXELS:

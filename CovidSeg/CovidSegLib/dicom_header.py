@@ -26,7 +26,8 @@ class SliceHeader:
     """What is kept of one image file's header; None where the file does not say (or not as numbers).
 
     `position_lps_mm` is the centre of the first pixel; `orientation_lps` the unit vectors along a row (i) and down
-    a column (j); `pixel_spacing_mm` between rows (j), then between columns (i), as in DICOM.
+    a column (j); `pixel_spacing_mm` between rows (j), then between columns (i), as in DICOM. `inverted` if low values
+    are shown bright.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class SliceHeader:
     contrast: str
     reconstruction_diameter_mm: float | None
     lossy: bool
+    inverted: bool
 
     @property
     def plane(self) -> Text:
@@ -144,6 +146,7 @@ def _header_from(reader: object, *, path: Path) -> SliceHeader:
         contrast=text("0018|0010"),
         reconstruction_diameter_mm=None if diameter is None else diameter[0],
         lossy=text("0028|2110") == "01",
+        inverted=text("0028|0004").upper() == "MONOCHROME1",
     )
 
 

@@ -82,8 +82,8 @@ def grey_to_hu(values_kji: np.ndarray) -> np.ndarray:
 
 def offset_to_hu(values_kji: np.ndarray) -> np.ndarray:
     """Return HU of values stored as HU + 1024; padding becomes -1024, which is what scanners mean by it."""
-    if values_kji.dtype.kind == "u":
-        # Unsigned values would wrap around below 0.
+    if values_kji.dtype.kind == "u" or values_kji.dtype.itemsize == 1:
+        # These types hold no -1024.
         values_kji = values_kji.astype(np.int16 if values_kji.max() <= np.iinfo(np.int16).max else np.int32)
     mapped = np.maximum(values_kji, 0) - values_kji.dtype.type(OFFSET_HU)
     return np.asarray(mapped.astype(values_kji.dtype, copy=False))

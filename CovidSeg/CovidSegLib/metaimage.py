@@ -18,7 +18,7 @@ from .memory import require_memory
 from .pixels import DAMAGED, InflatingStream, VoxelFormat, read_voxels, reason_of, verify_packed
 from .texts import text as _
 
-_MAX_HEADER = 1 << 16
+_MAX_HEADER = 1 << 22
 _AXES = ("TransformMatrix", "Rotation", "Orientation")
 _DTYPES = {
     "MET_CHAR": "i1",
@@ -108,7 +108,7 @@ def _dtype(fields: dict[str, str], *, label: str) -> np.dtype:
         raise InputError(text.format(label=label, channels=channels))
     if kind not in _DTYPES:
         raise ValueError(f"ElementType {kind}")
-    if fields.get("BinaryData", "True").lower() != "true":
+    if not _is_true(fields, "BinaryData", default="True"):
         text = _("{label}: voxels stored as text are not read. Save the CT again as .nrrd or .nii.gz.")
         raise InputError(text.format(label=label))
     big = _is_true(fields, "BinaryDataByteOrderMSB") or _is_true(fields, "ElementByteOrderMSB")
@@ -151,5 +151,6 @@ def _locate_data(path: Path, fields: dict[str, str], *, offset: int, header_size
     return files[0], max(header_size, 0)
 
 
-def _is_true(fields: dict[str, str], key: str) -> bool:
-    return fields.get(key, "False").lower() == "true"
+def _is_true(fields: dict[str, str], key: str, *, default: str = "False") -> bool:
+    """Tell whether a field says yes, as MetaIO has it: True, T or 1."""
+    return fields.get(key, default)[:1] in ("T", "t", "1")

@@ -24,8 +24,11 @@ from .texts import text as _
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-_MAX_HEADER = 1 << 16
+#: Segmentations of a hundred organs have headers of some 100 kB.
+_MAX_HEADER = 1 << 22
 _LINES = re.MULTILINE | re.IGNORECASE
+#: Spaces that say where the patient's left is; those of a scanner or of mere handedness do not.
+_PATIENT_SPACE = re.compile(rb"^space: *([LR][AP]S|(left|right)-(anterior|posterior)-superior)\b", _LINES)
 
 
 def read_nrrd(path: Path, *, label: str) -> ImageData:
@@ -61,7 +64,7 @@ def read_nrrd(path: Path, *, label: str) -> ImageData:
     builder = HuBuilder(geometry.shape_kji, label=label)
     for k, values_ji in enumerate(values_kji):
         builder.set_slice(k, values_ji)
-    warnings = () if re.search(rb"^space:", header, _LINES) else (NO_ORIENTATION,)
+    warnings = () if _PATIENT_SPACE.search(header) else (NO_ORIENTATION,)
     return ImageData(values_kji=builder.result(), geometry=geometry, warnings=warnings)
 
 

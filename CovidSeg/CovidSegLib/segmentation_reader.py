@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _NIFTI_HEADER_BYTES = 352
 _NIFTI_FLOATS = {16: "f4", 64: "f8"}
+_NIFTI_WHOLE = {2: 1, 256: 1, 4: 2, 512: 2, 8: 4, 768: 4, 1024: 8, 1280: 8}
+"""Data type -> bytes of a voxel in the file; ITK says how many a scaled one has in memory."""
 _CHUNK_BYTES = 1 << 22
 _EXPECTED = _(
     "Expected a labelmap (0 background, 1 left lung, 2 right lung, 3 infection) or a .seg.nrrd with the "
@@ -108,10 +110,11 @@ def _check_nifti_voxels(path: Path, image: sitk.Image) -> None:
     with open_maybe_gzip(path) as stream:
         header = stream.read(_NIFTI_HEADER_BYTES).ljust(_NIFTI_HEADER_BYTES, b"\0")
         order = "<" if header[0] == 348 % 256 else ">"  # the header starts with its own size
-        floats = _NIFTI_FLOATS.get(int(np.frombuffer(header, f"{order}i2", 1, 70)[0]))
+        kind = int(np.frombuffer(header, f"{order}i2", 1, 70)[0])
+        floats = _NIFTI_FLOATS.get(kind)
         offset = float(np.frombuffer(header, f"{order}f4", 1, 108)[0])
         start = int(offset) if _NIFTI_HEADER_BYTES <= offset < 2**31 else _NIFTI_HEADER_BYTES
-        voxel_bytes = int(floats[1]) if floats else image.GetSizeOfPixelComponent()
+        voxel_bytes = int(floats[1]) if floats else _NIFTI_WHOLE.get(kind, image.GetSizeOfPixelComponent())
         expected = start + image.GetNumberOfPixels() * voxel_bytes
         stream.seek(start)
         found = stream.tell()

@@ -91,13 +91,16 @@ def list_series(path: str | Path) -> list[SeriesInfo]:
     """Return the DICOM image series in a folder or zip, the one `read_ct` takes first; empty if there are none.
 
     Raises:
-        InputError: The path is missing, damaged, or a slice of it is.
+        InputError: The path is missing, damaged or unreadable, or a slice of it is.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(_("{path}: no such file or folder. Check the path.").format(path=path))
-    with _files_at(path) as files:
-        return [stack.info for stack in find_stacks(files, label=str(path))]
+    try:
+        with _files_at(path) as files:
+            return [stack.info for stack in find_stacks(files, label=str(path))]
+    except OSError as error:
+        raise unreadable(path, error=error) from error
 
 
 @contextmanager

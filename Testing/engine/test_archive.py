@@ -173,6 +173,12 @@ def test_zip_with_one_image_is_read(tmp_path: Path, name: str) -> None:
     assert ct.name == "case"
 
 
+def test_zip_with_a_header_and_its_voxels_is_read_under_their_names(tmp_path: Path) -> None:
+    header = write_image(tmp_path / "my ct (2).mhd", tiny_hu())
+    pair = {name: (tmp_path / name).read_bytes() for name in (header.name, "my ct (2).raw")}
+    np.testing.assert_array_equal(read_ct(zip_files(tmp_path / "case.zip", pair)).hu_kji, tiny_hu())
+
+
 def test_zip_with_several_images_takes_imaging_or_asks(tmp_path: Path) -> None:
     image = write_image(tmp_path / "ct.nii.gz", tiny_hu())
     both = zip_files(tmp_path / "a.zip", {"x/imaging.nii.gz": image, "x/segmentation.nii.gz": image})

@@ -130,3 +130,5 @@ def test_thick_slices_give_a_warning_with_spacing_and_extent() -> None:
     assert spacing_warnings(tiny_geometry(spacing_ijk_mm=(0.7, 0.7, 4.9))) == ()
     (warning,) = spacing_warnings(tiny_geometry(size_ijk=(14, 12, 30), spacing_ijk_mm=(0.7, 0.7, 8.0)))
     assert "30 slices, 8.0 mm apart (240 mm in all)" in warning
+    (coronal,) = spacing_warnings(tiny_geometry(size_ijk=(14, 30, 12), spacing_ijk_mm=(0.7, 8.0, 0.7)))
+    assert "30 slices, 8.0 mm apart (240 mm in all)" in coronal

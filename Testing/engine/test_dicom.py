@@ -218,6 +218,7 @@ def test_files_that_pydicom_ships_pass_the_length_check_if_gdcm_reads_them() -> 
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localizer"),
         ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, "not axial"),
         ({"ImageOrientationPatient": None}, "no slice position"),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, r"inverted grey values \(MONOCHROME1\)"),
     ],
 )
 def test_series_that_is_no_axial_ct_is_refused_with_the_reason(

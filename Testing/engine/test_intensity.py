@@ -114,6 +114,11 @@ def test_fractions_are_not_grey() -> None:
     assert not is_grey(np.array([[[0, 256]]], np.int16))
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.uint16, np.int16, np.int32, np.float32])
+def test_offset_is_taken_off_values_of_any_type(dtype: type) -> None:
+    assert offset_to_hu(np.array([[[0, 100]]], dtype)).tolist() == [[[-1024, -924]]]
+
+
 def test_input_is_not_modified() -> None:
     stored = np.maximum(chest_kji(), -1024) + 1024
     copy = stored.copy()

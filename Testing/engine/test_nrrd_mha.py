@@ -59,6 +59,24 @@ def test_big_endian_metaimage_is_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_ct(path).hu_kji, tiny_hu())
 
 
+@pytest.mark.parametrize("yes", ["T", "true", "1"])
+def test_metaimage_says_yes_in_every_way_that_metaio_knows(tmp_path: Path, yes: str) -> None:
+    path = write_image(tmp_path / "ct.mha", tiny_hu())
+    header = path.read_bytes()[: -tiny_hu().nbytes].replace(b"MSB = False", b"MSB = " + yes.encode())
+    path.write_bytes(header.replace(b"True", yes.encode()) + tiny_hu().astype(">i2").tobytes())
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), tiny_hu())
+    np.testing.assert_array_equal(read_ct(path).hu_kji, tiny_hu())
+
+
+@pytest.mark.parametrize("name", ["ct.nrrd", "ct.mha"])
+def test_header_with_much_in_it_is_read(tmp_path: Path, name: str) -> None:
+    image = tiny_geometry().to_sitk(tiny_hu())
+    for number in range(100):
+        image.SetMetaData(f"Note{number}", "x" * 1000)
+    sitk.WriteImage(image, str(tmp_path / name), True)
+    np.testing.assert_array_equal(read_ct(tmp_path / name).hu_kji, tiny_hu())
+
+
 def test_metaimage_header_size_minus_one_takes_the_end_of_the_file(tmp_path: Path) -> None:
     path = write_image(tmp_path / "ct.mhd", tiny_hu())
     path.write_bytes(path.read_bytes().replace(b"ElementDataFile", b"HeaderSize = -1\nElementDataFile"))
@@ -200,10 +218,18 @@ def test_metaimage_without_axes_is_read_with_a_warning(tmp_path: Path) -> None:
     assert [warning for warning in ct.warnings if "states no orientation" in warning]
 
 
-def test_nrrd_without_a_named_space_is_read_with_a_warning(tmp_path: Path) -> None:
+@pytest.mark.parametrize("space", ["space dimension: 3", "space: scanner-xyz", "space: 3D-right-handed"])
+def test_nrrd_without_a_space_of_the_patient_is_read_with_a_warning(tmp_path: Path, space: str) -> None:
     path = write_image(tmp_path / "ct.nrrd", tiny_hu())
-    path.write_bytes(path.read_bytes().replace(b"space: left-posterior-superior", b"space dimension: 3"))
+    path.write_bytes(path.read_bytes().replace(b"space: left-posterior-superior", space.encode()))
     assert [warning for warning in read_ct(path).warnings if "states no orientation" in warning]
+
+
+@pytest.mark.parametrize("space", ["LPS", "RAS", "left-anterior-superior", "Right-Anterior-Superior"])
+def test_nrrd_in_a_space_of_the_patient_is_read_without_a_warning(tmp_path: Path, space: str) -> None:
+    path = write_image(tmp_path / "ct.nrrd", tiny_hu())
+    path.write_bytes(path.read_bytes().replace(b"left-posterior-superior", space.encode()))
+    assert read_ct(path).warnings == ()
 
 
 @pytest.mark.parametrize("name", ["ct.nrrd", "ct.nhdr", "ct.mha", "ct.mhd"])

@@ -306,6 +306,25 @@ def test_float_labelmap_of_whole_numbers_is_read(tmp_path):
     np.testing.assert_array_equal(read_segmentation(tmp_path / "a.nrrd").to_labelmap(), make_labelmap())
 
 
+@pytest.mark.parametrize("stored", [np.uint8, np.int16, np.float32])
+def test_labelmap_stored_with_a_scale_is_read(tmp_path, stored):
+    nibabel = pytest.importorskip("nibabel")
+    image = nibabel.Nifti1Image(make_labelmap().T.astype(np.float64), np.diag([0.7, 1.3, 2.9, 1.0]))
+    image.set_data_dtype(stored)  # whole numbers are then scaled to the range of their type
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(read_segmentation(tmp_path / "a.nii.gz").to_labelmap(), make_labelmap())
+
+
+def test_segments_of_many_organs_beside_do_not_matter(tmp_path):
+    path = tmp_path / "a.seg.nrrd"
+    write_seg_nrrd(path, labelmap_kji=make_labelmap(), geometry=GEOMETRIES["oblique"])
+    header, voxels = path.read_bytes().split(b"\n\n", 1)
+    organ = "\nSegment{0}_ID:=organ{0}\nSegment{0}_Layer:=0\nSegment{0}_LabelValue:={0}\nSegment{0}_Tags:=" + 600 * "t"
+    header += "".join(organ.format(number) for number in range(3, 120)).encode()
+    path.write_bytes(header + b"\n\n" + voxels)
+    np.testing.assert_array_equal(read_segmentation(path).to_labelmap(), make_labelmap())
+
+
 # --- placing on the CT's grid ----------------------------------------------------------------------
 
 

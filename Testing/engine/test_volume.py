@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +161,19 @@ def test_unreadable_file_is_refused(tmp_path: Path) -> None:
     path.chmod(0)
     with pytest.raises(InputError, match="permissions"):
         read_ct(path)
+
+
+@pytest.mark.parametrize("read", [read_ct, list_series])
+def test_fault_of_the_disk_is_an_input_error(
+    tmp_path: Path, read: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def faulty(*_arguments: object, **_options: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    (tmp_path / "IM1").write_bytes(bytes(128) + b"DICM")
+    monkeypatch.setattr("CovidSegLib.dicom.read_header", faulty)
+    with pytest.raises(InputError, match=r"cannot be read \(Input/output error\)"):
+        read(tmp_path)
 
 
 @pytest.mark.realdata
