@@ -84,6 +84,8 @@ def make_consistent(
         max_ml=recipe.max_sheet_ml,
     )
     _drop_infection_islands(probabilities, labels, voxel_ml=voxel_ml, recipe=recipe)
+    # The steps above leave specks: of both sides' probabilities put together, or behind a sheet that was dropped.
+    _drop_lung_pieces(probabilities, labels, voxel_ml=voxel_ml, recipe=recipe)
     return labels
 
 

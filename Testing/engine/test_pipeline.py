@@ -65,6 +65,7 @@ def test_labelmap_lies_on_the_grid_of_the_ct(threshold_bundle: Bundle) -> None:
     result = run(phantom.ct, threshold_bundle)
     assert result.labelmap.shape == phantom.ct.hu_kji.shape and result.labelmap.dtype == np.uint8
     assert result.geometry == phantom.ct.geometry
+    assert not any("cover only what is shown" in warning for warning in result.warnings)
     assert set(np.unique(result.labelmap)) <= {0, 1, 2, 3}
     assert np.array_equal(phantom.ct.hu_kji, before)
     assert dice(result.labelmap > 0, phantom.labelmap_kji > 0) > 0.9
@@ -167,6 +168,14 @@ def test_cropped_field_of_view_is_warned_about(threshold_bundle: Bundle) -> None
     result = run(CTVolume(values, Geometry((i, j, k), (4.0, 3.9, 5.0)), "cut", "sha256:0"), threshold_bundle)
     assert any("field of view is cropped" in warning for warning in result.warnings)
     assert not any("cropped" in warning for warning in run(ct, threshold_bundle).warnings)
+
+
+def test_scan_that_ends_within_the_lungs_is_warned_about(threshold_bundle: Bundle) -> None:
+    whole = small_phantom(3).ct
+    k, j, i = whole.hu_kji[34:].shape
+    cut = replace(whole, hu_kji=whole.hu_kji[34:], geometry=replace(whole.geometry, size_ijk=(i, j, k)))
+    (warning,) = run(cut, threshold_bundle).warnings
+    assert "reach the first or the last slice" in warning and "cover only what is shown" in warning
 
 
 def test_grey_and_offset_cts_are_segmented_with_a_warning(threshold_bundle: Bundle) -> None:

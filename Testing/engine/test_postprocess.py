@@ -127,6 +127,20 @@ def test_bowel_gas_and_specks_are_dropped() -> None:
     assert np.array_equal(consistent(labels), two_lungs())
 
 
+def test_speck_that_neither_side_wins_alone_is_dropped() -> None:
+    probabilities = probabilities_of(two_lungs())
+    probabilities[:, 1:3, 2:4, 2:4] = np.array([0.4, 0.3, 0.3, 0.0], np.float32)[:, None, None, None]
+    found = make_consistent(
+        probabilities,
+        hu_kji=np.full((40, 40, 60), -800.0, np.float32),
+        inside_kji=np.ones((40, 40, 60), bool),
+        spacing_kji_mm=SPACING_KJI_MM,
+        recipe=PostprocessingRecipe(),
+    )
+    assert np.array_equal(found, two_lungs())
+    assert np.array_equal(probabilities.argmax(axis=0), found)
+
+
 def test_small_pieces_are_measured_against_the_largest_lung() -> None:
     labels = two_lungs()
     labels[37:40, 18:30, 32:38] = LEFT  # 17 ml
