@@ -42,7 +42,7 @@ def read_case(path: Path) -> CachedCase:
     """Return a prepared case.
 
     Raises:
-        InputError: The file is missing or damaged.
+        InputError: The file is missing or damaged, or is not of the product's training.
     """
     try:
         with np.load(path) as data:
@@ -56,7 +56,12 @@ def read_case(path: Path) -> CachedCase:
             )
     except FileNotFoundError as error:
         raise InputError(f"{path}: not prepared; run 'covidseg-train prepare' first") from error
-    except (OSError, KeyError, ValueError, EOFError) as error:
+    except KeyError as error:
+        raise InputError(
+            f"{path}: not prepared by a recipe of the product ({error}); "
+            "give the --config it was prepared with, or the cache of this one"
+        ) from error
+    except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: damaged ({error}); delete it and run 'covidseg-train prepare' again") from error
 
 

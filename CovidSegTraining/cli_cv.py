@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,13 +62,15 @@ def _cv(options: argparse.Namespace) -> int:
     from .experiment_config import read_experiment
     from .experiment_cv import Places, cross_validate, summary_sheet
     from .experiment_variants import make_variants, stepwise
+    from .splits import read_patients
     from .whole_files import write_whole
 
     recipe = read_experiment(options.config)
     if options.precision is not None:
         recipe = replace(recipe, training=replace(recipe.training, precision=options.precision))
     recipes = stepwise(recipe) if options.steps else {"": recipe}
-    variants = make_variants(recipes, folds=_folds(options))
+    patients = None if options.patients is None else read_patients(options.patients)
+    variants = make_variants(recipes, folds=_folds(options, patients=patients))
     use_threads(options.threads)
     if options.cluster == NONE:
         resolve_device(options.device)  # before the minutes that preparing takes
@@ -80,6 +82,7 @@ def _cv(options: argparse.Namespace) -> int:
         device=options.device,
         run_jobs=choose_cluster(options.cluster, threads=options.threads, tell=say),
         labels_are=options.labels_are,
+        patients=patients,
         tell=say,
     )
     if len(variants) == 1:
@@ -93,21 +96,28 @@ def _cv(options: argparse.Namespace) -> int:
     return OK
 
 
-def _folds(options: argparse.Namespace) -> dict[str, Sequence[Fold]]:
+def _folds(options: argparse.Namespace, *, patients: Mapping[str, str] | None) -> dict[str, Sequence[Fold]]:
     """Return the sets of folds that are asked for, by name."""
-    from .splits import find_cases, k_folds, original_folds, read_folds, read_patients, restrict_folds
+    from .splits import find_cases, k_folds, original_folds, read_folds, restrict_folds
 
-    patients = None if options.patients is None else read_patients(options.patients)
-    if options.folds is not None:
-        return {"": read_folds(options.folds, patients=patients)}
     cases = find_cases(options.data)
+    if options.folds is not None:
+        folds = read_folds(options.folds, patients=patients)
+        _warn_left_out(cases, folds=folds)
+        return {"": folds}
     if options.k is not None:
         return {f"k_{k}": k_folds(cases, k=k, seed=options.seed, patients=patients) for k in options.k}
     folds, missing = restrict_folds(original_folds(), present=cases)
     if missing:
-        print(
-            f"covidseg-train: warning: {len(missing)} of the paper's cases are missing: {', '.join(missing)}",
-            file=sys.stderr,
-            flush=True,
-        )
+        _warn(f"{len(missing)} of the paper's cases are missing: {', '.join(missing)}")
+    _warn_left_out(cases, folds=folds)
     return {"": folds}
+
+
+def _warn_left_out(cases: Sequence[str], *, folds: Sequence[Fold]) -> None:
+    if others := sorted(set(cases) - {case for fold in folds for case in fold.training + fold.validation}):
+        _warn(f"{len(others)} cases are in none of the folds and left out: {', '.join(others)}")
+
+
+def _warn(text: str) -> None:
+    print(f"covidseg-train: warning: {text}", file=sys.stderr, flush=True)

@@ -102,12 +102,16 @@ def _evaluate(options: argparse.Namespace) -> int:
         if folds is not None:
             check_same_cases(predictions, folds=folds)  # before the minutes that scoring takes
         cases = score_predictions(predictions, data_dir=options.data, tell=_note)
-    evaluation = evaluate_scores(cases, folds=folds, labels_are=options.labels_are, seed=options.seed)
+    evaluation = evaluate_scores(
+        cases, folds=folds, labels_are=options.labels_are, patients=patients, seed=options.seed
+    )
     say(evaluation.to_text())
     if options.output is not None:
         write_evaluation(options.output, evaluation)
     if options.predictions is not None:
         write_pictures(options.output, evaluation, predictions=predictions, data_dir=options.data)
+    if options.output is not None:
+        _note(f"{options.output}: scores, tables and figures")
     return OK
 
 

@@ -33,6 +33,9 @@ def add_fit_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("with an experiment's recipe as --config")
     group.add_argument("--fold", metavar="K", type=count_from_zero, help="fold to train, from 0")
     group.add_argument("--folds", metavar="JSON", type=Path, help="the folds (default: the paper's)")
+    group.add_argument(
+        "--patients", metavar="JSON", type=Path, help='{"case": "patient", ...} that the folds were made with'
+    )
     group.add_argument("--data", metavar="DIR", type=folder, help="bring the cache up to date with these cases first")
     group.add_argument("--precision", choices=("float32", "bfloat16"), help="instead of the recipe's")
 
@@ -43,7 +46,8 @@ def refuse_experiment_options(options: argparse.Namespace) -> None:
     Raises:
         UsageError: One was.
     """
-    _refuse(options, ("fold", "folds", "data", "precision"), why="is for an experiment's recipe as --config")
+    names = ("fold", "folds", "patients", "data", "precision")
+    _refuse(options, names, why="is for an experiment's recipe as --config")
 
 
 def prepare_experiment(options: argparse.Namespace) -> int:
@@ -66,7 +70,7 @@ def prepare_experiment(options: argparse.Namespace) -> int:
 def fit_experiment(options: argparse.Namespace) -> int:
     """Run `fit` for an experiment's recipe."""
     from .experiment_config import read_experiment
-    from .splits import original_folds, read_folds
+    from .splits import original_folds, read_folds, read_patients
     from .world import joined_world
 
     _refuse(options, ("minutes", "init"), why="is for the product's recipe")
@@ -75,7 +79,8 @@ def fit_experiment(options: argparse.Namespace) -> int:
     recipe = read_experiment(options.config)
     if options.precision is not None:
         recipe = replace(recipe, training=replace(recipe.training, precision=options.precision))
-    folds = original_folds() if options.folds is None else read_folds(options.folds)
+    patients = None if options.patients is None else read_patients(options.patients)
+    folds = original_folds() if options.folds is None else read_folds(options.folds, patients=patients)
     if options.fold >= len(folds):
         raise UsageError(f"--fold {options.fold}: there are {len(folds)} folds, 0 to {len(folds) - 1}")
     use_threads(options.threads)

@@ -93,10 +93,11 @@ def _fit(options: argparse.Namespace) -> int:
 
     if is_experiment(options.config):
         return fit_experiment(options)
+    settings = read_settings(options.config).fit  # a wrong path or key is said first
     refuse_experiment_options(options)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     use_threads(options.threads)
-    config = replace(read_settings(options.config).fit, device=resolve_device(options.device))
+    config = replace(settings, device=resolve_device(options.device))
     if options.minutes is not None:
         config = replace(config, minutes=options.minutes)
     run = Fit(options.output, cases=load_cases(options.cache), config=config)

@@ -7,6 +7,7 @@ out of memory, machine gone, error of the GPU) begins again on another one, from
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -20,6 +21,8 @@ from .experiment_cv import FoldJob, Outcome, RunJobs, Tell, run_fold
 AUTO, NONE = "auto", "none"
 #: How often a fold may lose its worker.
 RETRIES = 3
+#: How long a cluster's address may take to answer.
+ANSWER_S = 10.0
 #: How often the workers' lines are fetched.
 POLL_S = 0.5
 #: Nothing large is passed around; this is near the least that Ray allows.
@@ -148,6 +151,7 @@ def _connected(address: str) -> Iterator[None]:
         yield
         return
     try:
+        _check_answers(address)
         ray.init(address=address)
     except ConnectionError as error:
         if address != AUTO:
@@ -160,3 +164,18 @@ def _connected(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Make sure that something listens at host:port: Ray would wait for many minutes without a word.
+
+    Raises:
+        ConnectionError: Nothing does.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
+    except OSError as error:
+        raise ConnectionError(str(error)) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -79,6 +79,7 @@ def evaluate_scores(
     *,
     folds: Sequence[Fold] | None = None,
     labels_are: LabelsAre = "reference",
+    patients: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Evaluation:
     """Return the tables of some scores; no image is needed, nor torch.
@@ -87,13 +88,14 @@ def evaluate_scores(
         cases: Scores of each case by the network that had not seen it.
         folds: The folds it was done with; None leaves Table 1 out.
         labels_are: What the scores are against.
+        patients: The patient of each case whose name does not tell.
         seed: Of the bootstrap.
 
     Raises:
         InputError: Scores and folds do not belong together.
     """
     notes = [LABELS_ARE[labels_are]]
-    if folds is not None and (shared := shared_patients(folds)):
+    if folds is not None and (shared := shared_patients(folds, patients=patients)):
         whose = "the original folds" if are_original(folds) else "these folds"
         notes.append(f"In {whose} a patient stands on both sides, which can flatter the scores: {'; '.join(shared)}.")
     table = None if folds is None else fold_table(cases, folds=folds)

@@ -230,7 +230,8 @@ def load_prepared(
         path = cache_dir / f"{name}.npz"
         try:
             with np.load(path) as data:
-                if str(data["recipe"]) != recipe:
+                # A case of the product's training has no such entry.
+                if str(data.get("recipe", "")) != recipe:
                     raise InputError(
                         f"{path}: prepared by another recipe (preprocessing or classes differ); "
                         "run 'covidseg-train prepare' with this one, into a folder of its own"

@@ -90,6 +90,7 @@ def cross_validate(
     device: str,
     run_jobs: RunJobs,
     labels_are: LabelsAre = "reference",
+    patients: Mapping[str, str] | None = None,
     tell: Tell = print,
 ) -> dict[str, Evaluation]:
     """Prepare, train, predict and evaluate; whatever is complete is left as it is.
@@ -102,6 +103,7 @@ def cross_validate(
         device: auto, cpu, cuda, cuda:N or mps.
         run_jobs: See `cluster`.
         labels_are: What the scores are against.
+        patients: The patient of each case whose name does not tell.
         tell: Called with a line at a time.
 
     Returns:
@@ -117,7 +119,7 @@ def cross_validate(
     places.output.mkdir(parents=True, exist_ok=True)
     with run_lock(places.output):
         for variant in variants:
-            _begin(places.run_of(variant), variant=variant)
+            _begin(places.run_of(variant), variant=variant, patients=patients)
         for cache_dir, recipe in {places.cache_of(v.recipe): v.recipe for v in variants}.items():
             settings, classes = recipe.preprocessing, recipe.network.classes
             prepare_cases(places.data_dir, cache_dir=cache_dir, settings=settings, classes=classes, tell=tell)
@@ -132,7 +134,9 @@ def cross_validate(
                 continue
             waiting[job.variant.name] -= 1
             if not waiting[job.variant.name]:
-                evaluations[job.variant.name] = _evaluate(job.variant, places=places, labels_are=labels_are, tell=tell)
+                evaluations[job.variant.name] = _evaluate(
+                    job.variant, places=places, labels_are=labels_are, patients=patients, tell=tell
+                )
         if errors:
             raise errors[0]
         return {variant.name: evaluations[variant.name] for variant in variants}
@@ -220,7 +224,7 @@ def _check_cases(variants: Sequence[Variant], *, data_dir: Path) -> None:
                 )
 
 
-def _begin(folder: Path, *, variant: Variant) -> None:
+def _begin(folder: Path, *, variant: Variant, patients: Mapping[str, str] | None) -> None:
     """Write recipe and folds; of a folder in which a fold has begun, make sure that they are the same."""
     import yaml
 
@@ -229,7 +233,7 @@ def _begin(folder: Path, *, variant: Variant) -> None:
     begun = any(folder.glob("fold_*/run.json"))
     if begun and recipe_file.exists() and read_experiment(recipe_file) != variant.recipe:
         raise InputError(f"{folder}: begun with another recipe (recipe.yaml there); choose another folder")
-    if begun and folds_file.exists() and tuple(read_folds(folds_file)) != variant.folds:
+    if begun and folds_file.exists() and tuple(read_folds(folds_file, patients=patients)) != variant.folds:
         raise InputError(f"{folder}: begun with other folds (folds.json there); choose another folder")
     write_whole(recipe_file, yaml.safe_dump(variant.recipe.to_plain(), sort_keys=False).encode())
     write_folds(folds_file, variant.folds)
@@ -252,10 +256,12 @@ def _predictions(folder: Path, *, folds: Sequence[Fold]) -> dict[str, Path]:
     return {name: folder / "predictions" / f"{name}.nii.gz" for name in names}
 
 
-def _evaluate(variant: Variant, *, places: Places, labels_are: LabelsAre, tell: Tell) -> Evaluation:
+def _evaluate(
+    variant: Variant, *, places: Places, labels_are: LabelsAre, patients: Mapping[str, str] | None, tell: Tell
+) -> Evaluation:
     """Write scores, tables and figures; the scores, which take minutes, only if a prediction is newer than they."""
     from .case_scores import read_scores
-    from .figures import draw_losses, find_histories, save_figure
+    from .figures import draw_losses, read_history, save_figure
 
     folder = places.run_of(variant)
     output, predictions = folder / "evaluation", _predictions(folder, folds=variant.folds)
@@ -264,8 +270,10 @@ def _evaluate(variant: Variant, *, places: Places, labels_are: LabelsAre, tell: 
         cases = read_scores(scores)
     else:
         cases = score_predictions(predictions, data_dir=places.data_dir, tell=tell)
-    evaluation = evaluate_scores(cases, folds=variant.folds, labels_are=labels_are)
+    evaluation = evaluate_scores(cases, folds=variant.folds, labels_are=labels_are, patients=patients)
     write_evaluation(output, evaluation)
-    save_figure(output / "figure4_loss.png", draw_losses(find_histories(folder)))
+    # By name: the folder may have other runs' folders in it, of several k for instance.
+    histories = [folder / f"fold_{number}" / f"history.fold_{number}.tsv" for number in range(len(variant.folds))]
+    save_figure(output / "figure4_loss.png", draw_losses([read_history(path) for path in histories]))
     write_pictures(output, evaluation, predictions=predictions, data_dir=places.data_dir)
     return evaluation

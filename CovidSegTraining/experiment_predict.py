@@ -70,7 +70,13 @@ def load_network(
     """
     read_run(run)
     path = run / (BEST if (checkpoint or recipe.training.checkpoint_rule) == "best_loss" else LAST)
-    state = read_state(path, device=device, remedy="choose the other checkpoint, or train again")
+    other, name = (LAST, "last") if path.name == BEST else (BEST, "best_loss")
+    remedy = "delete the run's folder and train again"
+    if (run / other).exists():
+        remedy = f"give 'predict' --checkpoint {name}, or {remedy}"
+        state = read_state(path, device=device, remedy=remedy, missing=remedy)
+    else:
+        state = read_state(path, device=device, remedy=remedy)
     settings = recipe.network
     network = build_experiment_network(settings.name, classes=settings.classes, options=settings.options)
     try:

@@ -70,12 +70,16 @@ def find_histories(folder: Path) -> list[History]:
     """Return the histories below a folder, `history*.tsv` and `history*.csv`, in the order of their folds.
 
     Raises:
-        InputError: There is none, or one is damaged.
+        InputError: There is none, one is damaged, or a fold has two, as below a folder of several runs.
     """
     paths = [path for kind in ("tsv", "csv") for path in folder.rglob(f"history*.{kind}")]
     if not paths:
         raise InputError(f"{folder}: no history.fold_*.tsv and no history*.csv; give the folder of the training runs")
-    return [read_history(path) for path in sorted(paths, key=lambda path: _fold_order(path.relative_to(folder)))]
+    histories = [read_history(path) for path in sorted(paths, key=lambda path: _fold_order(path.relative_to(folder)))]
+    names = [history.name for history in histories]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"{folder}: {names.count(twice[0])} histories of {twice[0]}; give the folder of one run")
+    return histories
 
 
 def read_history(path: Path) -> History:

@@ -117,6 +117,8 @@ class RunFolder:
             differing = next(
                 (key for key in now if not isinstance(before, dict) or before.get(key) != now[key]), "origin"
             )
+            if differing in ("training", "validation"):
+                differing += " cases, or one has changed since"
             raise InputError(f"{self.path}: begun with other {differing}; choose another folder")
 
 
@@ -137,8 +139,10 @@ def read_run(path: Path) -> dict[str, Any]:
     return values
 
 
-def read_state(path: Path, *, device: torch.device, remedy: str) -> dict[str, Any]:
-    """Return what a checkpoint holds.
+def read_state(
+    path: Path, *, device: torch.device, remedy: str, missing: str = "run 'covidseg-train fit' first"
+) -> dict[str, Any]:
+    """Return what a checkpoint holds; `remedy` and `missing` say what to do if it is damaged or not there.
 
     Raises:
         ModelError: It is missing or damaged.
@@ -152,7 +156,7 @@ def read_state(path: Path, *, device: torch.device, remedy: str) -> dict[str, An
         _check_sums(path)
         state = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
-        raise ModelError(f"{path}: not there; run 'covidseg-train fit' first") from error
+        raise ModelError(f"{path}: not there; {missing}") from error
     except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, ValueError, OSError) as error:
         raise ModelError(f"{path}: damaged; {remedy}") from error
     if not isinstance(state, dict) or "network" not in state:

@@ -202,7 +202,7 @@ def _check_sides(folds: Sequence[Fold]) -> None:
     for number, fold in enumerate(folds):
         for side, cases in (("training", fold.training), ("validation", fold.validation)):
             if not cases:
-                raise InputError(f"fold_{number} has no case for {side}; add cases, or make other folds")
+                raise InputError(f"fold_{number} has no case for {side}; add cases, or make new folds with --k")
 
 
 def _repeated(names: Iterable[str]) -> str | None:

@@ -41,3 +41,9 @@ def test_nothing_to_pack_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="run 'covidseg-train prepare' first"):
         pack_cases(tmp_path, tmp_path / "packed")
     assert not (tmp_path / "packed").exists()
+
+
+def test_case_of_an_experiment_is_not_called_damaged(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", image=np.zeros((2, 2, 2)), labels=np.zeros((2, 2, 2)), recipe=np.array("x"))
+    with pytest.raises(InputError, match=r"a.npz: not prepared by a recipe of the product .*; give the --config"):
+        read_case(tmp_path / "a.npz")

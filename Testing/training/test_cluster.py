@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -155,3 +156,12 @@ def test_worker_killed_from_outside_in_mid_fold_ends_as_if_undisturbed(data: Pat
     while ray.is_initialized() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not ray.is_initialized()
+
+
+def test_address_at_which_nobody_answers_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda address: pytest.fail("Ray would wait for minutes"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(DeviceError, match=rf"no Ray cluster answers at '127\.0\.0\.1:{port}'.*ray start --head"):
+        list(on_cluster([], address=f"127.0.0.1:{port}", threads=None, tell=print))

@@ -81,7 +81,7 @@ def test_predictions_are_scored_tabled_and_drawn(
     assert run("evaluate", *arguments, "--labels-are", "paper-model") == 0
     captured = capsys.readouterr()
     assert "Table 1" in captured.out and "agreement with it, not accuracy" in captured.out
-    assert "b: DSC lungs" in captured.err
+    assert "b: DSC lungs" in captured.err and f"{out}: scores, tables and figures\n" in captured.err
     dice = {case.case: case.values["DSC"]["infection"] for case in read_scores(out / "scores.csv")}
     # Of case c three slices count, and all three are found.
     assert dice == pytest.approx({"a": 1.0, "b": 2 * 4 / (4 + 6), "c": 1.0})

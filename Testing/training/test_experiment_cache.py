@@ -174,6 +174,12 @@ def test_damaged_or_missing_cache_is_named(tmp_path: Path) -> None:
         load_prepared(cache, names=["nobody"], settings=SETTINGS, classes=4)
 
 
+def test_case_of_the_products_training_is_not_called_damaged(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", hu=np.zeros((2, 2, 2)), codes=np.zeros((2, 2, 2)), key=np.array("x"))
+    with pytest.raises(InputError, match=r"a.npz: prepared by another recipe"):
+        load_prepared(tmp_path, names=["a"], settings=SETTINGS, classes=4)
+
+
 def test_label_that_nobody_has_is_named(tmp_path: Path) -> None:
     write_case(tmp_path / "data" / "a", seed=0)
     labels = ball_labels(seed=0)

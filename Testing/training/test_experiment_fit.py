@@ -227,7 +227,7 @@ def test_folder_of_another_run_is_refused(tmp_path: Path) -> None:
         _fit(tmp_path, tiny_recipe(training__seed=5))
     with pytest.raises(InputError, match="holds fold 1, not 0"):
         _fit(tmp_path, fold_number=0)
-    with pytest.raises(InputError, match="begun with other training"):
+    with pytest.raises(InputError, match="begun with other training cases, or one has changed since"):
         _fit(tmp_path, cases=[replace(CASES[0], key="prepared anew"), *CASES[1:]])
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 

@@ -197,7 +197,13 @@ def test_run_that_cannot_predict_is_named(trained: Path, tmp_path: Path) -> None
     with pytest.raises(ModelError, match=r"best.pt: not there; run 'covidseg-train fit' first"):
         predict_cases(other, device="cpu", **options)
     (other / "best.pt").write_bytes(b"nonsense")
-    with pytest.raises(ModelError, match=r"best.pt: damaged"):
+    with pytest.raises(ModelError, match=r"best.pt: damaged; delete the run's folder and train again"):
+        predict_cases(other, device="cpu", **options)
+    (other / "last.pt").write_bytes((trained / "run" / "last.pt").read_bytes())
+    with pytest.raises(ModelError, match=r"best.pt: damaged; give 'predict' --checkpoint last, or delete the run's"):
+        predict_cases(other, device="cpu", **options)
+    (other / "best.pt").unlink()  # 'fit' would not make it again
+    with pytest.raises(ModelError, match=r"best.pt: not there; give 'predict' --checkpoint last, or delete the run's"):
         predict_cases(other, device="cpu", **options)
     (other / "best.pt").write_bytes((trained / "run" / "best.pt").read_bytes())
     recipe = read_experiment(other / "recipe.yaml")

@@ -102,6 +102,15 @@ def test_histories_are_found_by_tabs_and_commas_in_order_of_folds(tmp_path: Path
     assert histories[0].epochs.tolist() == [1]
 
 
+def test_histories_of_several_runs_are_not_mixed(tmp_path: Path) -> None:
+    for run in ("k_2", "k_3"):
+        (tmp_path / run / "fold_0").mkdir(parents=True)
+        (tmp_path / run / "fold_0" / "history.fold_0.tsv").write_text("epoch\tloss\tval_loss\n1\t2.5\t3\n")
+    with pytest.raises(InputError, match="2 histories of fold_0; give the folder of one run"):
+        find_histories(tmp_path)
+    assert len(find_histories(tmp_path / "k_2")) == 1
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

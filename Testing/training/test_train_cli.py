@@ -75,6 +75,7 @@ def test_fit_continues_from_other_weights(tmp_path: Path, config: Path) -> None:
         (["prepare", "--data", ".", "-o", "x", "--phantoms", "-1"], "not a whole number"),
         (["benchmark", "--data", ".", "--mode", "slow"], "invalid choice"),
         (["prepare", "--data", ".", "-o", "x", "--config", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        (["fit", "--cache", ".", "-o", "x", "--fold", "0", "--config", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
     ],
 )
 def test_usage_errors_are_one_line_and_two(
