@@ -20,7 +20,7 @@ from CovidSegLib.pipeline import SegmentationResult, segment
 from CovidSegLib.volume import CTVolume, case_name, read_ct
 
 from .data import HELD_OUT
-from .label_files import read_labels
+from .label_files import read_known, read_labels
 from .scores import REGIONS, Counts, check_sides, poi_percent, region_mask, surface_dice
 from .variants import labels_on, robustness_variants, storage_variants
 
@@ -200,7 +200,7 @@ def _scores(case: MeasuredCase, result: SegmentationResult) -> dict[str, Any]:
     spacing = result.geometry.spacing_ijk_mm[::-1]
     if case.group == "kept-out":
         truth = read_labels(case.path / "segmentation.nii.gz", geometry=result.geometry)
-        valid = read_labels(case.path / "valid.nii.gz", geometry=result.geometry) > 0
+        valid = read_known(case.path, geometry=result.geometry)
         scores = score_labels(truth, result.labelmap, regions=tuple(REGIONS), spacing_kji_mm=spacing, counted_kji=valid)
         poi_labels, poi_found = poi_percent(truth, counted=valid), poi_percent(result.labelmap, counted=valid)
         return {"scores": scores, "poi_labels": poi_labels, "poi_error": poi_found - poi_labels}

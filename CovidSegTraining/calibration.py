@@ -26,7 +26,7 @@ from CovidSegLib.volume import read_ct
 
 from .data import MEASURED_ONLY, LabelledCases
 from .decision import decide
-from .label_files import labels_on_network_grid, read_labels, share_on_network_grid
+from .label_files import labels_on_network_grid, read_known, read_labels, share_on_network_grid
 
 BINS = 15
 #: Voxels of the network's grid that lie in known slices but for rounding.
@@ -200,10 +200,11 @@ def lung_voxels(folder: Path, *, bundle: Bundle, mode: str, device: str) -> Lung
 
     ct = to_hounsfield(read_ct(folder), lungs_found=lungs_found)
     seen = preprocess(ct.hu_kji, geometry=ct.geometry, recipe=bundle.preprocessing)
-    labels, valid = (read_labels(folder / f"{name}.nii.gz", geometry=ct.geometry) for name in ("segmentation", "valid"))
+    labels = read_labels(folder / "segmentation.nii.gz", geometry=ct.geometry)
     truth = labels_on_network_grid(labels, network_input=seen, classes=len(Label))
-    known = share_on_network_grid(seen.orientation.view(valid) > 0, network_input=seen) >= KNOWN_SHARE
-    asked = known & (truth > 0)
+    asked = truth > 0
+    if (valid := read_known(folder, geometry=ct.geometry)) is not None:
+        asked &= share_on_network_grid(seen.orientation.view(valid), network_input=seen) >= KNOWN_SHARE
     if not asked.any():
         raise InputError(f"{folder}: the labels know no lung where they are valid")
     deep = ndimage.distance_transform_edt(truth > 0, sampling=seen.spacing_kji_mm) > BORDER_MM

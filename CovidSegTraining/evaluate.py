@@ -219,7 +219,7 @@ def _read_pair(prediction: Path, *, case_dir: Path) -> tuple[np.ndarray, np.ndar
     """Return truth, prediction, the voxels that count (None: all), and the grid of all."""
     from CovidSegLib.segmentation_reader import read_segmentation
 
-    from .label_files import read_labels
+    from .label_files import read_known
 
     truth = read_segmentation(case_dir / "segmentation.nii.gz")
     found = read_segmentation(prediction)
@@ -229,9 +229,7 @@ def _read_pair(prediction: Path, *, case_dir: Path) -> tuple[np.ndarray, np.ndar
             f"{case_dir / 'segmentation.nii.gz'}, {truth.geometry.size_ijk} at {_rounded(truth.geometry)} mm, in "
             f"size, spacing, position or direction. {_REMEDY}"
         )
-    valid = case_dir / "valid.nii.gz"
-    counted_kji = read_labels(valid, geometry=truth.geometry) > 0 if valid.is_file() else None
-    return truth.to_labelmap(), found.to_labelmap(), counted_kji, truth.geometry
+    return truth.to_labelmap(), found.to_labelmap(), read_known(case_dir, geometry=truth.geometry), truth.geometry
 
 
 def _rounded(geometry: Geometry) -> tuple[float, ...]:

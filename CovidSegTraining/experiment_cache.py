@@ -22,7 +22,7 @@ from CovidSegLib.volume import fingerprint_of, read_ct
 
 from .experiment_config import Preprocessing
 from .experiment_loss import UNKNOWN
-from .label_files import read_labels
+from .label_files import read_known, read_labels
 from .splits import find_cases
 from .whole_files import whole_file
 
@@ -123,11 +123,7 @@ def prepare_volume(folder: Path, *, settings: Preprocessing) -> PreparedVolume:
         InputError: `imaging.nii.gz` or `valid.nii.gz` cannot be used.
     """
     ct = read_ct(folder / "imaging.nii.gz")
-    valid = None
-    if (folder / "valid.nii.gz").exists():
-        valid = read_labels(folder / "valid.nii.gz", geometry=ct.geometry) > 0
-        if not valid.any():
-            raise InputError(f"{folder / 'valid.nii.gz'}: no voxel is marked as known; correct or delete the file")
+    valid = read_known(folder, geometry=ct.geometry)
     orientation = Orientation.of(ct.geometry) if settings.orient else None
     spacing_kji_mm, hu = ct.geometry.spacing_ijk_mm[::-1], ct.hu_kji
     if orientation is not None:

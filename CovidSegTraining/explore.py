@@ -19,7 +19,7 @@ from CovidSegLib.intensity import is_grey, is_offset
 from CovidSegLib.labels import SEGMENTS, Label
 from CovidSegLib.volume import read_ct
 
-from .label_files import read_labels
+from .label_files import read_known, read_labels
 from .whole_files import whole_file
 
 
@@ -108,10 +108,8 @@ def explore_case(folder: Path) -> CaseFacts:
         InputError: A file is damaged, on another grid than the CT, or holds unknown labels.
     """
     ct = read_ct(folder)
-    labels, valid = folder / "segmentation.nii.gz", folder / "valid.nii.gz"
-    counted = read_labels(valid, geometry=ct.geometry) > 0 if valid.exists() else np.ones(ct.hu_kji.shape, dtype=bool)
-    if not counted.any():
-        raise InputError(f"{valid}: no voxel counts; take the case out, or correct the file")
+    labels, known = folder / "segmentation.nii.gz", read_known(folder, geometry=ct.geometry)
+    counted = np.ones(ct.hu_kji.shape, dtype=bool) if known is None else known
     values = ct.hu_kji[counted]
     voxels = _count_labels(labels, geometry=ct.geometry, counted=counted) if labels.exists() else None
     return CaseFacts(

@@ -37,6 +37,21 @@ def read_labels(path: Path, *, geometry: Geometry) -> np.ndarray:
     return np.asarray(labels_kji)
 
 
+def read_known(folder: Path, *, geometry: Geometry) -> np.ndarray | None:
+    """Return where a case's image and labels are known, (k, j, i) bool by its `valid.nii.gz`; None: everywhere.
+
+    Raises:
+        InputError: The file is damaged, lies on another grid, or marks nothing.
+    """
+    path = folder / "valid.nii.gz"
+    if not path.exists():
+        return None
+    known_kji = read_labels(path, geometry=geometry) > 0
+    if not known_kji.any():
+        raise InputError(f"{path}: no voxel is marked as known; correct or delete the file")
+    return known_kji
+
+
 def labels_on_network_grid(labels_kji: np.ndarray, *, network_input: NetworkInput, classes: int) -> np.ndarray:
     """Return labels 0..classes-1 on the network's grid: each one interpolated linearly, the largest share wins."""
     view = network_input.orientation.view(labels_kji)

@@ -24,7 +24,7 @@ from CovidSegLib.volume import case_name, fingerprint_of, read_ct
 from .cache import CachedCase, key_of, read_case, write_case
 from .data import HELD_OUT, DataConfig, LabelledCases, LungMask, WholeChest, refuse_measured_only
 from .label_codes import Code
-from .label_files import labels_on_network_grid, read_labels, share_on_network_grid
+from .label_files import labels_on_network_grid, read_known, read_labels, share_on_network_grid
 from .partial_labels import whole_chest_codes
 
 #: Part of every key: raise it when this file, or what it calls, makes other cases from the same files.
@@ -129,6 +129,8 @@ def _labelled_jobs(labelled: LabelledCases, *, data_dir: Path, recipe: Preproces
         refuse_measured_only(folder.relative_to(data_dir))
         weak = folder.name in labelled.weak
         files = [folder / f"{name}.nii.gz" for name in ("imaging", "segmentation", "valid")]
+        if not files[-1].exists():  # all is known
+            del files[-1]
         yield _Job(
             name=folder.name,
             weight=labelled.weak_weight if weak else labelled.weight,
@@ -141,11 +143,12 @@ def build_labelled(folder: Path, *, recipe: PreprocessingRecipe, weak: bool) -> 
     """Return HU and codes of a labelled case; where its image is not known, its code is unknown."""
     hu, network_input, geometry = _on_network_grid(folder / "imaging.nii.gz", recipe=recipe)
     labels = read_labels(folder / "segmentation.nii.gz", geometry=geometry)
-    valid = read_labels(folder / "valid.nii.gz", geometry=geometry) > 0
+    valid = read_known(folder, geometry=geometry)
     codes = labels_on_network_grid(labels, network_input=network_input, classes=len(Label))
-    # A voxel that mixes known and unknown image is unknown.
-    known = share_on_network_grid(network_input.orientation.view(valid), network_input=network_input) > 0.99
-    codes[~known] = Code.UNKNOWN
+    if valid is not None:
+        # A voxel that mixes known and unknown image is unknown.
+        known = share_on_network_grid(network_input.orientation.view(valid), network_input=network_input) > 0.99
+        codes[~known] = Code.UNKNOWN
     if weak:
         codes[(codes == Code.BACKGROUND) & (hu < MAYBE_LUNG_BELOW_HU)] = Code.UNKNOWN
     return hu, codes

@@ -112,6 +112,15 @@ def test_labelled_case_is_unknown_where_its_image_is(cache: Path, ill: Phantom) 
         assert (case.codes_kji == label).sum() * voxel_ml == pytest.approx(expected_ml, rel=0.12)
 
 
+def test_labelled_case_without_a_mask_of_what_is_known_is_known_all_over(tmp_path: Path, ill: Phantom) -> None:
+    folder = tmp_path / "muller20" / "case"
+    write_nifti(folder / "imaging.nii.gz", ill.ct.hu_kji, geometry=ill.ct.geometry)
+    write_nifti(folder / "segmentation.nii.gz", ill.labelmap_kji, geometry=ill.ct.geometry)
+    lists = replace(LISTS, whole_chests=(), lungs=(), phantoms=replace(LISTS.phantoms, count=0))
+    _prepare(lists, tmp_path, tmp_path / "cache")
+    assert (read_case(tmp_path / "cache" / "case.npz").codes_kji != Code.UNKNOWN).all()
+
+
 def test_one_sided_mask_teaches_its_side_and_leaves_other_air_open(cache: Path) -> None:
     case = read_case(cache / "elastix.npz")
     assert case.weight == 0.4
