@@ -218,8 +218,10 @@ def _is_labelmap(values_kji: np.ndarray) -> bool:
     """
     if values_kji.dtype.kind == "f" and not np.array_equal(np.rint(values_kji), values_kji):
         return False
-    counts = np.bincount(values_kji.astype(np.uint8).ravel(), minlength=256)
-    if np.count_nonzero(counts) <= _MAX_LABELS:
+    found = np.zeros(256, dtype=bool)
+    for values_ji in values_kji:  # by slice: as indices the values take up to eight times their memory
+        found[values_ji.astype(np.uint8)] = True
+    if np.count_nonzero(found) <= _MAX_LABELS:
         return True
     inside = values_kji[..., 1:] != 0
     same = (values_kji[..., 1:] == values_kji[..., :-1]) & inside
