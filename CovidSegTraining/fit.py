@@ -159,7 +159,7 @@ class Fit:
         return float(loss.detach())
 
     def _inconsistency(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Return how far the answer is from what the averaged network says of the undegraded patches.
+        """Return how far the answer is from what the averaged network says of the patches' other state.
 
         A mean teacher (Tarvainen & Valpola 2017): slices, kernel and noise shall not change an answer, also
         where no label says which one is right.
@@ -168,7 +168,7 @@ class Fit:
 
         self.average.eval()
         with torch.no_grad(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.bfloat16):
-            wanted = self.average(batch.undegraded)
+            wanted = self.average(batch.other)
         return consistency_loss(logits, wanted, counted=batch.shown)
 
     def _voxel_weights(self, batch: Batch) -> torch.Tensor:

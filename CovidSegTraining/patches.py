@@ -53,13 +53,14 @@ class Batch:
     Attributes:
         image: (batch, 1, k, j, i) float32, the network's input in [-1, 1].
         codes: (batch, k, j, i) uint8 of `Code`.
-        undegraded: Like `image`, the same patches before slices, kernel, noise and field of view were changed.
-        shown: (batch, k, j, i) bool, false where a cropped field of view hides what is in `undegraded`.
+        other: Like `image`, the same patches before slices, kernel, noise and field of view were changed; now and
+            then it is the other way round.
+        shown: (batch, k, j, i) bool, false where a cropped field of view hides something in one of the two.
     """
 
     image: torch.Tensor
     codes: torch.Tensor
-    undegraded: torch.Tensor
+    other: torch.Tensor
     shown: torch.Tensor
 
 
@@ -81,18 +82,20 @@ class Patches:
         import torch
 
         config, outside_hu = self.config, self.config.preprocessing.outside_hu
-        images, labels, undegraded, shown = [], [], [], []
+        images, labels, others, shown = [], [], [], []
         for _ in range(stage.batch):
-            hu, codes = self._patch(stage)
-            seen, seen_codes = degrade(hu, codes, recipe=config.augmentation, outside_hu=outside_hu, rng=self.rng)
-            images.append(seen)
-            labels.append(seen_codes)
-            undegraded.append(hu)
-            shown.append(seen_codes == codes)  # a cropped field of view alone changes codes
+            clean = self._patch(stage)
+            degraded = degrade(*clean, recipe=config.augmentation, outside_hu=outside_hu, rng=self.rng)
+            exchanged = config.exchange_share > 0 and self.rng.random() < config.exchange_share
+            (hu, codes), (other_hu, _) = (clean, degraded) if exchanged else (degraded, clean)
+            images.append(hu)
+            labels.append(codes)
+            others.append(other_hu)
+            shown.append(degraded[1] == clean[1])  # a cropped field of view alone changes codes
         return Batch(
             image=self._network_input(images),
             codes=torch.stack(labels),
-            undegraded=self._network_input(undegraded),
+            other=self._network_input(others),
             shown=torch.stack(shown),
         )
 

@@ -132,7 +132,7 @@ def test_air_that_is_no_lung_and_infection_weigh_as_the_settings_say(tmp_path: P
         [[[[Code.BACKGROUND, Code.BACKGROUND, Code.LEFT_LUNG, Code.UNKNOWN, Code.INFECTION]]]], dtype=torch.uint8
     )
     image = (hu[:, None] + 500.0) / 750.0
-    weights = fit._voxel_weights(Batch(image=image, codes=codes, undegraded=image, shown=codes >= 0))
+    weights = fit._voxel_weights(Batch(image=image, codes=codes, other=image, shown=codes >= 0))
     assert weights.flatten().tolist() == [3.0, 1.0, 1.0, 1.0, 2.0]
 
 
@@ -143,7 +143,7 @@ def test_consistency_brings_the_answer_to_degraded_patches_near_that_to_undegrad
     monkeypatch.setattr(Fit, "_update_average", lambda self: None)  # a teacher that stays where it is
     fit = _fit(tmp_path / "run", cache, replace(CONFIG, steps=40, consistency_weight=1.0, freeze_norm_from=0.0))
     batch = fit.patches.batch(CONFIG.stages[0])
-    assert not torch.equal(batch.image, batch.undegraded)
+    assert not torch.equal(batch.image, batch.other)
 
     def apart() -> float:
         with torch.no_grad():

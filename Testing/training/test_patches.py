@@ -22,8 +22,8 @@ def cache(tmp_path: Path) -> Path:
     return write_ball_cache(tmp_path / "cache")
 
 
-def _patches(cache: Path, recipe: AugmentationRecipe, *, seed: int = 0) -> Patches:
-    config = FitConfig(augmentation=recipe, lesions=LesionRecipe(probability=0.0))
+def _patches(cache: Path, recipe: AugmentationRecipe, *, seed: int = 0, exchange_share: float = 0.0) -> Patches:
+    config = FitConfig(augmentation=recipe, lesions=LesionRecipe(probability=0.0), exchange_share=exchange_share)
     return Patches(load_cases(cache), config=config, rng=np.random.default_rng(seed))
 
 
@@ -32,7 +32,7 @@ def test_batch_without_changes_is_the_case_itself_in_the_networks_range(cache: P
     assert batch.image.shape == (2, 1, *STAGE.patch_kji)
     assert batch.codes.shape == batch.shown.shape == (2, *STAGE.patch_kji)
     assert batch.image.abs().max() <= 1.0
-    assert torch.equal(batch.image, batch.undegraded)
+    assert torch.equal(batch.image, batch.other)
     assert batch.shown.all()
 
 
@@ -42,11 +42,22 @@ def test_same_seed_draws_the_same_batches_and_another_draws_others(cache: Path) 
     assert not torch.equal(first, other)
 
 
-def test_noise_is_in_the_image_and_not_in_the_undegraded_one(cache: Path) -> None:
-    still = _patches(cache, NEUTRAL).batch(Stage(1.0, (16, 32, 32), 1))
-    noisy = _patches(cache, replace(NEUTRAL, noise_probability=1.0)).batch(Stage(1.0, (16, 32, 32), 1))
-    assert torch.equal(noisy.undegraded, still.undegraded)
-    assert not torch.equal(noisy.image, noisy.undegraded)
+@pytest.mark.parametrize("exchanged", [False, True])
+def test_noise_is_in_one_of_the_two_states(cache: Path, *, exchanged: bool) -> None:
+    stage = Stage(1.0, (16, 32, 32), 1)
+    still = _patches(cache, NEUTRAL).batch(stage)
+    noise = replace(NEUTRAL, noise_probability=1.0)
+    noisy = _patches(cache, noise, exchange_share=1.0 if exchanged else 0.0).batch(stage)
+    clean, degraded = (noisy.image, noisy.other) if exchanged else (noisy.other, noisy.image)
+    assert torch.equal(clean, still.image)
+    assert not torch.equal(degraded, still.image)
+
+
+def test_exchanged_patches_keep_the_codes_of_the_whole_field_of_view(cache: Path) -> None:
+    cropped = _patches(cache, replace(NEUTRAL, crop_probability=1.0), exchange_share=1.0).batch(STAGE)
+    whole = _patches(cache, NEUTRAL).batch(Stage(STAGE.until, STAGE.patch_kji, 1))
+    assert torch.equal(cropped.codes[0], whole.codes[0])
+    assert not cropped.shown.all()
 
 
 def test_what_a_cropped_field_of_view_hides_of_the_lungs_is_not_shown(cache: Path) -> None:
