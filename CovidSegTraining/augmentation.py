@@ -49,10 +49,10 @@ class AugmentationRecipe:
     intensity_probability: float = 0.6
     offset_hu: float = 35.0
     gain: tuple[float, float] = (0.92, 1.08)
-    blur_probability: float = 0.2
+    blur_probability: float = 0.3
     sharpen_probability: float = 0.15
-    thick_probability: float = 0.45
-    thickness: tuple[float, float] = (1.3, 3.5)
+    thick_probability: float = 0.7
+    thickness: tuple[float, float] = (1.6, 3.8)
     export_8bit_probability: float = 0.1
     crop_probability: float = 0.25
 

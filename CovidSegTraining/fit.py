@@ -144,7 +144,7 @@ class Fit:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.bfloat16):
             logits = self.network(batch.image)
         loss = partial_label_loss(logits, batch.codes, voxel_weights=self._voxel_weights(batch))
-        if self.config.consistency_weight:
+        if self.config.consistency_weight and progress >= self.config.consistency_from:
             loss = loss + self.config.consistency_weight * self._inconsistency(logits, batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -35,6 +35,7 @@ class FitConfig:
         infection_weight: Of infected voxels there: few as they are, they would be called too rarely.
         consistency_weight: Of the divergence from what the averaged weights say of the undegraded patches
             (`losses.consistency_loss`); costs a third of a step's time if it is not 0.
+        consistency_from: Share of the run before which it does not count: the averaged weights know too little yet.
         exchange_share: Share of patches that are learnt undegraded, with the averaged weights asked about the degraded
             ones: what is found in soft images only shall be found in sharp ones, too.
     """
@@ -53,8 +54,9 @@ class FitConfig:
     air_below_hu: float = -500.0
     air_weight: float = 4.0
     infection_weight: float = 2.5
-    consistency_weight: float = 0.0
-    exchange_share: float = 0.0
+    consistency_weight: float = 25.0
+    consistency_from: float = 0.5
+    exchange_share: float = 0.5
     ema_decay: float = 0.995
     freeze_norm_from: float = 0.7
     seed: int = 0

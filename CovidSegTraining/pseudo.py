@@ -29,11 +29,12 @@ from .label_codes import Code
 
 #: Between these two a voxel stays open. A wide band would leave the network free to answer each slice thickness in its
 #: own way.
-INFECTED_FROM = 0.55
-HEALTHY_BELOW = 0.35
-#: Softer copies of the network's input are answered too, as by a smoother reconstruction kernel: in them the network
-#: finds dense consolidation that it leaves out of the sharper one, and the mean of all teaches it the same for all.
-SOFTER_BY_VOXELS = (0.35, 0.55)
+INFECTED_FROM = 0.5
+HEALTHY_BELOW = 0.4
+#: Softer copies of the network's input are answered too (standard deviation along k, j, i), as by smoother
+#: reconstruction kernels and, the last, slices of 8 mm: in them the network finds dense consolidation and the ground
+#: glass between patches of it that it leaves out of the sharper one. The mean of all teaches it the same for all.
+SOFTER_BY_VOXELS_KJI = ((0.35, 0.35, 0.35), (0.55, 0.55, 0.55), (1.2, 0.35, 0.35))
 #: What stays unknown so far from all that may be infected (from this probability on) holds no infection: overlooked
 #: consolidation lies beside some that is seen.
 FREE_BEYOND_MM = 20.0
@@ -165,7 +166,7 @@ def _predicted_softer_too(image_kji: np.ndarray, *, bundle: Bundle, device: str)
     """Return the mean of the probabilities (4, k, j, i) for the network's input and for softer copies of it."""
     from scipy import ndimage
 
-    images = [image_kji, *(ndimage.gaussian_filter(image_kji, sigma) for sigma in SOFTER_BY_VOXELS)]
+    images = [image_kji, *(ndimage.gaussian_filter(image_kji, sigma) for sigma in SOFTER_BY_VOXELS_KJI)]
     answers = [
         predict(image, network=bundle.network, mode="accurate", device=device, reporter=Reporter()).probabilities
         for image in images

@@ -26,6 +26,9 @@ CONFIG = FitConfig(
     stages=(Stage(1.0, (16, 32, 32), 1),),
     steps=8,
     learning_rate=1e-2,
+    consistency_weight=0.0,
+    consistency_from=0.0,
+    exchange_share=0.0,
     bfloat16=False,
 )
 
@@ -155,6 +158,16 @@ def test_consistency_brings_the_answer_to_degraded_patches_near_that_to_undegrad
     before = apart()
     fit.run()
     assert apart() < 0.5 * before
+
+
+def test_averaged_weights_teach_from_the_share_of_the_run_that_the_settings_say(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    fit = _fit(tmp_path / "run", cache, replace(CONFIG, steps=4, consistency_weight=1.0, consistency_from=0.5))
+    monkeypatch.setattr(fit, "_inconsistency", lambda logits, _: asked.append(fit.step) or 0.0 * logits.sum())
+    fit.run()
+    assert asked == [2, 3]
 
 
 def test_start_from_takes_other_weights_but_not_in_a_resumed_run(tmp_path: Path, cache: Path) -> None:
