@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import math
 from pathlib import Path
 
 import numpy as np
@@ -11,48 +10,19 @@ import pytest
 import SimpleITK as sitk
 from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
-from CovidSegLib.labels import SEGMENTS, Label
+from CovidSegLib.labels import SEGMENTS
 from CovidSegLib.nrrd_writer import write_layers_nrrd
-from CovidSegLib.segmentation_file import SegmentMasks, read_segmentation, write_labelmap_nifti, write_seg_nrrd
+from CovidSegLib.segmentation_file import read_segmentation, write_labelmap_nifti, write_seg_nrrd
 from CovidSegLib.terminology import TERMINOLOGY, segment_id_of, terminology_entry
-
-L, R, INF = Label.LEFT_LUNG, Label.RIGHT_LUNG, Label.INFECTION
-
-
-def turned(flip: tuple[float, float, float]) -> tuple[float, ...]:
-    """A direction turned about all axes, with axes flipped."""
-    a, b = 0.3, -0.2
-    about_z = np.array([[math.cos(a), -math.sin(a), 0], [math.sin(a), math.cos(a), 0], [0, 0, 1]])
-    about_x = np.array([[1, 0, 0], [0, math.cos(b), -math.sin(b)], [0, math.sin(b), math.cos(b)]])
-    return tuple(float(v) for v in (about_z @ about_x @ np.diag(flip)).ravel())
-
-
-SIZE_IJK = (14, 11, 9)
-SPACING_MM, ORIGIN_MM = (0.7, 1.3, 2.9), (-11.125, 33.5, 401.75)
-GEOMETRIES = {
-    "straight": Geometry(SIZE_IJK, SPACING_MM, ORIGIN_MM),
-    "oblique": Geometry(SIZE_IJK, SPACING_MM, ORIGIN_MM, turned((1, 1, 1))),
-    "oblique-flipped": Geometry(SIZE_IJK, SPACING_MM, ORIGIN_MM, turned((-1, 1, -1))),
-    "left-handed": Geometry(SIZE_IJK, SPACING_MM, ORIGIN_MM, turned((1, -1, 1))),
-    "axes-swapped": Geometry(SIZE_IJK, SPACING_MM, ORIGIN_MM, (0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0)),
-}
-any_geometry = pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
-
-
-def make_labelmap() -> np.ndarray:
-    """Two lungs that are no mirror images of each other, infection in both, a voxel of it at the grid's corner."""
-    labelmap = np.zeros(SIZE_IJK[::-1], dtype=np.uint8)
-    labelmap[2:8, 2:9, 1:5], labelmap[2:7, 2:9, 8:13] = R, L
-    labelmap[3:5, 3:6, 2:4] = labelmap[4:6, 3:5, 9:12] = INF
-    labelmap[8, 10, 13] = INF
-    return labelmap
-
-
-def assert_same_masks(found: SegmentMasks, expected: SegmentMasks) -> None:
-    np.testing.assert_array_equal(found.left_kji, expected.left_kji)
-    np.testing.assert_array_equal(found.right_kji, expected.right_kji)
-    np.testing.assert_array_equal(found.infection_kji, expected.infection_kji)
-
+from helpers_segmentation import (
+    GEOMETRIES,
+    INF,
+    SIZE_IJK,
+    L,
+    R,
+    any_geometry,
+    make_labelmap,
+)
 
 # --- our own files ---------------------------------------------------------------------------------
 
@@ -323,68 +293,6 @@ def test_segments_of_many_organs_beside_do_not_matter(tmp_path):
     header += "".join(organ.format(number) for number in range(3, 120)).encode()
     path.write_bytes(header + b"\n\n" + voxels)
     np.testing.assert_array_equal(read_segmentation(path).to_labelmap(), make_labelmap())
-
-
-# --- placing on the CT's grid ----------------------------------------------------------------------
-
-
-def part_of(masks: SegmentMasks, start_ijk: tuple[int, int, int], size_ijk: tuple[int, int, int]) -> SegmentMasks:
-    """The masks on a part of their grid."""
-    whole = masks.geometry
-    origin = (whole.ijk_to_lps @ np.array([*start_ijk, 1.0]))[:3]
-    geometry = Geometry(size_ijk, whole.spacing_ijk_mm, tuple(float(v) for v in origin), whole.direction_lps)
-    box = tuple(slice(start, start + size) for start, size in zip(start_ijk[::-1], size_ijk[::-1], strict=True))
-    return SegmentMasks(masks.left_kji[box], masks.right_kji[box], masks.infection_kji[box], geometry)
-
-
-def masks_of(labelmap: np.ndarray, geometry: Geometry) -> SegmentMasks:
-    return SegmentMasks(labelmap == L, labelmap == R, labelmap == INF, geometry)
-
-
-@any_geometry
-def test_cropped_grid_is_placed_back_exactly(geometry):
-    labelmap = make_labelmap()
-    labelmap[8, 10, 13] = 0
-    whole = masks_of(labelmap, geometry)
-    placed = part_of(whole, (1, 2, 2), (12, 8, 6)).placed_on(geometry)
-    assert placed.geometry is geometry
-    assert_same_masks(placed, whole)
-
-
-@any_geometry
-def test_larger_grid_is_cut_if_only_background_is_lost(geometry):
-    labelmap = make_labelmap()
-    labelmap[8, 10, 13] = 0
-    whole = masks_of(labelmap, geometry)
-    smaller = part_of(whole, (1, 2, 2), (12, 8, 6))
-    assert_same_masks(whole.placed_on(smaller.geometry), smaller)
-
-
-def test_segment_beyond_the_ct_is_refused():
-    whole = masks_of(make_labelmap(), GEOMETRIES["oblique"])
-    smaller = part_of(whole, (1, 2, 2), (12, 8, 6))
-    with pytest.raises(InputError, match="extends beyond the CT"):
-        whole.placed_on(smaller.geometry)
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        Geometry(SIZE_IJK, SPACING_MM, (-11.5, 33.5, 401.75), turned((1, 1, 1))),
-        Geometry(SIZE_IJK, (0.71, 1.3, 2.9), ORIGIN_MM, turned((1, 1, 1))),
-        Geometry(SIZE_IJK, SPACING_MM, ORIGIN_MM, turned((1, -1, 1))),
-        Geometry(SIZE_IJK, SPACING_MM, ORIGIN_MM),
-    ],
-    ids=["shifted by half a voxel", "other spacing", "flipped", "not turned"],
-)
-def test_grid_that_is_not_aligned_is_refused(other):
-    with pytest.raises(InputError, match="does not lie on the CT's voxels"):
-        masks_of(make_labelmap(), GEOMETRIES["oblique"]).placed_on(other)
-
-
-def test_rounded_header_is_accepted():
-    rounded = Geometry(SIZE_IJK, (0.70001, 1.3, 2.9), (-11.1251, 33.5, 401.75), turned((1, 1, 1)))
-    assert masks_of(make_labelmap(), rounded).placed_on(GEOMETRIES["oblique"]).geometry == GEOMETRIES["oblique"]
 
 
 @pytest.mark.parametrize(("name", "at"), [("s.seg.nrrd", -6), ("s.nrrd", -6), ("s.mha", -2)])

@@ -1,0 +1,81 @@
+"""Segmentations on another grid than the CT's: placed by voxels that coincide, or refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from CovidSegLib.errors import InputError
+from CovidSegLib.geometry import Geometry
+from CovidSegLib.segmentation_file import SegmentMasks
+from helpers_segmentation import (
+    GEOMETRIES,
+    INF,
+    ORIGIN_MM,
+    SIZE_IJK,
+    SPACING_MM,
+    L,
+    R,
+    any_geometry,
+    assert_same_masks,
+    make_labelmap,
+    turned,
+)
+
+
+def part_of(masks: SegmentMasks, start_ijk: tuple[int, int, int], size_ijk: tuple[int, int, int]) -> SegmentMasks:
+    """The masks on a part of their grid."""
+    whole = masks.geometry
+    origin = (whole.ijk_to_lps @ np.array([*start_ijk, 1.0]))[:3]
+    geometry = Geometry(size_ijk, whole.spacing_ijk_mm, tuple(float(v) for v in origin), whole.direction_lps)
+    box = tuple(slice(start, start + size) for start, size in zip(start_ijk[::-1], size_ijk[::-1], strict=True))
+    return SegmentMasks(masks.left_kji[box], masks.right_kji[box], masks.infection_kji[box], geometry)
+
+
+def masks_of(labelmap: np.ndarray, geometry: Geometry) -> SegmentMasks:
+    return SegmentMasks(labelmap == L, labelmap == R, labelmap == INF, geometry)
+
+
+@any_geometry
+def test_cropped_grid_is_placed_back_exactly(geometry):
+    labelmap = make_labelmap()
+    labelmap[8, 10, 13] = 0
+    whole = masks_of(labelmap, geometry)
+    placed = part_of(whole, (1, 2, 2), (12, 8, 6)).placed_on(geometry)
+    assert placed.geometry is geometry
+    assert_same_masks(placed, whole)
+
+
+@any_geometry
+def test_larger_grid_is_cut_if_only_background_is_lost(geometry):
+    labelmap = make_labelmap()
+    labelmap[8, 10, 13] = 0
+    whole = masks_of(labelmap, geometry)
+    smaller = part_of(whole, (1, 2, 2), (12, 8, 6))
+    assert_same_masks(whole.placed_on(smaller.geometry), smaller)
+
+
+def test_segment_beyond_the_ct_is_refused():
+    whole = masks_of(make_labelmap(), GEOMETRIES["oblique"])
+    smaller = part_of(whole, (1, 2, 2), (12, 8, 6))
+    with pytest.raises(InputError, match="extends beyond the CT"):
+        whole.placed_on(smaller.geometry)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Geometry(SIZE_IJK, SPACING_MM, (-11.5, 33.5, 401.75), turned((1, 1, 1))),
+        Geometry(SIZE_IJK, (0.71, 1.3, 2.9), ORIGIN_MM, turned((1, 1, 1))),
+        Geometry(SIZE_IJK, SPACING_MM, ORIGIN_MM, turned((1, -1, 1))),
+        Geometry(SIZE_IJK, SPACING_MM, ORIGIN_MM),
+    ],
+    ids=["shifted by half a voxel", "other spacing", "flipped", "not turned"],
+)
+def test_grid_that_is_not_aligned_is_refused(other):
+    with pytest.raises(InputError, match="does not lie on the CT's voxels"):
+        masks_of(make_labelmap(), GEOMETRIES["oblique"]).placed_on(other)
+
+
+def test_rounded_header_is_accepted():
+    rounded = Geometry(SIZE_IJK, (0.70001, 1.3, 2.9), (-11.1251, 33.5, 401.75), turned((1, 1, 1)))
+    assert masks_of(make_labelmap(), rounded).placed_on(GEOMETRIES["oblique"]).geometry == GEOMETRIES["oblique"]
