@@ -33,11 +33,11 @@ class FitConfig:
         air_below_hu: Background darker than this is airway, bowel gas or stomach: what a network takes for lung.
         air_weight: Of such voxels in the cross-entropy, where others weigh 1.
         infection_weight: Of infected voxels there: few as they are, they would be called too rarely.
-        consistency_weight: Of the divergence from what the averaged weights say of the undegraded patches
-            (`losses.consistency_loss`); costs a third of a step's time if it is not 0.
+        consistency_weight: Of the divergence from what the averaged weights say of the patches' other state, mostly the
+            undegraded one (`losses.consistency_loss`); costs a third of a step's time if it is not 0.
         consistency_from: Share of the run before which it does not count: the averaged weights know too little yet.
-        exchange_share: Share of patches that are learnt undegraded, with the averaged weights asked about the degraded
-            ones: what is found in soft images only shall be found in sharp ones, too.
+        exchange_share: Share of patches, in the whole run, that are learnt undegraded, with the averaged weights asked
+            about the degraded ones: what is found in soft images only shall be found in sharp ones, too.
     """
 
     network: NetworkConfig = field(default_factory=lambda: NetworkConfig(width=16))

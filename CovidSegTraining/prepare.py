@@ -128,9 +128,7 @@ def _labelled_jobs(labelled: LabelledCases, *, data_dir: Path, recipe: Preproces
             continue
         refuse_measured_only(folder.relative_to(data_dir))
         weak = folder.name in labelled.weak
-        files = [folder / f"{name}.nii.gz" for name in ("imaging", "segmentation", "valid")]
-        if not files[-1].exists():  # all is known
-            del files[-1]
+        files = [folder / "imaging.nii.gz", folder / "segmentation.nii.gz", *folder.glob("valid.nii.gz")]
         yield _Job(
             name=folder.name,
             weight=labelled.weak_weight if weak else labelled.weight,
