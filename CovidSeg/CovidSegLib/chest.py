@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .chest_masks import body_and_lungs, dilate, rim, touching_sides
 from .errors import InputError
 from .geometry import Geometry
 from .orient import Orientation
@@ -19,18 +20,10 @@ from .resample import AxisGrid, covering_axis, input_axis, resample_kji
 from .texts import text as _
 
 COARSE_STEP_MM = 4.0
-AIR_BELOW_HU = -400.0
-#: Median of air around the patient, blankets included; aerated lung is mostly denser.
-OUTSIDE_AIR_BELOW_HU = -860.0
-#: Less of a piece of air that the image cuts open lies between parts of the body, and it is foam of the table,
-#: not lung. Measured: foam 0.00; lung, cut by a small round field of view, 0.17 to 1.
-LUNG_BETWEEN_SHARE = 0.1
 #: Less aerated lung than this and the box is the whole body (both lungs may be consolidated).
 LITTLE_LUNG_ML = 1200.0
 #: Less air than this inside the body is no chest at all.
 NO_LUNG_ML = 60.0
-#: Less tissue than this share of the lungs around them, and there is no body.
-LITTLE_BODY_SHARE = 0.1
 #: Room around the air-filled lung along k, j, i, towards feet, front, right and head, back, left: lung without
 #: air lies mostly at the bases and, in patients on their back, behind the rest. Never beyond the body.
 BOX_MARGINS_MM = ((80.0, 40.0), (30.0, 200.0), (30.0, 30.0))
@@ -52,6 +45,7 @@ class Chest:
         box_mm: Per axis (k, j, i) the lower and upper end of the region that holds the lungs.
         aerated_ml: Volume of air-filled lung found.
         touches_side: Whether aerated lung reaches the border of the image in-plane (a cropped field of view).
+        touches_padding: Whether it reaches padding, e.g. around a small round field of view.
     """
 
     axes: tuple[AxisGrid, AxisGrid, AxisGrid]
@@ -61,6 +55,7 @@ class Chest:
     box_mm: tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
     aerated_ml: float
     touches_side: bool
+    touches_padding: bool
 
 
 def find_chest(volume_spl: np.ndarray, *, spacing_mm: tuple[float, float, float]) -> Chest:
@@ -82,8 +77,8 @@ def find_chest(volume_spl: np.ndarray, *, spacing_mm: tuple[float, float, float]
     padding = np.zeros(coarse.shape, dtype=bool)
     if padding_hu is not None:
         share = resample_kji(volume_spl, source=source, target=axes, convert=lambda plane: plane == padding_hu)  # type: ignore[arg-type]
-        padding = _touching_sides(share > 0.2)
-    inside, lungs = _body_and_lungs(coarse, padding=padding, voxel_ml=voxel_ml)
+        padding = touching_sides(share > 0.2)
+    inside, lungs = body_and_lungs(coarse, padding=padding, voxel_ml=voxel_ml)
     aerated_ml = float(lungs.sum()) * voxel_ml
     if aerated_ml < NO_LUNG_ML:
         raise InputError(
@@ -96,10 +91,11 @@ def find_chest(volume_spl: np.ndarray, *, spacing_mm: tuple[float, float, float]
         axes=axes,  # type: ignore[arg-type]
         inside=inside,
         padding_hu=padding_hu,
-        padding=_dilate(padding, 1) & _dilate(inside, 1) if padding.any() else None,
+        padding=dilate(padding, 1) & dilate(inside, 1) if padding.any() else None,
         box_mm=_box(lungs, inside=inside, axes=axes, aerated_ml=aerated_ml),  # type: ignore[arg-type]
         aerated_ml=aerated_ml,
-        touches_side=_reaches_sides(lungs),
+        touches_side=bool(rim(lungs).any()),
+        touches_padding=bool((dilate(padding, 1) & lungs).any()),
     )
 
 
@@ -115,111 +111,9 @@ def lungs_found(hu_kji: np.ndarray, geometry: Geometry) -> bool:
 
 def _padding_value(volume_spl: np.ndarray) -> float | None:
     """Return the value that fills the corners or borders, if one does: scanners and croppers pad with a constant."""
-    values, counts = np.unique(_rim(volume_spl), return_counts=True)
+    values, counts = np.unique(rim(volume_spl), return_counts=True)
     most = int(np.argmax(counts))
     return float(values[most]) if values[most] <= -900 and counts[most] > 0.3 * counts.sum() else None
-
-
-def _body_and_lungs(coarse: np.ndarray, *, padding: np.ndarray, voxel_ml: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return masks of the patient (lungs included) and of the air-filled lungs, on the coarse grid."""
-    from scipy import ndimage
-
-    air = (coarse < AIR_BELOW_HU) & ~padding
-    # The patient is the largest piece of tissue once thin shells (table, blankets) are opened away.
-    tissue = ~air & ~padding
-    # Beyond the first and last slice the patient goes on: the border erodes nothing.
-    core = _largest(_dilate(ndimage.binary_erosion(tissue, border_value=1), 1))
-    body = _dilate(core, 2) & tissue
-
-    pieces, count = _pieces(air)
-    border = _dilate(padding, 1)
-    border[:, (0, -1)] = border[:, :, (0, -1)] = True
-    outer = _outer_air(coarse, air=air, pieces=pieces, count=count, border=border)
-    open_lung = np.setdiff1d(np.unique(pieces[border]), [0, *outer])
-    between = np.asarray(ndimage.mean(_between(body), pieces, open_lung))
-    foam, open_lung = open_lung[between < LUNG_BETWEEN_SHARE], open_lung[between >= LUNG_BETWEEN_SHARE]
-    outside = padding | np.isin(pieces, [*outer, *foam])
-    filled = _filled(body, outside=outside)
-    # Lung cut open by a cropped image is not enclosed by tissue: it is inside all the same.
-    inner_air = air & ~outside & (filled | np.isin(pieces, open_lung))
-    lungs = _lung_pieces(inner_air, coarse, voxel_ml=voxel_ml)
-    if body.sum() < LITTLE_BODY_SHARE * lungs.sum():
-        lungs = np.zeros_like(lungs)
-    inside = ndimage.binary_closing(filled | lungs, iterations=2) | filled | lungs
-    return (inside | _cut_off(tissue & ~body, lungs=lungs)) & ~outside, lungs
-
-
-def _cut_off(loose: np.ndarray, *, lungs: np.ndarray) -> np.ndarray:
-    """Return the pieces of tissue that touch lung, though a cropped image cuts them off from the body.
-
-    Consolidation and a strip of chest wall at the border of the image are the patient; what lies around a patient is
-    parted from the lungs by the chest wall.
-    """
-    from scipy import ndimage
-
-    pieces, _count = ndimage.label(loose)
-    touching = np.unique(pieces[_dilate(lungs, 1)])
-    return np.isin(pieces, touching[touching > 0])
-
-
-def _filled(body: np.ndarray, *, outside: np.ndarray) -> np.ndarray:
-    """Return the body with the holes of each slice filled; where the image cuts it, its border closes the hole."""
-    from scipy import ndimage
-
-    wall = np.zeros(body.shape, dtype=bool)
-    wall[:, (0, -1)] = wall[:, :, (0, -1)] = True
-    wall &= ~outside & ~body
-    return np.stack([ndimage.binary_fill_holes(plane) for plane in body | wall]) & ~wall
-
-
-def _between(body: np.ndarray) -> np.ndarray:
-    """Return the voxels with body on both sides, in front and behind or right and left.
-
-    So lies lung, also where a cropped image cuts it open; the foam of a table lies behind the body.
-    """
-    found = np.zeros(body.shape, dtype=bool)
-    for axis in (1, 2):
-        before = np.logical_or.accumulate(body, axis=axis)
-        behind = np.flip(np.logical_or.accumulate(np.flip(body, axis), axis=axis), axis)
-        found |= before & behind
-    return found
-
-
-def _outer_air(coarse: np.ndarray, *, air: np.ndarray, pieces: np.ndarray, count: int, border: np.ndarray) -> list[int]:
-    """Return the pieces of air that lie around the patient.
-
-    Air around the patient has much of its surface on the border of the image; lung cut by a
-    cropped image touches it little, or is denser than air.
-    """
-    from scipy import ndimage
-
-    index = np.arange(1, count + 1)
-    surface = air & ~ndimage.binary_erosion(air)
-    share = np.asarray(ndimage.sum_labels(surface & border, pieces, index)) / np.maximum(
-        np.asarray(ndimage.sum_labels(surface, pieces, index)), 1
-    )
-    medians = np.asarray(ndimage.median(coarse, pieces, index)) if count else np.zeros(0)
-    is_outer = (share > 0.6) | ((share > 0.2) & (medians < OUTSIDE_AIR_BELOW_HU))
-    return [int(n) for n in index[is_outer]]
-
-
-def _lung_pieces(inner_air: np.ndarray, coarse: np.ndarray, *, voxel_ml: float) -> np.ndarray:
-    """Return the pieces of air inside the body that look like lung, not like bowel gas, trachea or table."""
-    from scipy import ndimage
-
-    labels, count = _pieces(inner_air)
-    if count == 0:
-        return np.zeros(inner_air.shape, dtype=bool)
-    index = np.arange(1, count + 1)
-    volumes_ml = np.asarray(ndimage.sum_labels(inner_air, labels, index)) * voxel_ml
-    medians = np.asarray(ndimage.median(coarse, labels, index))
-    # Noise makes connected pieces as well, but they are lace.
-    inner_ml = (
-        np.asarray(ndimage.sum_labels(ndimage.binary_erosion(inner_air, border_value=1), labels, index)) * voxel_ml
-    )
-    large = volumes_ml >= max(15.0, 0.01 * volumes_ml.max())
-    keep = index[large & (medians > -975.0) & (inner_ml > 0.03 * volumes_ml)]
-    return np.isin(labels, keep)
 
 
 def _box(
@@ -251,57 +145,7 @@ def _one_sided(lungs: np.ndarray, *, first: int, last: int) -> bool:
     return is_narrow or min(right, left) < ONE_SIDED_SHARE * max(right, left)
 
 
-def _pieces(air: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return connected pieces of air, numbered from 1; bridges of one or two voxels do not connect.
-
-    On this grid a thin chest wall (armpit, lean patient) can leak, and would join lung to outside air.
-    """
-    from scipy import ndimage
-
-    labels, count = ndimage.label(ndimage.binary_erosion(air, border_value=1))
-    for _step in range(2):
-        grown = ndimage.grey_dilation(labels, size=3)
-        labels = np.where((labels == 0) & air, grown, labels)
-    rest, more = ndimage.label(air & (labels == 0))
-    return np.where(rest > 0, rest + count, labels), count + more
-
-
 def _range(mask: np.ndarray, axis: int) -> tuple[int, int]:
     """Return the first and last index along `axis` at which the mask is set; the whole axis if it is empty."""
     used = np.flatnonzero(np.any(mask, axis=tuple(n for n in range(3) if n != axis)))
     return (int(used[0]), int(used[-1])) if used.size else (0, mask.shape[axis] - 1)
-
-
-def _largest(mask: np.ndarray) -> np.ndarray:
-    from scipy import ndimage
-
-    labels, count = ndimage.label(mask)
-    if count == 0:
-        return mask
-    return np.asarray(labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:])))
-
-
-def _dilate(mask: np.ndarray, iterations: int) -> np.ndarray:
-    from scipy import ndimage
-
-    return np.asarray(ndimage.binary_dilation(mask, iterations=iterations))
-
-
-def _touching_sides(mask: np.ndarray) -> np.ndarray:
-    """Return the pieces of `mask` that reach the in-plane border of the image."""
-    from scipy import ndimage
-
-    labels, _count = ndimage.label(mask)
-    rim = _rim(labels)
-    return np.isin(labels, np.unique(rim[rim > 0]))
-
-
-def _reaches_sides(mask: np.ndarray) -> bool:
-    return bool(_rim(mask).any())
-
-
-def _rim(volume: np.ndarray) -> np.ndarray:
-    """Return the voxels on the in-plane border of every slice."""
-    return np.concatenate(
-        [volume[:, 0].ravel(), volume[:, -1].ravel(), volume[:, :, 0].ravel(), volume[:, :, -1].ravel()]
-    )

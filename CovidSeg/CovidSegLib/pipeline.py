@@ -174,7 +174,8 @@ def _naming(ct: CTVolume) -> Iterator[None]:
 def _view_warnings(network_input: NetworkInput, *, labelmap: np.ndarray) -> tuple[str, ...]:
     """Return what of the lungs the image does not show; the labelmap is that of the CT's own grid."""
     warnings = []
-    if network_input.chest.touches_side:
+    chest = network_input.chest
+    if chest.touches_side or chest.touches_padding:
         warnings.append(
             _(
                 "The lungs reach the border of the image: the field of view is cropped, "

@@ -186,6 +186,16 @@ def test_cropped_field_of_view_is_noticed() -> None:
     assert cut.touches_side
 
 
+@pytest.mark.parametrize(("radius_voxels", "is_cut"), [(36, False), (28, True)])
+def test_lungs_cut_by_a_round_field_of_view_are_noticed(radius_voxels: int, *, is_cut: bool) -> None:
+    hu = small_phantom(3).ct.hu_kji.copy()
+    j, i = np.indices(hu.shape[1:])
+    hu[:, (j - 39.5) ** 2 + (i - 47.5) ** 2 > radius_voxels**2] = -1024
+    chest = find_chest(hu, spacing_mm=SPACING_IJK_MM[::-1])
+    assert chest.touches_padding == is_cut
+    assert not chest.touches_side
+
+
 @pytest.mark.parametrize("value", [-1024, -2000, -3024])
 @pytest.mark.parametrize("shape", ["circle", "box"])
 def test_padding_around_a_cropped_body_is_outside_and_lungs_are_kept(value: int, shape: str) -> None:

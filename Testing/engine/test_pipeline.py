@@ -161,9 +161,14 @@ def test_missing_lung_is_a_result_with_null_and_a_warning(threshold_bundle: Bund
     assert any("right lung" in warning.lower() for warning in report["warnings"])
 
 
-def test_cropped_field_of_view_is_warned_about(threshold_bundle: Bundle) -> None:
+@pytest.mark.parametrize("kind", ["image", "padding"])
+def test_cropped_field_of_view_is_warned_about(kind: str, threshold_bundle: Bundle) -> None:
     ct = small_phantom(3).ct
-    values = np.ascontiguousarray(ct.hu_kji[:, :, 24:-24])
+    values = ct.hu_kji.copy()
+    if kind == "image":
+        values = np.ascontiguousarray(values[:, :, 24:-24])
+    else:
+        values[:, :, :24] = values[:, :, -24:] = -1024
     k, j, i = values.shape
     result = run(CTVolume(values, Geometry((i, j, k), (4.0, 3.9, 5.0)), "cut", "sha256:0"), threshold_bundle)
     assert any("field of view is cropped" in warning for warning in result.warnings)

@@ -44,7 +44,7 @@ def network_input_for(
     image = np.zeros(tuple(a.count for a in axes), np.float32)
     inside = np.ones(image.shape, bool)
     ends = tuple((float(a.centers_mm[0]), float(a.centers_mm[-1])) for a in axes)
-    chest = Chest(axes, inside, None, None, ends, 0.0, False)  # type: ignore[arg-type]
+    chest = Chest(axes, inside, None, None, ends, 0.0, False, False)  # type: ignore[arg-type]
     return NetworkInput(image, axes, source, orientation, inside, chest)  # type: ignore[arg-type]
 
 

@@ -1,0 +1,174 @@
+"""Masks of the patient and of the air-filled lungs in a CT resampled to a coarse grid (about 4 mm).
+
+All volumes are (k, j, i) along the patient's axes (k to the head, j to the back, i to the left).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+AIR_BELOW_HU = -400.0
+#: Median of air around the patient, blankets included; aerated lung is mostly denser.
+OUTSIDE_AIR_BELOW_HU = -860.0
+#: Less of a piece of air that the image cuts open lies between parts of the body, and it is foam of the table,
+#: not lung. Measured: foam 0.00; lung, cut by a small round field of view, 0.17 to 1.
+LUNG_BETWEEN_SHARE = 0.1
+#: Less tissue than this share of the lungs around them, and there is no body.
+LITTLE_BODY_SHARE = 0.1
+
+
+def body_and_lungs(coarse_hu: np.ndarray, *, padding: np.ndarray, voxel_ml: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return masks of the patient (lungs included) and of the air-filled lungs.
+
+    Args:
+        coarse_hu: (k, j, i) HU on the coarse grid.
+        padding: (k, j, i) bool, where the image holds padding.
+        voxel_ml: Volume of a voxel of the coarse grid.
+    """
+    from scipy import ndimage
+
+    air = (coarse_hu < AIR_BELOW_HU) & ~padding
+    # The patient is the largest piece of tissue once thin shells (table, blankets) are opened away.
+    tissue = ~air & ~padding
+    # Beyond the first and last slice the patient goes on: the border erodes nothing.
+    core = _largest(dilate(ndimage.binary_erosion(tissue, border_value=1), 1))
+    body = dilate(core, 2) & tissue
+
+    pieces, count = _pieces(air)
+    border = dilate(padding, 1)
+    border[:, (0, -1)] = border[:, :, (0, -1)] = True
+    outer = _outer_air(coarse_hu, air=air, pieces=pieces, count=count, border=border)
+    open_lung = np.setdiff1d(np.unique(pieces[border]), [0, *outer])
+    between = np.asarray(ndimage.mean(_between(body), pieces, open_lung))
+    foam, open_lung = open_lung[between < LUNG_BETWEEN_SHARE], open_lung[between >= LUNG_BETWEEN_SHARE]
+    outside = padding | np.isin(pieces, [*outer, *foam])
+    filled = _filled(body, outside=outside)
+    # Lung cut open by a cropped image is not enclosed by tissue: it is inside all the same.
+    inner_air = air & ~outside & (filled | np.isin(pieces, open_lung))
+    lungs = _lung_pieces(inner_air, coarse_hu, voxel_ml=voxel_ml)
+    if body.sum() < LITTLE_BODY_SHARE * lungs.sum():
+        lungs = np.zeros_like(lungs)
+    inside = ndimage.binary_closing(filled | lungs, iterations=2) | filled | lungs
+    return (inside | _cut_off(tissue & ~body, lungs=lungs)) & ~outside, lungs
+
+
+def _cut_off(loose: np.ndarray, *, lungs: np.ndarray) -> np.ndarray:
+    """Return the pieces of tissue that touch lung, though a cropped image cuts them off from the body.
+
+    Consolidation and a strip of chest wall at the border of the image are the patient; what lies around a patient is
+    parted from the lungs by the chest wall.
+    """
+    from scipy import ndimage
+
+    pieces, _count = ndimage.label(loose)
+    touching = np.unique(pieces[dilate(lungs, 1)])
+    return np.isin(pieces, touching[touching > 0])
+
+
+def _filled(body: np.ndarray, *, outside: np.ndarray) -> np.ndarray:
+    """Return the body with the holes of each slice filled; where the image cuts it, its border closes the hole."""
+    from scipy import ndimage
+
+    wall = np.zeros(body.shape, dtype=bool)
+    wall[:, (0, -1)] = wall[:, :, (0, -1)] = True
+    wall &= ~outside & ~body
+    return np.stack([ndimage.binary_fill_holes(plane) for plane in body | wall]) & ~wall
+
+
+def _between(body: np.ndarray) -> np.ndarray:
+    """Return the voxels with body on both sides, in front and behind or right and left.
+
+    So lies lung, also where a cropped image cuts it open; the foam of a table lies behind the body.
+    """
+    found = np.zeros(body.shape, dtype=bool)
+    for axis in (1, 2):
+        before = np.logical_or.accumulate(body, axis=axis)
+        behind = np.flip(np.logical_or.accumulate(np.flip(body, axis), axis=axis), axis)
+        found |= before & behind
+    return found
+
+
+def _outer_air(
+    coarse_hu: np.ndarray, *, air: np.ndarray, pieces: np.ndarray, count: int, border: np.ndarray
+) -> list[int]:
+    """Return the pieces of air that lie around the patient.
+
+    Air around the patient has much of its surface on the border of the image; lung cut by a
+    cropped image touches it little, or is denser than air.
+    """
+    from scipy import ndimage
+
+    index = np.arange(1, count + 1)
+    surface = air & ~ndimage.binary_erosion(air)
+    share = np.asarray(ndimage.sum_labels(surface & border, pieces, index)) / np.maximum(
+        np.asarray(ndimage.sum_labels(surface, pieces, index)), 1
+    )
+    medians = np.asarray(ndimage.median(coarse_hu, pieces, index)) if count else np.zeros(0)
+    is_outer = (share > 0.6) | ((share > 0.2) & (medians < OUTSIDE_AIR_BELOW_HU))
+    return [int(n) for n in index[is_outer]]
+
+
+def _lung_pieces(inner_air: np.ndarray, coarse_hu: np.ndarray, *, voxel_ml: float) -> np.ndarray:
+    """Return the pieces of air inside the body that look like lung, not like bowel gas, trachea or table."""
+    from scipy import ndimage
+
+    labels, count = _pieces(inner_air)
+    if count == 0:
+        return np.zeros(inner_air.shape, dtype=bool)
+    index = np.arange(1, count + 1)
+    volumes_ml = np.asarray(ndimage.sum_labels(inner_air, labels, index)) * voxel_ml
+    medians = np.asarray(ndimage.median(coarse_hu, labels, index))
+    # Noise makes connected pieces as well, but they are lace.
+    inner_ml = (
+        np.asarray(ndimage.sum_labels(ndimage.binary_erosion(inner_air, border_value=1), labels, index)) * voxel_ml
+    )
+    large = volumes_ml >= max(15.0, 0.01 * volumes_ml.max())
+    keep = index[large & (medians > -975.0) & (inner_ml > 0.03 * volumes_ml)]
+    return np.isin(labels, keep)
+
+
+def _pieces(air: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return connected pieces of air, numbered from 1; bridges of one or two voxels do not connect.
+
+    On this grid a thin chest wall (armpit, lean patient) can leak, and would join lung to outside air.
+    """
+    from scipy import ndimage
+
+    labels, count = ndimage.label(ndimage.binary_erosion(air, border_value=1))
+    for _step in range(2):
+        grown = ndimage.grey_dilation(labels, size=3)
+        labels = np.where((labels == 0) & air, grown, labels)
+    rest, more = ndimage.label(air & (labels == 0))
+    return np.where(rest > 0, rest + count, labels), count + more
+
+
+def _largest(mask: np.ndarray) -> np.ndarray:
+    from scipy import ndimage
+
+    labels, count = ndimage.label(mask)
+    if count == 0:
+        return mask
+    return np.asarray(labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:])))
+
+
+def dilate(mask: np.ndarray, iterations: int) -> np.ndarray:
+    """Return `mask` grown by so many voxels along the axes."""
+    from scipy import ndimage
+
+    return np.asarray(ndimage.binary_dilation(mask, iterations=iterations))
+
+
+def touching_sides(mask: np.ndarray) -> np.ndarray:
+    """Return the pieces of `mask` that reach the in-plane border of the image."""
+    from scipy import ndimage
+
+    labels, _count = ndimage.label(mask)
+    on_rim = rim(labels)
+    return np.isin(labels, np.unique(on_rim[on_rim > 0]))
+
+
+def rim(volume: np.ndarray) -> np.ndarray:
+    """Return the voxels on the in-plane border of every slice."""
+    return np.concatenate(
+        [volume[:, 0].ravel(), volume[:, -1].ravel(), volume[:, :, 0].ravel(), volume[:, :, -1].ravel()]
+    )
