@@ -23,9 +23,10 @@ from CovidSegLib.failures import explain
 from CovidSegLib.run_lock import run_lock
 
 from .evaluate import Evaluation, LabelsAre, evaluate_scores, score_predictions, write_evaluation, write_pictures
-from .experiment_config import Experiment, read_experiment
+from .experiment_config import Experiment
 from .experiment_variants import JOURNAL_STEPS, Variant
 from .paper_table import COLUMNS, Sheet
+from .run_folder import check_same_recipe, read_run
 from .splits import Fold, find_cases, read_folds, write_folds
 from .whole_files import write_whole
 
@@ -231,8 +232,8 @@ def _begin(folder: Path, *, variant: Variant, patients: Mapping[str, str] | None
     recipe_file, folds_file = folder / "recipe.yaml", folder / "folds.json"
     # Before that, a recipe that the cases do not fit can be corrected without another folder.
     begun = any(folder.glob("fold_*/run.json"))
-    if begun and recipe_file.exists() and read_experiment(recipe_file) != variant.recipe:
-        raise InputError(f"{folder}: begun with another recipe (recipe.yaml there); choose another folder")
+    if begun and recipe_file.exists():
+        check_same_recipe(folder, variant.recipe)
     if begun and folds_file.exists() and tuple(read_folds(folds_file, patients=patients)) != variant.folds:
         raise InputError(f"{folder}: begun with other folds (folds.json there); choose another folder")
     write_whole(recipe_file, yaml.safe_dump(variant.recipe.to_plain(), sort_keys=False).encode())
@@ -241,8 +242,6 @@ def _begin(folder: Path, *, variant: Variant, patients: Mapping[str, str] | None
 
 def _check_origin(run: Path, *, fold: Fold, cache_dir: Path) -> None:
     """Make sure that a finished fold was made from the cases as they are now."""
-    from .run_folder import read_run
-
     origin = read_run(run)["origin"]
     for side in ("training", "validation"):
         for name in getattr(fold, side):

@@ -110,8 +110,7 @@ class RunFolder:
         values = read_run(self.path)
         if values.get("fold") != self.fold:
             raise InputError(f"{self.path}: holds fold {values.get('fold')}, not {self.fold}; choose another folder")
-        if read_experiment(self.path / "recipe.yaml") != recipe:
-            raise InputError(f"{self.path}: begun with another recipe (recipe.yaml there); choose another folder")
+        check_same_recipe(self.path, recipe)
         before, now = values.get("origin"), json.loads(json.dumps(origin))
         if before != now:
             differing = next(
@@ -120,6 +119,32 @@ class RunFolder:
             if differing in ("training", "validation"):
                 differing += " cases, or one has changed since"
             raise InputError(f"{self.path}: begun with other {differing}; choose another folder")
+
+
+def check_same_recipe(folder: Path, recipe: Experiment) -> None:
+    """Make sure that a folder was begun with this recipe.
+
+    Raises:
+        InputError: It was begun with another; the text names the first setting that differs.
+        SettingsError: Its recipe is missing or damaged.
+    """
+    before = read_experiment(folder / "recipe.yaml")
+    if before == recipe:
+        return
+    key, was, is_now = _first_difference(before.to_plain(), recipe.to_plain())
+    raise InputError(
+        f"{folder}: begun with another recipe ({key} is {was!r} in recipe.yaml there, {is_now!r} here); "
+        "choose another folder"
+    )
+
+
+def _first_difference(before: Any, now: Any, *, key: str = "") -> tuple[str, Any, Any]:
+    """Return the path of the first key at which two recipes differ, and both its values."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in {**before, **now}:
+            if before.get(name) != now.get(name):
+                return _first_difference(before.get(name), now.get(name), key=f"{key}.{name}" if key else name)
+    return key, before, now
 
 
 def read_run(path: Path) -> dict[str, Any]:

@@ -159,7 +159,9 @@ def test_fold_that_fails_does_not_keep_the_others_from_their_end(
 def test_folder_of_another_experiment_is_refused(data: Path, whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "run")
     before = _results(tmp_path / "run")
-    with pytest.raises(InputError, match="begun with another recipe"):
+    with pytest.raises(
+        InputError, match=r"begun with another recipe \(experiment.training.seed is \d+ in recipe.yaml there, 1 here\)"
+    ):
         _cross_validate(data, tmp_path / "run", _variant(training__seed=1))
     with pytest.raises(InputError, match="begun with other folds"):
         _cross_validate(data, tmp_path / "run", replace(_variant(), folds=FOLDS[::-1]))
