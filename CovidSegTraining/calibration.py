@@ -13,59 +13,21 @@ from typing import Any, Literal
 
 import numpy as np
 from CovidSegLib.bundle import Bundle
-from CovidSegLib.chest import lungs_found
 from CovidSegLib.errors import CovidSegError, InputError
-from CovidSegLib.inference import predict
-from CovidSegLib.intensity import to_hounsfield
 from CovidSegLib.labels import Label
-from CovidSegLib.postprocess import make_consistent
-from CovidSegLib.preprocess import preprocess, unscale_hu
-from CovidSegLib.progress import Reporter
-from CovidSegLib.uncertainty import BORDER_MM, entropy, tempered
-from CovidSegLib.volume import read_ct
+from CovidSegLib.uncertainty import entropy, tempered
 
 from .data import MEASURED_ONLY, LabelledCases
 from .decision import decide
-from .label_files import labels_on_network_grid, read_known, read_labels, share_on_network_grid
+from .label_records import find_label_records
+from .lung_voxels import LungVoxels, lung_voxels
 
 BINS = 15
-#: Voxels of the network's grid that lie in known slices but for rounding.
-KNOWN_SHARE = 0.999
 #: Temperatures that are tried.
 TEMPERATURES = (0.2, 10.0)
 
 Group = Literal["training", "measured only"]
 GROUPS: tuple[Group, ...] = ("training", "measured only")
-
-
-@dataclass(frozen=True)
-class LungVoxels:
-    """The voxels of one case or several that the labels call lung or infection, on the network's grid.
-
-    Attributes:
-        probabilities: (4, n) float32, the averaged softmax before any correction.
-        truth: (n,) uint8 of `labels.Label`, as provided.
-        found: (n,) uint8 of `labels.Label`, the bundle's answer after correction.
-        deep: (n,) bool, farther than `uncertainty.BORDER_MM` from the border of the labelled lungs.
-    """
-
-    probabilities: np.ndarray
-    truth: np.ndarray
-    found: np.ndarray
-    deep: np.ndarray
-
-    @property
-    def infected(self) -> np.ndarray:
-        """(n,) bool, by the labels."""
-        return np.asarray(self.truth == Label.INFECTION)
-
-    @classmethod
-    def together(cls, parts: Sequence[LungVoxels]) -> LungVoxels:
-        """Return the voxels of several cases as one."""
-        return cls(
-            np.concatenate([part.probabilities for part in parts], axis=1),
-            *(np.concatenate([getattr(part, name) for part in parts]) for name in ("truth", "found", "deep")),
-        )
 
 
 @dataclass(frozen=True)
@@ -145,8 +107,9 @@ def calibrate(
         tell: Called with a line per case.
 
     Returns:
-        `temperature`; `cases` and `groups` with the figures of `measure` (a case that failed has a text
-        as `error` instead); `reliability`, the diagram of each group before and after; `decision`, see `decide`.
+        `temperature`; `cases` and `groups` with the figures of `measure` (a case that failed has a text as `error`
+        instead; a case on record `by_radiologists`, the share that they must have called infected); `reliability`, the
+        diagram of each group before and after; `decision`, see `decide`.
 
     Raises:
         InputError: See `find_labelled`; or all cases of the training failed.
@@ -166,9 +129,12 @@ def calibrate(
         raise InputError(f"no temperature can be fitted, as every case of the training failed: {failures}")
     temperature = fit_temperature(parts["training"])
     together = {group: LungVoxels.together(found) for group, found in parts.items() if found}
+    records = find_label_records(data_dir)
     rows: list[dict[str, Any]] = []
     for name, group in cases.items():
         figures = measure(voxels[name], temperature=temperature) if name in voxels else {}
+        if figures and name in records:
+            figures["by_radiologists"] = figures["infected"] * records[name].volume_ratio
         rows.append({"name": name, "group": group, "error": failures.get(name), **figures})
     return {
         "temperature": temperature,
@@ -180,44 +146,6 @@ def calibrate(
         },
         "decision": decide(voxels, groups=cases),
     }
-
-
-def lung_voxels(folder: Path, *, bundle: Bundle, mode: str, device: str) -> LungVoxels:
-    """Return a case's voxels in the labelled lungs, where the labels are valid, through the product's own steps.
-
-    The labels' lungs are taken, not the network's, so that every bundle is asked about the same voxels.
-
-    Args:
-        folder: With `imaging`, `segmentation` and `valid`.
-        bundle: The model.
-        mode: Of `segment`.
-        device: Of `resolve_device`.
-
-    Raises:
-        InputError: The case cannot be read, or its labels know no lung.
-    """
-    from scipy import ndimage
-
-    ct = to_hounsfield(read_ct(folder), lungs_found=lungs_found)
-    seen = preprocess(ct.hu_kji, geometry=ct.geometry, recipe=bundle.preprocessing)
-    labels = read_labels(folder / "segmentation.nii.gz", geometry=ct.geometry)
-    truth = labels_on_network_grid(labels, network_input=seen, classes=len(Label))
-    asked = truth > 0
-    if (valid := read_known(folder, geometry=ct.geometry)) is not None:
-        asked &= share_on_network_grid(seen.orientation.view(valid), network_input=seen) >= KNOWN_SHARE
-    if not asked.any():
-        raise InputError(f"{folder}: the labels know no lung where they are valid")
-    deep = ndimage.distance_transform_edt(truth > 0, sampling=seen.spacing_kji_mm) > BORDER_MM
-    prediction = predict(seen.image_kji, network=bundle.network, mode=mode, device=device, reporter=Reporter())
-    probabilities = prediction.probabilities[:, asked]  # a copy, before they are corrected in place
-    found = make_consistent(
-        prediction.probabilities,
-        hu_kji=unscale_hu(seen.image_kji, window_hu=bundle.preprocessing.window_hu),
-        inside_kji=seen.inside_kji,
-        spacing_kji_mm=seen.spacing_kji_mm,
-        recipe=bundle.postprocessing,
-    )
-    return LungVoxels(probabilities, truth[asked], found[asked], deep[asked])
 
 
 def fit_temperature(parts: Sequence[LungVoxels]) -> float:
@@ -249,7 +177,7 @@ def infection_probability(voxels: LungVoxels, *, temperature: float) -> np.ndarr
 def measure(voxels: LungVoxels, *, temperature: float) -> dict[str, Any]:
     """Return the figures of some voxels as plain values.
 
-    `voxels`, `infected` and `disagreement` (shares, by the labels, and of labels that the bundle's differ from);
+    `voxels`; the shares `infected` by the labels, `called` infected by the bundle, and of `disagreement` between both;
     then `before` and `after` the temperature: `ece`, `brier` and `nll` of the infection probability, and
     `separation` by the entropy in all the lungs (`entropy`), and away from their border (`entropy_deep`), where
     doubt and disagreement do not simply follow the outline.
@@ -258,6 +186,7 @@ def measure(voxels: LungVoxels, *, temperature: float) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "voxels": int(wrong.size),
         "infected": float(voxels.infected.mean()),
+        "called": float(voxels.called.mean()),
         "disagreement": float(wrong.mean()),
     }
     for when, t in _both(temperature):

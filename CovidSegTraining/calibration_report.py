@@ -64,6 +64,7 @@ def calibration_markdown(report: dict[str, Any]) -> str:
         "AUROC: how well the entropy tells disagreeing voxels from agreeing ones (0.5 not at all); once more deeper "
         f"in the lungs than {BORDER_MM:g} mm, away from the uncertain rim along their border.",
         _entropy_table(rows),
+        *extent_parts(report["cases"]),
         "## Agreement on infection by the factor on its probability",
         "Mean over the cases of each group, inside the labelled lungs: Dice, and the share called infected against the "
         "share labelled so. The bundle's factor is "
@@ -135,6 +136,34 @@ def _entropy_table(rows: list[dict[str, Any]]) -> str:
         ]
         lines.append([row["name"], f"{100 * row['disagreement']:.1f}", *pairs])
     return _table(header, lines)
+
+
+def extent_parts(rows: list[dict[str, Any]]) -> list[str]:
+    """Return how much is called infection, against the radiologists; nothing without their records."""
+    rows = [row for row in rows if "by_radiologists" in row]
+    if not rows:
+        return []
+    lines: list[list[str]] = []
+    errors: dict[str, list[float]] = {row["group"]: [] for row in rows}
+    for row in rows:
+        called, labelled, radiologists = (100 * row[key] for key in ("called", "infected", "by_radiologists"))
+        errors[row["group"]].append(called - radiologists)
+        shares = [f"{share:.1f}" for share in (called, labelled, radiologists)]
+        off = [f"{share - radiologists:+.1f}" for share in (called, labelled)]
+        lines.append([f"{row['name']} ({row['group']})", *shares, *off])
+    means = [
+        f"{group} {sum(map(abs, found)) / len(found):.1f} (on average {sum(found) / len(found):+.1f})"
+        for group, found in errors.items()
+    ]
+    header = ["case", "called %", "labelled %", "by radiologists %", "error of the bundle", "of the labels"]
+    return [
+        "## How much is called infection, against the radiologists",
+        "Shares of the labelled lungs, errors in points. What the radiologists called infection is an estimate: the "
+        "share of the labels times their precision / sensitivity against the radiologists' masks, which are on record "
+        "for the whole case (paper, cross-validation), as if both held for the part that is here.",
+        _table(header, lines),
+        "Mean size of the bundle's error in points: " + "; ".join(means) + ".",
+    ]
 
 
 def _decision_table(rows: list[dict[str, Any]]) -> str:

@@ -14,7 +14,7 @@ from CovidSegLib.labels import Label
 from CovidSegLib.postprocess import favour_infection
 
 if TYPE_CHECKING:
-    from .calibration import LungVoxels
+    from .lung_voxels import LungVoxels
 
 FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 

@@ -15,18 +15,19 @@ from CovidSegLib.uncertainty import tempered
 
 from CovidSegTraining import cli_calibration
 from CovidSegTraining.calibration import (
-    LungVoxels,
     Reliability,
     calibrate,
     find_labelled,
     fit_temperature,
-    lung_voxels,
     measure,
     separation,
 )
-from CovidSegTraining.calibration_report import AGREEMENT
+from CovidSegTraining.calibration_report import AGREEMENT, extent_parts
+from CovidSegTraining.case_scores import CLASSES, COUNTED_SCORES, CaseScores, write_scores
 from CovidSegTraining.cli_common import Parser
 from CovidSegTraining.decision import decide, infection_agreement
+from CovidSegTraining.label_records import PAPERS_RECORDS
+from CovidSegTraining.lung_voxels import LungVoxels, lung_voxels
 
 
 def believable(count: int = 60_000, *, seed: int = 0) -> LungVoxels:
@@ -164,6 +165,27 @@ def test_temperature_comes_from_cases_of_the_training_alone(monkeypatch: pytest.
     monkeypatch.setattr("CovidSegTraining.calibration.lung_voxels", lambda folder, **_: answers[folder.name])
     found = calibrate(tmp_path, bundle=None, tell=lambda _: None)  # type: ignore[arg-type]
     assert found["temperature"] == pytest.approx(1.0, abs=0.05)
+
+
+def test_radiologists_share_follows_from_the_labels_record(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = tmp_path / "muller20" / "coronacases_001"
+    folder.mkdir(parents=True)
+    (folder / "segmentation.nii.gz").touch()
+    # 10 % are labelled; half of what there is is found, and 0.8 of what is labelled is right: 16 % are infected.
+    truth = np.where(np.arange(1000) < 100, Label.INFECTION, Label.LEFT_LUNG).astype(np.uint8)
+    found = np.where(np.arange(1000) < 120, Label.INFECTION, Label.LEFT_LUNG).astype(np.uint8)
+    probabilities = np.full((4, 1000), 0.25, dtype=np.float32)
+    voxels = LungVoxels(probabilities, truth, found, deep=np.ones(1000, dtype=bool))
+    monkeypatch.setattr("CovidSegTraining.calibration.lung_voxels", lambda _folder, **_: voxels)
+    assert "by_radiologists" not in calibrate(tmp_path, bundle=None, tell=lambda _: None)["cases"][0]  # type: ignore[arg-type]
+    scores = {score: dict.fromkeys(CLASSES, 0.8 if score == "Prec" else 0.5) for score in COUNTED_SCORES}
+    (tmp_path / PAPERS_RECORDS).parent.mkdir()
+    write_scores(tmp_path / PAPERS_RECORDS, [CaseScores("coronacases_001", scores)])
+    row = calibrate(tmp_path, bundle=None, tell=lambda _: None)["cases"][0]  # type: ignore[arg-type]
+    assert (row["infected"], row["called"], row["by_radiologists"]) == pytest.approx((0.10, 0.12, 0.16))
+    text = "\n".join(extent_parts([row]))
+    assert "| coronacases_001 (training) | 12.0 | 10.0 | 16.0 | -4.0 | -6.0 |" in text
+    assert "training 4.0 (on average -4.0)" in text
 
 
 def test_failed_case_is_named_and_the_others_are_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
