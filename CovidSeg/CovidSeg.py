@@ -111,11 +111,11 @@ class CovidSegWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationMix
         self.setParameterNode(None)
 
     def initializeParameterNode(self, caller=None, event=None):
-        """Use the scene's parameter node, with the values that were saved in it."""
+        """Use the scene's parameter node; after an event of the scene anew, as nodes that it names have come since."""
         keeper = ScriptedLoadableModuleLogic()
         keeper.moduleName = "CovidSeg"
         node = keeper.getParameterNode()
-        if self._parameterNode is None or self._parameterNode.parameterNode is not node:
+        if caller is not None or self._parameterNode is None or self._parameterNode.parameterNode is not node:
             self.setParameterNode(CovidSegParameterNode(node))
 
     def setParameterNode(self, parameterNode):

@@ -68,7 +68,7 @@ def ensure_dependencies(*, installer: Installer, ask: Callable[[Missing], bool])
 
     Raises:
         Cancelled: The user said no.
-        DependencyError: torch is there but too old, or a package is still missing afterwards.
+        DependencyError: torch is there but too old, the installation failed, or a package is still missing afterwards.
     """
     missing = find_missing()
     if not missing:
@@ -76,9 +76,10 @@ def ensure_dependencies(*, installer: Installer, ask: Callable[[Missing], bool])
     if not ask(missing):
         raise Cancelled(_("Nothing was installed. CovidSeg cannot segment without these packages."))
     if missing.torch:
-        installer.install_torch(TORCH_VERSIONS)
+        with _failure_explained("torch"):
+            installer.install_torch(TORCH_VERSIONS)
     if missing.packages:
-        with _constraints_file() as path:
+        with _failure_explained(", ".join(missing.packages)), _constraints_file() as path:
             installer.install_packages(missing.packages, constraints=path)
     importlib.invalidate_caches()
     _check_imports(missing)
@@ -163,6 +164,31 @@ def _slicer_packaging() -> Any:
         return importlib.import_module("slicer.packaging")
     except ImportError:
         return None
+
+
+@contextmanager
+def _failure_explained(names: str) -> Iterator[None]:
+    """Say of an installation that failed what to do.
+
+    Raises:
+        DependencyError: It failed; what pip says of it stands in the console, not in its error.
+    """
+    try:
+        yield
+    except CovidSegError:
+        raise
+    except Exception as error:  # pip's end, no pip at all, or what was installed does not load: anything
+        text = _(
+            "{names} could not be installed ({reason}). Check the connection to the internet and the room on the disk, "
+            "and try again; the Python console shows what pip said."
+        )
+        raise DependencyError(text.format(names=names, reason=_short(error))) from error
+
+
+def _short(error: Exception) -> str:
+    """Return an error in a few words: that of a command would repeat the whole command."""
+    code = getattr(error, "returncode", None)
+    return str(error) if code is None else _("the installer ended with code {code}").format(code=code)
 
 
 def _check_imports(missing: Missing) -> None:

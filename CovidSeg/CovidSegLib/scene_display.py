@@ -41,6 +41,13 @@ def show_result(context: SceneContext, *, volume_node: Any, segmentation_node: A
     show_segments(segmentation_node)
 
 
+def show_volume(context: SceneContext, *, volume_node: Any) -> None:
+    """Show a volume in all slice views, fitted into them, as Slicer does with one that it has loaded."""
+    application = context.logic("Volumes").GetMRMLApplicationLogic()
+    application.GetSelectionNode().SetActiveVolumeID(volume_node.GetID())
+    application.PropagateVolumeSelection()
+
+
 def show_lung_window(volume_node: Any) -> None:
     """Show a CT with window 1500 HU and level -600 HU."""
     if volume_node.GetDisplayNode() is None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .scene import SceneContext
+from .scene_display import show_volume
 
 if TYPE_CHECKING:
     from .volume import CTVolume
@@ -39,8 +40,11 @@ class PhantomMaker:
     context: Callable[[], SceneContext] = field(default=SceneContext.current, repr=False)
 
     def __call__(self, source: Any) -> list[Any]:
-        """Return the new volume node, in a list as for any sample; `source` is Slicer's and not needed."""
-        return [add_phantom(self.context())]
+        """Return the new volume node, on show, in a list as for any sample; `source` is Slicer's and not needed."""
+        context = self.context()
+        node = add_phantom(context)
+        show_volume(context, volume_node=node)
+        return [node]
 
 
 def register_samples(

@@ -81,6 +81,10 @@ class CorrectSection:
             ).format(count=removal.removed_count, ml=removal.removed_ml, kept=removal.kept_count)
         )
 
+    def segments_replaced(self) -> None:
+        """Set the editor up again: with a segment that was taken away, Slicer forgets the choice and the mask of it."""
+        self._renew()
+
     def scene_closes(self) -> None:
         """Let go of the scene."""
         self._put_down()

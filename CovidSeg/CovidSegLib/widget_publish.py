@@ -83,6 +83,35 @@ class Before:
 
 
 @dataclass(frozen=True)
+class Voxels:
+    """A CT's voxels as they were when a run began; another frame of a sequence comes into the same node.
+
+    Attributes:
+        fingerprint: Of the copy that is segmented.
+        time: Modification time of the node's image, so that it is looked through only if it was touched.
+    """
+
+    fingerprint: str
+    time: int
+
+    def check(self, logic: PanelLogic, *, volume: Any) -> None:
+        """Refuse a result for voxels that are not those of the node any more.
+
+        Raises:
+            CovidSegError: What happened.
+        """
+        image = volume.GetImageData()
+        if image is None or image.GetMTime() == self.time:
+            return
+        if logic.volumeFromNode(volume).fingerprint != self.fingerprint:
+            text = _(
+                "The voxels of '{name}' changed while it was segmented; nothing was changed. Segment it again, "
+                "and do not play or edit it meanwhile."
+            )
+            raise CovidSegError(text.format(name=volume.GetName()))
+
+
+@dataclass(frozen=True)
 class Published:
     """A result that was put into the scene.
 

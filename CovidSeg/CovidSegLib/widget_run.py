@@ -18,7 +18,7 @@ from .scene_texts import shown
 from .scene_uncertainty import is_map
 from .scene_volume import check_volume
 from .widget_progress import RunClock
-from .widget_publish import Before, Published, check_unlocked, publish, still_free
+from .widget_publish import Before, Published, Voxels, check_unlocked, publish, still_free
 from .widget_texts import duration_text, standing_text
 from .widget_tools import Workplace, details_of, explain_error, set_role, show_text
 from .widget_update import stored_report
@@ -35,6 +35,7 @@ class _Run:
         volume: The CT's node.
         segmentation: The node for the result, None for a new one.
         digest: Of that node's segments when the run began.
+        voxels: The CT's, then.
         clock: Knows how far the run is.
         messages: What the user should know, such as a change of device.
     """
@@ -42,6 +43,7 @@ class _Run:
     volume: Any
     segmentation: Any
     digest: str
+    voxels: Voxels
     clock: RunClock
     messages: list[str]
 
@@ -162,16 +164,18 @@ class SegmentSection:
             raise Cancelled(_("The scene was closed; nothing was started."))
         if self._place.device_problem:
             raise DeviceError(self._place.device_problem)
+        ct = self._place.logic.volumeFromNode(volume)
         work = partial(
             self._place.logic.engine,
-            self._place.logic.volumeFromNode(volume),
+            ct,
             mode=parameters.mode.value,
             device=parameters.device.value,
             bundle=self._kept_bundle(),
             uncertainty=parameters.mapUncertainty,
         )
         digest = "" if segmentation is None else segments_digest(segmentation)
-        return _Run(volume, segmentation, digest, RunClock(), []), work
+        voxels = Voxels(ct.fingerprint, volume.GetImageData().GetMTime())
+        return _Run(volume, segmentation, digest, voxels, RunClock(), []), work
 
     def cancel(self) -> None:
         """Stop the run at its next step."""
@@ -264,6 +268,7 @@ class SegmentSection:
     def _publish(self, result: Any, *, run: _Run) -> Published:
         """Put the result into the scene and show it."""
         context = self._place.logic.context
+        run.voxels.check(self._place.logic, volume=run.volume)
         segmentation, message = still_free(context, segmentation=run.segmentation, volume=run.volume, digest=run.digest)
         run.messages += [message] if message else []
         previous = None if segmentation is None else self._figures_of(segmentation) or stored_report(segmentation)

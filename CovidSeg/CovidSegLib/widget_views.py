@@ -42,13 +42,13 @@ class SlicerViews:
         self.show_chart(plot.chartNode)
 
     def show_chart(self, chart_node: Any) -> None:
-        """Show a chart in the layout's plot view, which is opened if there is none."""
+        """Show a chart in the layout's plot view; a layout that has one is chosen if this has none."""
         import slicer
 
         manager = slicer.app.layoutManager()
-        if manager.plotViewCount == 0:
+        if _plot_on_show(manager) is None:
             manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalPlotView)
-        widget = manager.plotWidget(0)
+        widget = _plot_on_show(manager) or manager.plotWidget(0)
         widget.mrmlPlotViewNode().SetPlotChartNodeID(chart_node.GetID())
         view = widget.plotView()
         if view is not self._plot_view:
@@ -83,3 +83,9 @@ class SlicerViews:
         if table is not None:
             with suppress(InputError):  # the points of another plot have no place; or the CT is gone
                 scroll_to(self._context, ras=ras_of_profile_point(table, row=int(rows.GetValue(0))))
+
+
+def _plot_on_show(manager: Any) -> Any:
+    """Return the first plot view of the present layout, None without one: Slicer keeps those of layouts before."""
+    widgets = [manager.plotWidget(index) for index in range(manager.plotViewCount)]
+    return next((widget for widget in widgets if widget.mrmlPlotViewNode().IsMappedInLayout()), None)

@@ -56,8 +56,11 @@ class LayoutManager:
             logic.SetMRMLApplicationLogic(None)
 
     def setLayout(self, value: int) -> None:
-        """Arrange the views."""
+        """Arrange the views; a plot view of the arrangement before stays, but is not on show any more."""
         self._layout.SetViewArrangement(value)
+        views = self._logic.GetViewNodes()
+        for node in self._plot_nodes():
+            node.SetMappedInLayout(bool(views.IsItemPresent(node)))
 
     def layoutLogic(self) -> Any:
         """Return the real layout logic."""
@@ -82,7 +85,7 @@ class LayoutManager:
 
     @property
     def plotViewCount(self) -> int:
-        """How many plot views there are; none before an arrangement with a plot was chosen."""
+        """How many plot views there are, on show or not; none before an arrangement with a plot was chosen."""
         return len(self._plot_nodes())
 
     def plotWidget(self, index: int) -> PlotWidget | None:

@@ -5,6 +5,7 @@ No effect paints here; a test edits the segments itself.
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 from host_errors import HostError
@@ -43,6 +44,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
         self._node: Any = None
         self._history: Any = None
         self._effect: Effect | None = None
+        self._watched: Any = None
         self._order: tuple[str, ...] = EFFECTS
         self._unordered = True
         self.shortcuts = False
@@ -52,11 +54,40 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
 
     def setMRMLSegmentEditorNode(self, node: Any) -> None:
         """Keep the editor's state in a node."""
-        self._node = node
+        if node is not self._node:
+            self._node = node
+            follow = weakref.WeakMethod(self._follow)
+            node.AddObserver("ModifiedEvent", lambda *_: (alive := follow()) and alive())
 
     def mrmlSegmentEditorNode(self) -> Any:
         """Return the node."""
         return self._node
+
+    def _follow(self) -> None:
+        """Watch the segmentation that is edited."""
+        import slicer
+
+        node = self.segmentationNode()
+        if node is not self._watched:
+            self._watched = node
+            look = weakref.WeakMethod(self._segment_removed)
+            if node is not None:
+                event = slicer.vtkSegmentation.SegmentRemoved
+                node.AddObserver(event, lambda caller, _event: (alive := look()) and alive(caller))
+
+    def _segment_removed(self, node: Any) -> None:
+        """Forget, as Slicer does, what was chosen of a segment that is gone: the tool is laid down, the mask lifted."""
+        import slicer
+
+        if node is not self.segmentationNode():
+            return
+        modes, segmentation = slicer.vtkMRMLSegmentationNode, node.GetSegmentation()
+        inside_one = self._node.GetMaskMode() == modes.EditAllowedInsideSingleSegment
+        if inside_one and segmentation.GetSegmentIndex(self._node.GetMaskSegmentID()) < 0:
+            self._node.SetMaskMode(modes.EditAllowedEverywhere)
+        if segmentation.GetSegmentIndex(self._node.GetSelectedSegmentID() or "") < 0:
+            self._node.SetSelectedSegmentID(None)
+            self.setActiveEffectByName("")
 
     def setSegmentationNode(self, node: Any) -> None:
         """Edit a segmentation."""

@@ -116,6 +116,34 @@ def test_installation_that_did_nothing_is_found_out_by_importing(computer: FakeC
         ensure_dependencies(installer=installer, ask=lambda _: True)
 
 
+def test_installation_that_fails_says_what_to_do(computer: FakeComputer) -> None:
+    import subprocess
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise subprocess.CalledProcessError(1, ["PythonSlicer", "-m", "pip", "install"])
+
+    del computer.versions["torch"], computer.versions["monai"]
+    installer = FakeInstaller(computer)
+    installer.install_torch = installer.install_packages = fail  # type: ignore[method-assign, assignment]
+    with pytest.raises(DependencyError, match=r"torch could not be installed .* the Python console shows"):
+        ensure_dependencies(installer=installer, ask=lambda _: True)
+    computer.versions["torch"] = "2.9.0"
+    expected = r"monai>=1\.5,<2 could not be installed \(the installer ended with code 1\)\. Check the connection"
+    with pytest.raises(DependencyError, match=expected):
+        ensure_dependencies(installer=installer, ask=lambda _: True)
+
+
+def test_no_to_the_extensions_own_question_is_no_failure(computer: FakeComputer) -> None:
+    def refuse(*_: Any) -> None:
+        raise Cancelled("torch was not installed")
+
+    del computer.versions["torch"]
+    installer = FakeInstaller(computer)
+    installer.install_torch = refuse  # type: ignore[method-assign]
+    with pytest.raises(Cancelled):
+        ensure_dependencies(installer=installer, ask=lambda _: True)
+
+
 def test_package_that_does_not_work_is_told(computer: FakeComputer) -> None:
     del computer.versions["torch"]
     computer.broken.add("torch")

@@ -150,6 +150,20 @@ def test_tool_is_laid_down_when_another_result_is_chosen(host: Any) -> None:
     assert not editor_of(journey).enabled
 
 
+def test_editor_stays_confined_to_the_infection_when_the_ct_is_segmented_again(host: Any) -> None:
+    import slicer
+
+    journey = Journey(host)
+    segmentation = journey.run()
+    journey.ui.insideInfectionCheckBox.checked = True
+    journey.ui.editLungsButton.click()
+    node = editor_of(journey).mrmlSegmentEditorNode()
+    assert journey.run() is segmentation
+    assert node.GetMaskMode() == slicer.vtkMRMLSegmentationNode.EditAllowedInsideSingleSegment
+    assert node.GetMaskSegmentID() == "infection"
+    assert node.GetSelectedSegmentID() == "left_lung"
+
+
 def test_editor_survives_a_closed_scene(host: Any) -> None:
     journey = Journey(host)
     journey.run()

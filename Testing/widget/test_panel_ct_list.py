@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers_panel import Journey
+from helpers_panel import Journey, module
 
 pytestmark = pytest.mark.slicer
 
@@ -40,6 +40,16 @@ def test_map_cannot_be_chosen_in_the_list(host: Any) -> None:
     journey.ui.inputVolumeSelector.setCurrentNode(map_of(journey))
     assert journey.parameters.inputVolume is None
     assert journey.ui.segmentButton.toolTip == "Load a chest CT and choose it above."
+
+
+def test_phantom_of_the_sample_data_comes_on_show_fitted_into_the_views(host: Any) -> None:
+    journey = Journey(host)
+    samples = module("scene_samples")
+    samples.phantom_ct = lambda: journey.phantom.ct  # the one offered takes seconds
+    (node,) = samples.PhantomMaker()(None)
+    red = host.app.layoutManager().sliceWidget("Red")
+    assert red.mrmlSliceCompositeNode().GetBackgroundVolumeID() == node.GetID()
+    assert max(red.mrmlSliceNode().GetFieldOfView()[:2]) >= 360.0, "72 voxels of 5 mm"
 
 
 def test_ct_that_comes_later_is_offered_beside_the_first(host: Any) -> None:

@@ -166,6 +166,32 @@ def test_plots_are_shown_in_the_layout(host: Any) -> None:
     assert segmentation.GetNodeReference("CovidSeg.histogram.chart") is not None
 
 
+def test_plots_come_back_on_show_after_another_layout_was_chosen(host: Any) -> None:
+    import slicer
+
+    journey = Journey(host)
+    journey.run()
+    manager = host.app.layoutManager()
+    journey.ui.plotsButton.click()
+    plot_view = manager.plotWidget(0).mrmlPlotViewNode()
+    manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+    assert manager.plotViewCount == 1
+    assert not plot_view.IsMappedInLayout()
+    journey.ui.plotsButton.click()
+    assert plot_view.IsMappedInLayout()
+
+
+def test_plots_leave_a_layout_with_a_plot_view_as_it_is(host: Any) -> None:
+    import slicer
+
+    journey = Journey(host)
+    journey.run()
+    manager = host.app.layoutManager()
+    manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpPlotView)
+    journey.ui.plotsButton.click()
+    assert manager.layout == slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpPlotView
+
+
 def test_click_in_the_profiles_plot_moves_the_slice_views_and_in_others_does_not(host: Any) -> None:
     journey = Journey(host)
     segmentation = journey.run()

@@ -218,6 +218,30 @@ def test_ct_with_another_grid_meanwhile_is_told(host: Any) -> None:
     assert "got another grid while it was segmented" in journey.status
 
 
+def test_other_frame_of_a_sequence_in_the_ct_meanwhile_is_told(host: Any) -> None:
+    import vtk
+
+    journey = Journey(host)
+    journey.start()
+    frame = vtk.vtkImageData()
+    frame.DeepCopy(journey.volume.GetImageData())
+    frame.SetScalarComponentFromDouble(5, 5, 5, 0, 17.0)
+    journey.volume.SetAndObserveImageData(frame)
+    journey.engine.let_pass()
+    journey.wait_for_end()
+    assert "voxels of 'phantom-1' changed while it was segmented" in journey.status
+    assert host.scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
+
+
+def test_ct_touched_without_a_change_meanwhile_gets_its_result(host: Any) -> None:
+    journey = Journey(host)
+    journey.start()
+    journey.volume.GetImageData().Modified()
+    journey.engine.let_pass()
+    journey.wait_for_end()
+    assert journey.segmentation is not None, journey.status
+
+
 def test_output_deleted_meanwhile_is_replaced_by_a_new_one(host: Any) -> None:
     journey = Journey(host)
     first = journey.run()

@@ -108,6 +108,29 @@ def test_every_parameter_has_its_widget_and_comes_back_with_the_scene(host: Any,
     assert journey.segmentation.GetName() == "phantom-1 CovidSeg"
 
 
+def test_ct_that_was_chosen_comes_back_with_the_scene_not_the_first_one(host: Any, tmp_path: Path) -> None:
+    journey = Journey(host)
+    second = journey.add_ct(seed=2)
+    journey.parameters.inputVolume = second
+    path = host.save_scene(tmp_path / "scene.mrb")
+    host.load_scene(path)
+    journey.settle()
+    assert journey.parameters.inputVolume.GetName() == "phantom-2"
+    assert journey.ui.inputVolumeSelector.currentNode().GetName() == "phantom-2"
+
+
+def test_run_goes_on_while_a_scene_is_added(host: Any, tmp_path: Path) -> None:
+    journey = Journey(host)
+    path = host.save_scene(tmp_path / "scene.mrb")
+    journey.start()
+    assert host.scene.ReadFromMRB(str(path), False)
+    journey.settle()
+    assert not journey.panel.place.runner.stopping
+    journey.engine.let_pass()
+    journey.wait_for_end()
+    assert journey.segmentation is not None, journey.status
+
+
 def test_every_disabled_button_says_why(host: Any) -> None:
     journey = Journey(host, with_ct=False)
     for section in SECTIONS:
