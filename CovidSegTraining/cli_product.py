@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from CovidSegLib.exit_codes import FAILED, OK
 
 from .cli_common import (
     Parser,
+    UsageError,
     add_command,
     add_compute,
     add_config,
@@ -95,6 +97,8 @@ def _fit(options: argparse.Namespace) -> int:
         return fit_experiment(options)
     settings = read_settings(options.config).fit  # a wrong path or key is said first
     refuse_experiment_options(options)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("the product's recipe trains in one process: run it without torchrun")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     use_threads(options.threads)
     config = replace(settings, device=resolve_device(options.device))

@@ -8,6 +8,7 @@ out of memory, machine gone, error of the GPU) begins again on another one, from
 from __future__ import annotations
 
 import socket
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -59,9 +60,17 @@ def in_sequence(jobs: Sequence[FoldJob], *, tell: Tell, work: Work = run_fold) -
         try:
             work(job, tell)
         except Exception as error:
+            _let_go(error)
             yield Outcome(number, error)
         else:
             yield Outcome(number, None)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Forget the variables behind an error: whoever keeps it would keep the fold's volumes and network on the GPU."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def on_cluster(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -50,6 +50,12 @@ class Volumes(Sequence[Volume]):
         image, labels = (t.to(self.device, non_blocking=True) for t in (volume.image, volume.labels))
         return Volume(image, labels, volume.complete)
 
+    @cached_property
+    def beside(self) -> Beside | None:
+        """Where crops are made while others are used; None on a CPU."""
+        # One for all epochs: memory that was freed in a stream is found again in that stream only.
+        return SideStream(self.device) if self.device.type == "cuda" else None
+
     def _kept(self, case: PreparedCase) -> Volume:
         import torch
 
@@ -65,7 +71,9 @@ def _has_room(device: torch.device, *, cases: Sequence[PreparedCase]) -> bool:
     if device.type != "cuda":
         return True
     size_bytes = _VOXEL_BYTES * sum(case.image_kji.size for case in cases)
-    return bool(size_bytes <= GPU_SHARE * torch.cuda.mem_get_info(device)[0])
+    # What the fold before has left behind is free, too, though torch holds it.
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return bool(size_bytes <= GPU_SHARE * (torch.cuda.mem_get_info(device)[0] + kept))
 
 
 @dataclass(frozen=True)
@@ -111,20 +119,18 @@ class CropStream:
                 settings=self.augmentation,
             )
 
-        return prefetched(make, count=math.ceil(crops / batch), device=self.volumes.device)
+        return prefetched(make, count=math.ceil(crops / batch), beside=self.volumes.beside)
 
 
-def prefetched(make: Callable[[int], _Tensors], *, count: int, device: torch.device) -> Iterator[_Tensors]:
-    """Give make(0), make(1), ...; on a GPU each is made in a stream of its own while the one before is used.
+def prefetched(make: Callable[[int], _Tensors], *, count: int, beside: Beside | None) -> Iterator[_Tensors]:
+    """Give make(0), make(1), ..., each made while the one before is used if there is a place beside.
 
     Args:
         make: Returns a tuple of tensors.
         count: How many.
-        device: Of the tensors.
+        beside: None: each is made when it is asked for.
     """
-    if device.type != "cuda":
-        return map(make, range(count))
-    return one_ahead(make, count=count, beside=SideStream(device))
+    return map(make, range(count)) if beside is None else one_ahead(make, count=count, beside=beside)
 
 
 class Beside(Protocol):

@@ -188,7 +188,7 @@ class Training:
         validation_augmented: Whether these are augmented (the paper's text) or not (its code).
         checkpoint_rule: Which weights predict: those of the lowest training loss (journal version) or the last
             (preprint). Both are kept.
-        precision: Of the network's multiplications.
+        precision: Of the network's multiplications; float32 convolutions are TF32 on newer NVIDIA GPUs.
         seed: Of weights, crops and augmentation.
     """
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from CovidSegLib.allocator import freed_memory_kept
 from CovidSegLib.device import resolve_device
-from CovidSegLib.errors import InputError
+from CovidSegLib.errors import DeviceError, InputError
 
 from .experiment_batches import CropStream, Volumes
 from .experiment_cache import PreparedCase
@@ -122,15 +122,24 @@ class ExperimentFit:
             tell: Called with a line per epoch.
 
         Raises:
+            DeviceError: The GPU's memory does not suffice.
             InputError: The loss is not a number any more.
             OSError: A checkpoint cannot be written; the one before is still there.
         """
+        import torch
+
         last = math.inf if epochs is None else self.epoch + epochs
         try:
             with _fast(self.device):
                 while not self.finished and self.epoch < last:
                     row = self.run_epoch()
                     tell(", ".join(f"{name} {row[name]:.6g}" for name in ("epoch", "loss", "val_loss", "lr")))
+        except torch.OutOfMemoryError as error:
+            raise DeviceError(
+                f"{self.folder.path}: out of memory on {self.device}; the run stands at epoch {self.epoch}. "
+                "Close other programs on the GPU and run it again; or, in another folder, use precision bfloat16 or "
+                "smaller patches, or share each batch between several GPUs (torchrun)."
+            ) from error
         finally:
             self.folder.close()
 
@@ -244,7 +253,7 @@ class ExperimentFit:
         self.folder.save(state, best=best if improved else None)
 
     def _resume(self) -> None:
-        state = self.folder.load(device=self.device)
+        state = self.folder.load()
         if state is None:
             return
         self.network.load_state_dict(state["network"])

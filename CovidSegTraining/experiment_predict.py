@@ -74,9 +74,9 @@ def load_network(
     remedy = "delete the run's folder and train again"
     if (run / other).exists():
         remedy = f"give 'predict' --checkpoint {name}, or {remedy}"
-        state = read_state(path, device=device, remedy=remedy, missing=remedy)
+        state = read_state(path, remedy=remedy, missing=remedy)
     else:
-        state = read_state(path, device=device, remedy=remedy)
+        state = read_state(path, remedy=remedy)
     settings = recipe.network
     network = build_experiment_network(settings.name, classes=settings.classes, options=settings.options)
     try:

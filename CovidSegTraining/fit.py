@@ -198,7 +198,9 @@ class Fit:
         path = self.folder / "checkpoint.pt"
         if not path.exists():
             return
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        # On the CPU: what is loaded goes where it belongs, and the optimiser's counters of steps belong there; on a
+        # GPU each of them would be waited for in every step.
+        state = torch.load(path, map_location="cpu", weights_only=True)
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])

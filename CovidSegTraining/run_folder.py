@@ -16,16 +16,13 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from CovidSegLib.errors import InputError, ModelError
 
 from .experiment_config import Experiment, read_experiment
 from .experiment_loss import METRICS
 from .whole_files import write_whole
-
-if TYPE_CHECKING:
-    import torch
 
 #: Columns of a history, as in the paper's.
 COLUMNS = ("epoch", *METRICS, *(f"val_{name}" for name in METRICS), "lr")
@@ -76,8 +73,8 @@ class RunFolder:
             _write_state(self.path / BEST, best)
         _write_state(self.path / LAST, state, keep_as=self.path / PREVIOUS)
 
-    def load(self, *, device: torch.device) -> dict[str, Any] | None:
-        """Return the latest checkpoint, None if there is none.
+    def load(self) -> dict[str, Any] | None:
+        """Return the latest checkpoint, on the CPU; None if there is none.
 
         Raises:
             ModelError: It is damaged; the text says how to go on.
@@ -85,9 +82,9 @@ class RunFolder:
         last, previous = self.path / LAST, self.path / PREVIOUS
         if not last.exists():
             # The process was ended between two renames.
-            return read_state(previous, device=device, remedy="delete it to begin again") if previous.exists() else None
+            return read_state(previous, remedy="delete it to begin again") if previous.exists() else None
         remedy = "delete it to continue from the epoch before" if previous.exists() else "delete it to begin again"
-        return read_state(last, device=device, remedy=remedy)
+        return read_state(last, remedy=remedy)
 
     def write_history(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Write the history of all epochs so far, and its last row for TensorBoard."""
@@ -164,10 +161,11 @@ def read_run(path: Path) -> dict[str, Any]:
     return values
 
 
-def read_state(
-    path: Path, *, device: torch.device, remedy: str, missing: str = "run 'covidseg-train fit' first"
-) -> dict[str, Any]:
-    """Return what a checkpoint holds; `remedy` and `missing` say what to do if it is damaged or not there.
+def read_state(path: Path, *, remedy: str, missing: str = "run 'covidseg-train fit' first") -> dict[str, Any]:
+    """Return what a checkpoint holds, on the CPU; `remedy` and `missing` say what to do if it is damaged or not there.
+
+    What is loaded goes where it belongs. Adam's counters of steps belong on the CPU (on a GPU each of them would be
+    waited for in every batch), and a GPU without room would be taken for a damaged file.
 
     Raises:
         ModelError: It is missing or damaged.
@@ -179,7 +177,7 @@ def read_state(
 
     try:
         _check_sums(path)
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ModelError(f"{path}: not there; {missing}") from error
     except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, ValueError, OSError) as error:

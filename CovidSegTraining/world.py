@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from CovidSegLib.device import resolve_device
@@ -13,6 +14,11 @@ from CovidSegLib.errors import DeviceError
 
 if TYPE_CHECKING:
     import torch
+
+
+#: How long the processes wait for each other: as long as the first one may need to prepare the cases of a large study.
+#: nccl's own limit, 10 minutes, would end the others in the middle of it.
+PATIENCE = timedelta(hours=6)
 
 
 @dataclass(frozen=True)
@@ -47,11 +53,12 @@ def joined_world(device: str) -> Iterator[tuple[World, str]]:
     if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
         device = resolve_device(f"cuda:{os.environ['LOCAL_RANK']}")
         torch.cuda.set_device(device)
-    torch.distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    try:
-        yield World(torch.distributed.get_rank(), size), device
-    finally:
-        torch.distributed.destroy_process_group()
+    else:
+        device = "cpu"
+    torch.distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
+    yield World(torch.distributed.get_rank(), size), device
+    # Not after an error: nccl would wait here for processes that wait for this one, and nobody would hear of the error.
+    torch.distributed.destroy_process_group()
 
 
 def average_gradients(network: torch.nn.Module, *, world: World) -> None:

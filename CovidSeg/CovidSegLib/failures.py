@@ -23,13 +23,20 @@ def explain(error: BaseException) -> str:
         return _("not enough memory: close other programs, use fewer workers (--workers), or mode fast")
     if isinstance(error, OSError):
         return _explain_os_error(error)
+    if _is_full_gpu(error):
+        return _("not enough memory on the GPU: close other programs that use it, or choose the CPU (--device cpu)")
     problem = one_line(f"{type(error).__name__}: {error}")
     return _("unexpected {problem} (a fault in CovidSeg: report it with its details)").format(problem=problem)
 
 
 def is_unexpected(error: BaseException) -> bool:
     """Tell whether the error is a fault of the program, which only its traceback explains."""
-    return not isinstance(error, _EXPECTED)
+    return not isinstance(error, _EXPECTED) and not _is_full_gpu(error)
+
+
+def _is_full_gpu(error: BaseException) -> bool:
+    # By name: whoever meets torch's error has loaded torch, others need not.
+    return type(error).__name__ == "OutOfMemoryError"
 
 
 def one_line(text: str) -> str:

@@ -229,8 +229,14 @@ def _predict_on(rung: Rung, image_kji: np.ndarray, *, network: torch.nn.Module, 
         return np.asarray(summed[0].cpu().numpy())  # type: ignore[index, union-attr]
 
 
-#: How torch, oneDNN, cuDNN and cuBLAS say that memory ran out, where it is not an OutOfMemoryError.
-_OUT_OF_MEMORY_TEXTS = ("DefaultCPUAllocator", "out of memory", "_STATUS_ALLOC_FAILED", "could not allocate")
+#: How torch, oneDNN, cuDNN (8, 9) and cuBLAS say that memory ran out, where it is not an OutOfMemoryError.
+_OUT_OF_MEMORY_TEXTS = (
+    *("DefaultCPUAllocator", "out of memory", "could not allocate"),
+    *("_STATUS_ALLOC_FAILED", "_ALLOCATION_FAILED"),
+)
+#: How torch says that it was not built for so old a GPU, or that cuDNN has no convolution for it or for what memory
+#: is left there.
+_NOT_ON_THIS_GPU_TEXTS = ("no kernel image", "unable to find an engine")
 
 
 def _reason_to_step_down(error: Exception, rung: Rung) -> Text | None:
@@ -241,6 +247,7 @@ def _reason_to_step_down(error: Exception, rung: Rung) -> Text | None:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(part in text for part in _OUT_OF_MEMORY_TEXTS):
         return _("out of memory on {rung}").format(rung=rung.text)
     # mps lacks some 3D operations: torch says so with these two kinds of error.
-    if rung.device.startswith("mps") and (isinstance(error, NotImplementedError) or "MPS" in text):
+    lacking = rung.device.startswith("mps") and (isinstance(error, NotImplementedError) or "MPS" in text)
+    if lacking or (rung.device.startswith("cuda") and any(part in text for part in _NOT_ON_THIS_GPU_TEXTS)):
         return _("{device} lacks an operation the network needs").format(device=rung.device)
     return None

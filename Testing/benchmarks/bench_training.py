@@ -71,7 +71,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = _options(argv)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    device = resolve_device(options.device)
+    # There are aims for two kinds of device; what else "auto" may find is not measured.
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    device = resolve_device(automatic if options.device == "auto" else options.device)
     _, batches, aim = DEFAULTS[device.partition(":")[0]]
     recipe, batches = _recipe(options, device=device), options.batches or batches
     load = load_average()

@@ -6,6 +6,7 @@ import errno
 from pathlib import Path
 
 import pytest
+import torch
 from CovidSegLib.errors import InputError, ModelError
 from CovidSegLib.failures import explain, is_unexpected, one_line
 from CovidSegLib.texts import Text, joined
@@ -81,6 +82,7 @@ def test_error_of_several_lines_is_explained_in_one_that_can_be_translated() -> 
         (ModelError("damaged"), False),
         (OSError(errno.EIO, "Input/output error"), False),
         (MemoryError(), False),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), False),
         (KeyboardInterrupt(), False),
     ],
 )
@@ -97,7 +99,8 @@ def test_only_what_its_message_does_not_explain_is_unexpected(error: BaseExcepti
         (PermissionError(errno.EACCES, "Permission denied", "a.nii"), "no permission for 'a.nii': check its rights"),
         (PermissionError(errno.EACCES, "Permission denied"), "no permission for a file: check its rights"),
         (OSError(errno.ENOSPC, "No space left on device"), "the disk is full: free some space"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "not enough memory on the GPU: close other programs"),
     ],
 )
-def test_error_of_the_system_names_the_file_if_it_is_known(error: OSError, said: str) -> None:
+def test_error_of_the_system_says_what_to_do_and_names_the_file_if_it_is_known(error: OSError, said: str) -> None:
     assert explain(error).startswith(said)

@@ -138,6 +138,7 @@ OUT_OF_MEMORY: list[Callable[[], Exception]] = [
     lambda: RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
     lambda: RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
     lambda: RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    lambda: RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
 ]
 
 
@@ -201,6 +202,30 @@ def test_every_step_down_is_told_in_order(monkeypatch: pytest.MonkeyPatch) -> No
         "out of memory on mps, summed up on the cpu: continuing on cpu",
         "out of memory on cpu: continuing on cpu",
     )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: no kernel image is available for execution on the device"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+    ],
+)
+def test_gpu_that_cannot_run_the_network_is_left_for_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
+    tried: list[str] = []
+
+    def fake(rung: Rung, image_kji: np.ndarray, *, network: Any, reporter: Reporter) -> np.ndarray:
+        tried.append(rung.device)
+        if rung.device == "cuda":
+            raise error
+        return np.zeros((4, *image_kji.shape), np.float32)
+
+    monkeypatch.setattr(inference, "_predict_on", fake)
+    found = run(image_of((4, 4, 4)), Pointwise(), device="cuda")
+    assert tried == ["cuda", "cuda", "cpu"] and found.device == "cpu"
+    assert found.messages[-1] == "cuda lacks an operation the network needs: continuing on cpu"
 
 
 @pytest.mark.parametrize("outcome", [None, Cancelled(), RuntimeError("other")])

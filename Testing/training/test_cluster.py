@@ -5,11 +5,14 @@ import signal
 import socket
 import sys
 import time
+import traceback
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from CovidSegLib.errors import DeviceError, InputError
 from helpers_experiment import tiny_recipe, write_cases
 
@@ -125,6 +128,50 @@ def test_in_sequence_errors_are_outcomes_too(tmp_path: Path) -> None:
     outcomes = list(in_sequence(jobs, tell=lambda line: None, work=_fails))
     assert [outcome.number for outcome in outcomes] == [0, 1]
     assert isinstance(outcomes[0].error, InputError) and outcomes[1].error is None
+
+
+def test_fold_that_fails_leaves_the_gpu_to_the_others(data: Path, tmp_path: Path) -> None:
+    networks: list[weakref.ref[torch.nn.Module]] = []
+
+    def fails(self: ExperimentFit, *batch: Any) -> Any:
+        networks.append(weakref.ref(self.network))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ExperimentFit, "train_batch", fails)
+        outcomes = list(in_sequence(_jobs(data, tmp_path), tell=lambda line: None))
+    assert len(networks) == 2 and [network() for network in networks] == [None, None]
+    for outcome in outcomes:
+        assert isinstance(outcome.error, DeviceError)
+        assert "train_batch" in "".join(traceback.format_exception(outcome.error))  # --verbose still shows where
+
+
+def _needs_its_gpu(job: FoldJob, tell: Tell) -> None:
+    """Say which GPU a fold was given; the first time, that of fold 1 fails."""
+    marker = job.places.output / "failed"
+    tell(f"{job.name}: GPU {os.environ['CUDA_VISIBLE_DEVICES']}, process {os.getpid()}")
+    if job.number == 1 and not marker.exists():
+        marker.touch()
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+
+@pytest.mark.slow
+def test_each_fold_has_one_gpu_and_a_new_process_after_an_error_of_it(tmp_path: Path) -> None:
+    ray.shutdown()
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    jobs = [FoldJob(Variant("", tiny_recipe(), FOLDS), n, Places(tmp_path, tmp_path, tmp_path), "cuda") for n in (0, 1)]
+    lines: list[str] = []
+    # Ray deals GPUs that it is told of, whether they are there or not.
+    ray.init(address="local", num_cpus=2, num_gpus=2, include_dashboard=False, object_store_memory=80 * 2**20)
+    try:
+        outcomes = list(on_cluster(jobs, address="auto", threads=None, tell=lines.append, work=_needs_its_gpu))
+    finally:
+        ray.shutdown()
+    assert [outcome.error for outcome in outcomes] == [None, None]
+    assert lines[0] == "Ray: 2 folds, each with a GPU"
+    given = [line.split()[-3:] for line in lines if "GPU " in line and line.startswith("fold")]
+    assert len(given) == 3 and {gpu for gpu, *_ in given} <= {"0,", "1,"}
+    assert len({process for *_, process in given}) == 3
 
 
 @pytest.mark.slow

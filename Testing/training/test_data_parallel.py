@@ -8,17 +8,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from CovidSegLib.errors import InputError
 from helpers_experiment import tiny_values, write_cases
 
 from CovidSegTraining import run_folder
 from CovidSegTraining.cli import main
 from CovidSegTraining.experiment_fit import ExperimentFit
 from CovidSegTraining.splits import Fold, write_folds
-from CovidSegTraining.world import World, joined_world
+from CovidSegTraining.world import PATIENCE, World, joined_world
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLD = Fold(("case_0", "case_1"), ("case_2",))
@@ -51,15 +53,19 @@ def _fit_arguments(folder: Path) -> list[str]:
 
 
 def _torchrun(*arguments: object) -> str:
-    """Run two processes; return what they printed."""
+    """Run two processes to their end; return what they printed."""
+    done = _run_two(*arguments)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def _run_two(*arguments: object) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT, ROOT / "CovidSeg", Path(__file__).parent)))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
-    done = subprocess.run(
+    return subprocess.run(
         [str(part) for part in command], env=environment, capture_output=True, text=True, timeout=300, check=False
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +120,48 @@ def test_process_by_itself_is_the_whole_world(monkeypatch: pytest.MonkeyPatch) -
         assert not torch.distributed.is_initialized()
 
 
+@pytest.fixture
+def joined(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What is asked of torch.distributed and torch.cuda by the second of two processes on a machine of two GPUs."""
+    asked: list[Any] = []
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "1"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    group = torch.distributed
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: asked.append(device))
+    monkeypatch.setattr(group, "init_process_group", lambda backend, *, timeout: asked.append((backend, timeout)))
+    monkeypatch.setattr(group, "get_rank", lambda: 1)
+    monkeypatch.setattr(group, "destroy_process_group", lambda: asked.append("left"))
+    return asked
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_each_process_takes_the_gpu_of_its_number_before_it_joins(joined: list[Any], device: str) -> None:
+    with joined_world(device) as world_and_device:
+        assert world_and_device == (World(1, 2), "cuda:1")
+        assert joined == ["cuda:1", ("nccl", PATIENCE)]
+    assert joined[2:] == ["left"]
+
+
+def test_processes_without_gpus_share_the_cpu(joined: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with joined_world("auto") as (_, device):
+        assert device == "cpu" and joined == [("gloo", PATIENCE)]
+
+
+def test_process_that_fails_does_not_wait_for_the_others(joined: list[Any]) -> None:
+    with pytest.raises(InputError, match="another run"), joined_world("cuda"):
+        raise InputError("another run")
+    assert "left" not in joined
+
+
+@pytest.mark.slow
+def test_error_of_one_process_is_said_and_ends_the_others(folder: Path) -> None:
+    done = _run_two(__file__, folder, "fails")
+    assert done.returncode != 0 and "the second process fails" in done.stderr
+
+
 @pytest.mark.slow
 def test_command_itself_runs_under_torchrun(folder: Path, tmp_path: Path) -> None:
     arguments = ["-m", "CovidSegTraining.cli", *_fit_arguments(folder), "-o", tmp_path / "run"]
@@ -127,5 +175,14 @@ def _rows(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream, delimiter="\t"))
 
 
-if __name__ == "__main__":
+def _fail_in_the_second_process() -> None:
+    with joined_world("cpu") as (world, _):
+        if world.rank == 1:
+            raise InputError("the second process fails")
+        torch.distributed.barrier()
+
+
+if __name__ == "__main__" and "fails" in sys.argv:
+    _fail_in_the_second_process()
+elif __name__ == "__main__":
     _fit(Path(sys.argv[1]), Path(sys.argv[1]) / "shared", kept=Path(sys.argv[1]) / f"rank_{os.environ['RANK']}.pt")

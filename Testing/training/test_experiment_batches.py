@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers_experiment import ball_cases, tiny_recipe
 
+from CovidSegTraining import experiment_batches
 from CovidSegTraining.experiment_batches import GPU_SHARE, CropStream, Volumes, one_ahead, prefetched
 from CovidSegTraining.experiment_cache import PreparedCase
 from CovidSegTraining.experiment_loss import UNKNOWN
@@ -67,8 +68,9 @@ def test_volumes_know_whether_labels_are_unknown() -> None:
 
 
 def test_prefetching_keeps_the_order() -> None:
-    made = list(prefetched(lambda n: (torch.tensor(n),), count=4, device=CPU))
-    assert [int(batch[0]) for batch in made] == [0, 1, 2, 3]
+    for beside in (None, _Recorder()):
+        made = list(prefetched(lambda n: (torch.tensor(n),), count=4, beside=beside))
+        assert [int(batch[0]) for batch in made] == [0, 1, 2, 3]
 
 
 @pytest.fixture
@@ -91,6 +93,15 @@ def test_volumes_are_pinned_if_the_gpu_has_no_room(pinned: list[torch.Tensor], m
         monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device, **options: tensor)
         assert Volumes(CASES, device=GPU).pinned == bool(expected)
         assert len(pinned) == expected
+
+
+def test_memory_that_torch_keeps_for_later_counts_as_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = sum(case.image_kji.nbytes + case.labels_kji.nbytes for case in CASES) / GPU_SHARE
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0.4 * needed, needed))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: needed)
+    for in_use, room in ((0.4, True), (0.5, False)):
+        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device, share=in_use: share * needed)
+        assert experiment_batches._has_room(GPU, cases=CASES) == room
 
 
 def test_pinned_volumes_go_to_the_device_when_asked_for_and_do_not_wait(
@@ -125,14 +136,15 @@ class _Recorder:
 
     def __init__(self) -> None:
         self.events: list[str] = []
+        self.number = -1
 
     def begin(self, make: Callable[[], Any]) -> tuple[Any, int]:
         made = make()
-        self.events.append(f"begun {int(made[0])}")
-        return made, int(made[0])
+        self.number += 1
+        self.events.append(f"begun {self.number}")
+        return made, self.number
 
     def hand_over(self, tensors: Any, made: int) -> None:
-        assert int(tensors[0]) == made
         self.events.append(f"waited for {made}")
 
 
@@ -145,6 +157,40 @@ def test_next_batch_is_begun_before_this_one_is_used() -> None:
         *("begun 2", "waited for 1", "used 1"),
         *("waited for 2", "used 2"),
     ]
+
+
+def test_all_epochs_are_made_in_one_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[_Recorder] = []
+
+    def side_stream(device: torch.device) -> _Recorder:
+        opened.append(_Recorder())
+        return opened[-1]
+
+    monkeypatch.setattr(experiment_batches, "SideStream", side_stream)
+    stream = _stream()
+    assert stream.volumes.beside is None and not opened
+    on_gpu = Volumes(CASES, device=CPU)
+    on_gpu.device = GPU  # all but the streams is done on the CPU
+    there = replace(stream, volumes=on_gpu)
+    for epoch in range(3):
+        for first, second in zip(*(each.epoch(epoch, crops=8, world=World()) for each in (stream, there)), strict=True):
+            assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
+    assert len(opened) == 1 and len(opened[0].events) == 3 * 4  # two batches an epoch: begun, waited for
+
+
+@pytest.mark.gpu
+def test_gpu_memory_does_not_grow_with_the_epochs() -> None:
+    recipe = tiny_recipe()
+    stream = CropStream(
+        Volumes(CASES, device=GPU, pinned=False), recipe.patches, recipe.augmentation, shuffled=True, seeds=(0,)
+    )
+    kept = []
+    for _ in range(8):
+        for _batch in stream.epoch(0, crops=8, world=World()):
+            pass
+        torch.cuda.synchronize()
+        kept.append(torch.cuda.memory_reserved())
+    assert kept[-1] < 2 * kept[1]
 
 
 @pytest.mark.gpu

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from CovidSegTraining import experiment_fit, run_folder
 from CovidSegTraining.experiment_cache import PreparedCase
 from CovidSegTraining.experiment_config import Experiment, read_experiment
 from CovidSegTraining.experiment_fit import ExperimentFit
-from CovidSegTraining.networks import build_experiment_network
+from CovidSegTraining.networks import SIZE_MULTIPLE, build_experiment_network
 from CovidSegTraining.run_folder import COLUMNS
 from CovidSegTraining.splits import Fold
 from CovidSegTraining.world import World
@@ -270,6 +271,57 @@ def test_gpu_that_is_not_there_is_an_error_and_no_cpu(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="cuda:99"):
         _fit(tmp_path / "run", device="cuda:99")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def meta_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device from which nothing can be read: whoever waits for a number from it fails."""
+    monkeypatch.setattr(experiment_fit, "resolve_device", lambda device: device)
+    monkeypatch.setattr(experiment_fit, "autocast", lambda device, *, precision: nullcontext())
+
+
+@pytest.mark.usefixtures("meta_device")
+@pytest.mark.parametrize("name", SIZE_MULTIPLE)
+def test_batch_is_learnt_without_waiting_for_the_device(tmp_path: Path, name: str) -> None:
+    network = {"network__name": name, "network__options": {"width": 8}}
+    fit = _fit(tmp_path, tiny_recipe(**network), device="meta")
+    metrics = fit.train_batch(*_meta_batch())
+    assert metrics.device.type == "meta" and metrics.shape == (4,)
+    assert {p.grad.device.type for p in fit.network.parameters() if p.grad is not None} == {"meta"}
+
+
+@pytest.mark.filterwarnings("ignore:for .*copying from a non-meta parameter")
+@pytest.mark.usefixtures("meta_device")
+def test_resumed_run_does_not_wait_for_the_device_either(tmp_path: Path) -> None:
+    recipe = tiny_recipe()
+    _fit(tmp_path, recipe).run(epochs=1)
+    described = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    described["origin"]["device"] = "meta"
+    (tmp_path / "run.json").write_text(json.dumps(described), encoding="utf-8")
+    resumed = _fit(tmp_path, recipe, device="meta")
+    assert resumed.epoch == 1 and len(resumed.optimizer.state) > 10
+    resumed.train_batch(*_meta_batch())
+    for state in resumed.optimizer.state.values():
+        assert (state["step"].device.type, state["exp_avg"].device.type) == ("cpu", "meta")
+        assert state["step"].item() == 3  # two batches, and this one
+
+
+def _meta_batch() -> tuple[torch.Tensor, torch.Tensor]:
+    image = torch.zeros(2, 1, 16, 16, 32, device="meta")
+    return image, torch.zeros(2, 16, 16, 32, dtype=torch.uint8, device="meta")
+
+
+def test_gpu_without_room_is_said_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = _fit(tmp_path)
+    fit.run(epochs=1)
+
+    def full(image: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(fit, "train_batch", full)
+    with pytest.raises(DeviceError, match=r"out of memory on cpu; the run stands at epoch 1\. .*precision bfloat16"):
+        fit.run()
+    assert _fit(tmp_path).epoch == 1
 
 
 def test_loss_that_is_no_number_ends_the_run_at_the_epoch_before(

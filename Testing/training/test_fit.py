@@ -75,6 +75,18 @@ def test_interrupted_run_ends_with_the_weights_of_an_undisturbed_one(tmp_path: P
         torch.testing.assert_close(second.network.state_dict()[name], tensor, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:for .*copying from a non-meta parameter")
+def test_counters_of_steps_stay_on_the_cpu_wherever_a_run_goes_on(tmp_path: Path, cache: Path) -> None:
+    first = _fit(tmp_path / "run", cache)
+    first._train_step(first.progress())
+    first.save()
+    resumed = _fit(tmp_path / "run", cache, replace(CONFIG, device="meta"))
+    states = resumed.optimizer.state.values()
+    assert len(states) == len(list(resumed.network.parameters()))
+    # On a GPU the optimiser would wait for each of them in every step.
+    assert {(state["step"].device.type, state["exp_avg"].device.type) for state in states} == {("cpu", "meta")}
+
+
 def test_finished_run_is_left_as_it_is(tmp_path: Path, cache: Path) -> None:
     _fit(tmp_path / "run", cache).run()
     before = (tmp_path / "run" / "average.pt").read_bytes()

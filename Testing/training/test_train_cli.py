@@ -93,6 +93,15 @@ def test_absent_device_is_a_usage_error(tmp_path: Path, config: Path, capsys: py
     assert "cuda:99" in capsys.readouterr().err
 
 
+def test_product_is_not_trained_by_several_processes(
+    tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun sets it
+    assert main(["fit", "--config", str(config), "--cache", str(tmp_path), "-o", str(tmp_path / "run")]) == 2
+    assert "trains in one process: run it without torchrun" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_failure_is_one_line_and_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "--cache", str(tmp_path), "-o", str(tmp_path / "run")]) == 1
     error = capsys.readouterr().err
