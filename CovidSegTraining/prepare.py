@@ -28,7 +28,7 @@ from .label_files import labels_on_network_grid, read_known, read_labels, share_
 from .partial_labels import whole_chest_codes
 
 #: Part of every key: raise it when this file, or what it calls, makes other cases from the same files.
-VERSION = 2
+VERSION = 3
 #: Unlabelled voxels of weakly labelled cases below this may be missed lung.
 MAYBE_LUNG_BELOW_HU = -500.0
 #: Unlabelled voxels beside a one-sided lung mask below this are the other lung, or airway.

@@ -34,8 +34,8 @@ class PreprocessingRecipe:
         spacing_ijk_mm: Voxel spacing along the patient's axes L, P, S (paper: 1.58 x 1.58 x 2.70 mm).
         window_hu: HU clipped to this range (paper: -1250 to 250), then mapped to [-1, 1].
         outside_hu: Value given to everything outside the patient.
-        kernel_voxels: Half-width of the resampling's triangle, in voxels; never below the CT's own spacing. Above 1 it
-            softens the image, for a network whose training patches were softened by their augmentation.
+        kernel_voxels: Half-width of the resampling's triangle, in voxels. Above 1 it softens the image, for a network
+            whose training patches were softened by their augmentation. A CT that is coarser is interpolated cubically.
     """
 
     spacing_ijk_mm: tuple[float, float, float] = (1.58, 1.58, 2.70)
@@ -127,7 +127,7 @@ def preprocess(
     target = network_axes(source, recipe=recipe, box_mm=chest.box_mm if crop_to_chest else None)  # type: ignore[arg-type]
     if crop_to_chest and not chest.touches_side:
         target = (target[0], without_spare_rim(target[1]), without_spare_rim(target[2]))
-    image = resample_kji(volume, source=source, target=target, width=recipe.kernel_voxels)  # type: ignore[arg-type]
+    image = resample_kji(volume, source=source, target=target, width=recipe.kernel_voxels, upsampling="cubic")  # type: ignore[arg-type]
     inside = _hide_outside(image, volume, source=source, target=target, chest=chest, recipe=recipe)  # type: ignore[arg-type]
     return NetworkInput(
         image_kji=scale_hu(image, window_hu=recipe.window_hu),
@@ -193,7 +193,12 @@ def _hide_outside(
         near = resample_kji(chest.padding, source=chest.axes, target=target, width=recipe.kernel_voxels) > 0.0
         value = chest.padding_hu
         share = resample_kji(
-            volume, source=source, target=target, convert=lambda plane: plane == value, width=recipe.kernel_voxels
+            volume,
+            source=source,
+            target=target,
+            convert=lambda plane: plane == value,
+            width=recipe.kernel_voxels,
+            upsampling="cubic",
         )
         image += np.where(near, share * (recipe.outside_hu - value), 0.0).astype(np.float32)
         inside = resample_kji(chest.inside | chest.padding, source=chest.axes, target=target) >= 0.5

@@ -92,6 +92,40 @@ def test_kernel_is_never_narrower_than_the_sources_step() -> None:
     assert np.array_equal(axis_weights(source, target, width=1.6), axis_weights(source, target))
 
 
+@given(source=axes, target=axes)
+@settings(max_examples=60, deadline=None)
+def test_cubic_upsampling_keeps_what_it_is_given(source: AxisGrid, target: AxisGrid) -> None:
+    weights = axis_weights(source, target, upsampling="cubic")
+    assert np.allclose(weights.sum(axis=1), 1.0, atol=1e-5)
+    assert np.allclose(axis_weights(source, source, upsampling="cubic"), np.eye(source.count), atol=1e-5)
+    if source.step_mm <= target.step_mm:
+        assert np.array_equal(weights, axis_weights(source, target))
+
+
+@pytest.mark.parametrize("width", [1.0, 1.6])
+def test_cubic_upsampling_is_exact_for_a_parabola_where_a_line_is_not(width: float) -> None:
+    source = AxisGrid(-3.0, 8.0, 12)
+    target = AxisGrid(13.0, 2.7, 20)  # two of the source's steps away from its ends
+    parabola = (source.centers_mm - 40.0) ** 2
+    expected = (target.centers_mm - 40.0) ** 2
+    found = axis_weights(source, target, width=width, upsampling="cubic").astype(np.float64) @ parabola
+    assert found == pytest.approx(expected, abs=1e-2)
+    # A line between neighbours lies above it by a quarter of the step squared.
+    by_line = axis_weights(source, target, width=width) @ parabola
+    assert (by_line - expected).max() == pytest.approx(16.0, abs=0.5)
+
+
+def test_structure_between_thick_slices_is_kept_better_by_cubic_upsampling() -> None:
+    source, target = input_axis(20, 8.0), AxisGrid(20.0, 2.7, 40)
+    blob = np.exp(-(((source.centers_mm - 76.0) / 12.0) ** 2)).astype(np.float32)
+    truth = np.exp(-(((target.centers_mm - 76.0) / 12.0) ** 2))
+    errors = [
+        np.abs(axis_weights(source, target, upsampling=upsampling) @ blob - truth).max()  # type: ignore[arg-type]
+        for upsampling in ("linear", "cubic")
+    ]
+    assert errors[1] < 0.5 * errors[0]
+
+
 def test_part_is_the_same_axis_cut() -> None:
     axis = AxisGrid(3.0, 0.7, 20)
     part = axis.part(4, 11)
