@@ -129,7 +129,9 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _add_pseudo(commands: argparse._SubParsersAction[Parser]) -> None:
-    parser = add_command(commands, "pseudo", summary="complete or loosen labels by a bundle's prediction", run=_pseudo)
+    parser = add_command(
+        commands, "pseudo", summary="complete the labels of diseased whole chests by a bundle's prediction", run=_pseudo
+    )
     parser.add_argument("--bundle", metavar="DIR", type=folder, required=True, help="model bundle that answers")
     parser.add_argument("--cache", metavar="CACHE", type=folder, required=True, help="written by 'prepare'")
     add_data(parser)
@@ -140,21 +142,18 @@ def _pseudo(options: argparse.Namespace) -> int:
     from CovidSegLib.bundle import load_bundle
     from CovidSegLib.device import resolve_device
 
-    from .pseudo import Relabelling, loosen_labelled_cases, self_label_chests
+    from .pseudo import self_label_chests
     from .settings import read_settings
 
     use_threads(options.threads)
-    data = read_settings(options.config).data
-    relabelling = Relabelling(
+    self_label_chests(
+        read_settings(options.config).data.whole_chests,
         data_dir=options.data,
         cache_dir=options.cache,
         bundle=load_bundle(options.bundle),
         device=resolve_device(options.device),
         tell=say,
     )
-    if data.labelled is not None:
-        loosen_labelled_cases(data.labelled, relabelling)
-    self_label_chests(data.whole_chests, relabelling)
     return OK
 
 

@@ -32,15 +32,12 @@ class LabelledCases:
         folder: Relative to the data folder.
         weight: How often a case is drawn, relative to the others.
         weak: Cases with poor labels: drawn by `weak_weight`; unlabelled air in them is left open.
-        records: CSV of the labels' own scores against radiologists' masks, as the paper's, relative to the data
-            folder: `pseudo` loosens the labelled infection by it. None if there is none.
     """
 
     folder: str = "muller20"
     weight: float = 1.0
     weak: tuple[str, ...] = ()
     weak_weight: float = 0.5
-    records: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,22 +75,6 @@ class DataConfig:
     whole_chests: tuple[WholeChest, ...] = ()
     lungs: tuple[LungMask, ...] = ()
     phantoms: Phantoms = field(default_factory=Phantoms)
-
-
-def labelled_folders(labelled: LabelledCases, *, data_dir: Path) -> list[Path]:
-    """Return the folders of the labelled cases that may be learnt from.
-
-    Raises:
-        InputError: There are none.
-    """
-    root = data_dir / labelled.folder
-    folders = sorted(path.parent for path in root.glob("*/segmentation.nii.gz"))
-    if not folders:
-        raise InputError(f"{root}: no cases with segmentation.nii.gz. Check --data and data.labelled.folder.")
-    folders = [folder for folder in folders if folder.name not in HELD_OUT]
-    for folder in folders:
-        refuse_measured_only(folder.relative_to(data_dir))
-    return folders
 
 
 def refuse_measured_only(path: Path) -> None:

@@ -22,7 +22,7 @@ from CovidSegLib.preprocess import NetworkInput, PreprocessingRecipe, preprocess
 from CovidSegLib.volume import case_name, fingerprint_of, read_ct
 
 from .cache import CachedCase, key_of, read_case, write_case
-from .data import DataConfig, LabelledCases, LungMask, WholeChest, labelled_folders, refuse_measured_only
+from .data import HELD_OUT, DataConfig, LabelledCases, LungMask, WholeChest, refuse_measured_only
 from .label_codes import Code
 from .label_files import labels_on_network_grid, read_known, read_labels, share_on_network_grid
 from .partial_labels import whole_chest_codes
@@ -119,7 +119,14 @@ def _jobs(config: DataConfig, *, data_dir: Path, recipe: PreprocessingRecipe) ->
 
 
 def _labelled_jobs(labelled: LabelledCases, *, data_dir: Path, recipe: PreprocessingRecipe) -> Iterator[_Job]:
-    for folder in labelled_folders(labelled, data_dir=data_dir):
+    root = data_dir / labelled.folder
+    folders = sorted(path.parent for path in root.glob("*/segmentation.nii.gz"))
+    if not folders:
+        raise InputError(f"{root}: no cases with segmentation.nii.gz. Check --data and data.labelled.folder.")
+    for folder in folders:
+        if folder.name in HELD_OUT:
+            continue
+        refuse_measured_only(folder.relative_to(data_dir))
         weak = folder.name in labelled.weak
         files = [folder / "imaging.nii.gz", folder / "segmentation.nii.gz", *folder.glob("valid.nii.gz")]
         yield _Job(

@@ -1,16 +1,14 @@
-"""Self-training: let the network complete labels where it is sure, and loosen those that are known to be wrong.
+"""Self-training: let the network complete the labels of whole chests where it is sure.
 
-What intensity and position tell about a whole chest (`partial_labels`) stays; only what they leave open (infected or
-not, and everything dense near the lungs) is answered by the network, and only where it is confident. Of a labelled
-case, infection is loosened as far as the case's record goes (`label_records`). Prediction runs through the product's
-own steps.
+What intensity and position tell about a chest (`partial_labels`) stays; only what they leave
+open (infected or not, and everything dense near the lungs) is answered by the network, and only
+where it is confident. Prediction runs through the product's own steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,19 +19,18 @@ from CovidSegLib.inference import predict
 from CovidSegLib.intensity import to_hounsfield
 from CovidSegLib.labels import Label
 from CovidSegLib.postprocess import make_consistent
-from CovidSegLib.preprocess import NetworkInput, network_axes, preprocess, unscale_hu
+from CovidSegLib.preprocess import network_axes, preprocess, unscale_hu
 from CovidSegLib.progress import Reporter
 from CovidSegLib.volume import case_name, read_ct
 
 from .cache import read_case, write_case
-from .data import LabelledCases, WholeChest, labelled_folders, refuse_measured_only
+from .data import WholeChest, refuse_measured_only
 from .label_codes import Code
-from .label_records import LabelRecord, loosen_infection, read_label_records
 
 #: Between these two a voxel stays open. A wide band would leave the network free to answer each slice thickness in its
-#: own way. Both lie below a half: the labels it learnt from miss more infection than they make up (`label_records`).
-INFECTED_FROM = 0.4
-HEALTHY_BELOW = 0.3
+#: own way.
+INFECTED_FROM = 0.5
+HEALTHY_BELOW = 0.4
 #: Softer copies of the network's input are answered too (standard deviation along k, j, i), as by smoother
 #: reconstruction kernels and, the last, slices of 8 mm: in them the network finds dense consolidation and the ground
 #: glass between patches of it that it leaves out of the sharper one. The mean of all teaches it the same for all.
@@ -89,28 +86,26 @@ def self_label(
     return codes
 
 
-@dataclass(frozen=True)
-class Relabelling:
-    """Where cases are labelled anew, and by what.
+def self_label_chests(
+    chests: Iterable[WholeChest],
+    *,
+    data_dir: Path,
+    cache_dir: Path,
+    bundle: Bundle,
+    device: str = "cpu",
+    tell: Callable[[str], object] = print,
+) -> None:
+    """Complete the cached labels of diseased whole chests by a bundle's prediction.
 
-    Attributes:
-        data_dir: Holds the cases' files.
-        cache_dir: Written by `prepare`; its files are replaced one by one. The labels of before are kept in them, so
-            that a later, better bundle starts from those again.
+    The labels of before are kept in the cache, so that a later, better bundle starts from them again.
+
+    Args:
+        chests: Candidates; those without disease are complete already and are left out.
+        data_dir: Holds the chests' files.
+        cache_dir: Written by `prepare`; its files are replaced one by one.
         bundle: The network that answers.
         device: Of `resolve_device`.
         tell: Called with a line per case.
-    """
-
-    data_dir: Path
-    cache_dir: Path
-    bundle: Bundle
-    device: str = "cpu"
-    tell: Callable[[str], object] = print
-
-
-def self_label_chests(chests: Iterable[WholeChest], job: Relabelling) -> None:
-    """Complete the cached labels of diseased whole chests; those without disease are complete already.
 
     Raises:
         InputError: A case is not prepared, was prepared on another grid, or is measured only.
@@ -118,25 +113,14 @@ def self_label_chests(chests: Iterable[WholeChest], job: Relabelling) -> None:
     for chest in chests:
         if not chest.diseased:
             continue
-        path = job.data_dir / chest.path
+        path = data_dir / chest.path
         refuse_measured_only(Path(chest.path))
-        _relabel(path, name=case_name(path), job=job, change=_completed)
-
-
-def loosen_labelled_cases(labelled: LabelledCases, job: Relabelling) -> None:
-    """Loosen the cached infection of labelled cases as far as their labels are on record as wrong.
-
-    Raises:
-        InputError: The records cannot be read, or a case is not prepared or was prepared on another grid.
-    """
-    if labelled.records is None:
-        return
-    records = read_label_records(job.data_dir / labelled.records)
-    for folder in labelled_folders(labelled, data_dir=job.data_dir):
-        if record := records.get(folder.name):
-            _relabel(folder / "imaging.nii.gz", name=folder.name, job=job, change=partial(_loosened, record=record))
-        else:
-            job.tell(f"{folder.name}: not in {labelled.records}, stays as labelled")
+        cached_path = cache_dir / f"{case_name(path)}.npz"
+        cached = read_case(cached_path)
+        partial = cached.codes_kji if cached.partial_kji is None else cached.partial_kji
+        codes, voxel_ml = _labelled_by(bundle, path, partial_kji=partial, device=device)
+        write_case(cached_path, replace(cached, codes_kji=codes, partial_kji=partial, labelled_by=bundle.sha256))
+        tell(f"{case_name(path)}: {describe_change(partial, codes, voxel_ml=voxel_ml)}")
 
 
 def describe_change(before_kji: np.ndarray, after_kji: np.ndarray, *, voxel_ml: float) -> str:
@@ -149,61 +133,33 @@ def describe_change(before_kji: np.ndarray, after_kji: np.ndarray, *, voxel_ml: 
     )
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """What a bundle says of a CT: (4, k, j, i) probabilities on `seen`, which is the part `box` of the cached grid."""
-
-    probabilities: np.ndarray
-    seen: NetworkInput
-    box: tuple[slice, ...]
-    bundle: Bundle
-
-
-def _relabel(path: Path, *, name: str, job: Relabelling, change: Callable[[np.ndarray, _Answer], np.ndarray]) -> None:
-    """Replace the codes of a cached case by what `change` makes of those it was prepared with."""
-    cached_path = job.cache_dir / f"{name}.npz"
-    cached = read_case(cached_path)
-    before = cached.codes_kji if cached.partial_kji is None else cached.partial_kji
-    answer = _answered(path, bundle=job.bundle, shape_kji=before.shape, device=job.device)
-    codes = before.copy()
-    codes[answer.box] = change(before[answer.box], answer)
-    write_case(cached_path, replace(cached, codes_kji=codes, partial_kji=before, labelled_by=job.bundle.sha256))
-    job.tell(f"{name}: {describe_change(before, codes, voxel_ml=answer.seen.voxel_ml)}")
-
-
-def _completed(codes_kji: np.ndarray, answer: _Answer) -> np.ndarray:
-    seen, bundle = answer.seen, answer.bundle
+def _labelled_by(bundle: Bundle, path: Path, *, partial_kji: np.ndarray, device: str) -> tuple[np.ndarray, float]:
+    """Return the completed codes on the cache's grid, and the volume of its voxels."""
+    ct = to_hounsfield(read_ct(path), lungs_found=lungs_found)
+    seen = preprocess(ct.hu_kji, geometry=ct.geometry, recipe=bundle.preprocessing)
+    whole = network_axes(seen.source_axes, recipe=bundle.preprocessing)
+    if tuple(axis.count for axis in whole) != partial_kji.shape:
+        raise InputError(
+            f"{ct.name}: prepared on another grid than bundle '{bundle.name}' uses: prepare it with its spacing"
+        )
+    probabilities = _predicted_softer_too(seen.image_kji, bundle=bundle, device=device)
     labels = make_consistent(
-        answer.probabilities,
+        probabilities,
         hu_kji=unscale_hu(seen.image_kji, window_hu=bundle.preprocessing.window_hu),
         inside_kji=seen.inside_kji,
         spacing_kji_mm=seen.spacing_kji_mm,
         recipe=bundle.postprocessing,
     )
-    return self_label(
-        codes_kji, probabilities=answer.probabilities, labels_kji=labels, spacing_kji_mm=seen.spacing_kji_mm
-    )
-
-
-def _loosened(codes_kji: np.ndarray, answer: _Answer, *, record: LabelRecord) -> np.ndarray:
-    return loosen_infection(codes_kji, infection_kji=answer.probabilities[Label.INFECTION], record=record)
-
-
-def _answered(path: Path, *, bundle: Bundle, shape_kji: tuple[int, ...], device: str) -> _Answer:
-    ct = to_hounsfield(read_ct(path), lungs_found=lungs_found)
-    seen = preprocess(ct.hu_kji, geometry=ct.geometry, recipe=bundle.preprocessing)
-    whole = network_axes(seen.source_axes, recipe=bundle.preprocessing)
-    if tuple(axis.count for axis in whole) != shape_kji:
-        raise InputError(
-            f"{ct.name}: prepared on another grid than bundle '{bundle.name}' uses: prepare it with its spacing"
-        )
     # The network sees the chest's box only, a part of the cached grid.
     starts = [
         round((part.first_mm - axis.first_mm) / axis.step_mm) for part, axis in zip(seen.axes, whole, strict=True)
     ]
     box = tuple(slice(start, start + part.count) for start, part in zip(starts, seen.axes, strict=True))
-    probabilities = _predicted_softer_too(seen.image_kji, bundle=bundle, device=device)
-    return _Answer(probabilities, seen, box, bundle)
+    codes = partial_kji.copy()
+    codes[box] = self_label(
+        partial_kji[box], probabilities=probabilities, labels_kji=labels, spacing_kji_mm=seen.spacing_kji_mm
+    )
+    return codes, seen.voxel_ml
 
 
 def _predicted_softer_too(image_kji: np.ndarray, *, bundle: Bundle, device: str) -> np.ndarray:
