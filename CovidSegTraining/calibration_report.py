@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from CovidSegLib.bundle import Bundle
@@ -144,17 +145,17 @@ def extent_parts(rows: list[dict[str, Any]]) -> list[str]:
     if not rows:
         return []
     lines: list[list[str]] = []
-    errors: dict[str, list[float]] = {row["group"]: [] for row in rows}
+    errors: dict[str, list[tuple[float, float]]] = {row["group"]: [] for row in rows}
     for row in rows:
         called, labelled, radiologists = (100 * row[key] for key in ("called", "infected", "by_radiologists"))
-        errors[row["group"]].append(called - radiologists)
+        off = (called - radiologists, labelled - radiologists)
+        errors[row["group"]].append(off)
         shares = [f"{share:.1f}" for share in (called, labelled, radiologists)]
-        off = [f"{share - radiologists:+.1f}" for share in (called, labelled)]
-        lines.append([f"{row['name']} ({row['group']})", *shares, *off])
-    means = [
-        f"{group} {sum(map(abs, found)) / len(found):.1f} (on average {sum(found) / len(found):+.1f})"
-        for group, found in errors.items()
-    ]
+        lines.append([f"{row['name']} ({row['group']})", *shares, *(f"{error:+.1f}" for error in off)])
+    for how, average in (("mean", fmean), ("median", median)):
+        for group, found in errors.items():
+            sizes = [f"{average(map(abs, of_one)):.1f}" for of_one in zip(*found, strict=True)]
+            lines.append([f"**{group}**, {how} size", "", "", "", *sizes])
     header = ["case", "called %", "labelled %", "by radiologists %", "error of the bundle", "of the labels"]
     return [
         "## How much is called infection, against the radiologists",
@@ -162,7 +163,6 @@ def extent_parts(rows: list[dict[str, Any]]) -> list[str]:
         "share of the labels times their precision / sensitivity against the radiologists' masks, which are on record "
         "for the whole case (paper, cross-validation), as if both held for the part that is here.",
         _table(header, lines),
-        "Mean size of the bundle's error in points: " + "; ".join(means) + ".",
     ]
 
 

@@ -13,8 +13,8 @@ from CovidSegLib.errors import InputError
 from CovidSegLib.inference import predict
 from CovidSegLib.intensity import to_hounsfield
 from CovidSegLib.labels import Label
-from CovidSegLib.postprocess import make_consistent
-from CovidSegLib.preprocess import preprocess, unscale_hu
+from CovidSegLib.postprocess import consistent_labels
+from CovidSegLib.preprocess import preprocess
 from CovidSegLib.progress import Reporter
 from CovidSegLib.uncertainty import BORDER_MM
 from CovidSegLib.volume import read_ct
@@ -88,11 +88,10 @@ def lung_voxels(folder: Path, *, bundle: Bundle, mode: str, device: str) -> Lung
     deep = ndimage.distance_transform_edt(truth > 0, sampling=seen.spacing_kji_mm) > BORDER_MM
     prediction = predict(seen.image_kji, network=bundle.network, mode=mode, device=device, reporter=Reporter())
     probabilities = prediction.probabilities[:, asked]  # a copy, before they are corrected in place
-    found = make_consistent(
+    found = consistent_labels(
         prediction.probabilities,
-        hu_kji=unscale_hu(seen.image_kji, window_hu=bundle.preprocessing.window_hu),
-        inside_kji=seen.inside_kji,
-        spacing_kji_mm=seen.spacing_kji_mm,
+        network_input=seen,
+        window_hu=bundle.preprocessing.window_hu,
         recipe=bundle.postprocessing,
     )
     return LungVoxels(probabilities, truth[asked], found[asked], deep[asked])

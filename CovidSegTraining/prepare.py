@@ -214,11 +214,7 @@ def _on_network_grid(path: Path, *, recipe: PreprocessingRecipe) -> tuple[np.nda
     """Return HU and grid of a whole CT, as the product sees it but not cut to the chest, and its own geometry."""
     ct = to_hounsfield(read_ct(path), lungs_found=lungs_found)
     network_input = preprocess(ct.hu_kji, geometry=ct.geometry, recipe=recipe, crop_to_chest=False)
-    return (
-        np.round(unscale_hu(network_input.image_kji, window_hu=recipe.window_hu)).astype(np.int16),
-        network_input,
-        ct.geometry,
-    )
+    return _rounded_hu(network_input, recipe=recipe), network_input, ct.geometry
 
 
 def _rounded_hu(network_input: NetworkInput, *, recipe: PreprocessingRecipe) -> np.ndarray:

@@ -18,8 +18,8 @@ from CovidSegLib.errors import InputError
 from CovidSegLib.inference import predict
 from CovidSegLib.intensity import to_hounsfield
 from CovidSegLib.labels import Label
-from CovidSegLib.postprocess import make_consistent
-from CovidSegLib.preprocess import network_axes, preprocess, unscale_hu
+from CovidSegLib.postprocess import consistent_labels
+from CovidSegLib.preprocess import network_axes, preprocess
 from CovidSegLib.progress import Reporter
 from CovidSegLib.volume import case_name, read_ct
 
@@ -58,8 +58,8 @@ def self_label(
 
     Args:
         codes_kji: (k, j, i) uint8 of `Code`.
-        probabilities: (4, k, j, i) float32 of `labels.Label`, after `make_consistent`.
-        labels_kji: (k, j, i) uint8, the labels `make_consistent` returned.
+        probabilities: (4, k, j, i) float32 of `labels.Label`, after `consistent_labels`.
+        labels_kji: (k, j, i) uint8, the labels `consistent_labels` returned.
         spacing_kji_mm: Voxel spacing.
     """
     from scipy import ndimage
@@ -143,12 +143,8 @@ def _labelled_by(bundle: Bundle, path: Path, *, partial_kji: np.ndarray, device:
             f"{ct.name}: prepared on another grid than bundle '{bundle.name}' uses: prepare it with its spacing"
         )
     probabilities = _predicted_softer_too(seen.image_kji, bundle=bundle, device=device)
-    labels = make_consistent(
-        probabilities,
-        hu_kji=unscale_hu(seen.image_kji, window_hu=bundle.preprocessing.window_hu),
-        inside_kji=seen.inside_kji,
-        spacing_kji_mm=seen.spacing_kji_mm,
-        recipe=bundle.postprocessing,
+    labels = consistent_labels(
+        probabilities, network_input=seen, window_hu=bundle.preprocessing.window_hu, recipe=bundle.postprocessing
     )
     # The network sees the chest's box only, a part of the cached grid.
     starts = [

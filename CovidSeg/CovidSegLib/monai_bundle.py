@@ -18,8 +18,8 @@ from .errors import InputError
 from .inference import TILINGS, Tiling
 from .intensity import to_hounsfield
 from .network import NetworkConfig
-from .postprocess import PostprocessingRecipe, make_consistent
-from .preprocess import PreprocessingRecipe, preprocess, unscale_hu
+from .postprocess import PostprocessingRecipe, consistent_labels
+from .preprocess import PreprocessingRecipe, preprocess
 from .progress import Reporter
 from .restore import restore_labels
 from .segmentation_file import write_labelmap_nifti
@@ -107,12 +107,8 @@ class MakeConsistent:
     def __call__(self, data: Data) -> Data:
         """Return `data` with `labels`; InputError if no lung is left."""
         network_input, probabilities = data["network_input"], data["pred"][0].cpu().numpy()
-        labels = make_consistent(
-            probabilities,
-            hu_kji=unscale_hu(network_input.image_kji, window_hu=self.window_hu),
-            inside_kji=network_input.inside_kji,
-            spacing_kji_mm=network_input.spacing_kji_mm,
-            recipe=self.recipe,
+        labels = consistent_labels(
+            probabilities, network_input=network_input, window_hu=self.window_hu, recipe=self.recipe
         )
         if not labels.any():
             raise InputError(_("{case}: no lungs found: is this a chest CT in HU?").format(case=data["ct"].name))

@@ -17,8 +17,8 @@ from .errors import InputError
 from .geometry import Geometry
 from .inference import MODES, load_libraries, predict
 from .intensity import to_hounsfield
-from .postprocess import make_consistent
-from .preprocess import NetworkInput, preprocess, unscale_hu
+from .postprocess import consistent_labels
+from .preprocess import NetworkInput, preprocess
 from .progress import CancelledCallback, ProgressCallback, Reporter
 from .quantify import Quantities, quantify_labelmap
 from .report import build_report
@@ -125,11 +125,10 @@ def segment(
         prediction = predict(network_input.image_kji, network=network, mode=mode, device=device, reporter=reporter)
     with clock.stage("back"):
         doubt = entropy(prediction.probabilities, temperature=bundle.temperature) if uncertainty else None
-        labels = make_consistent(
+        labels = consistent_labels(
             prediction.probabilities,
-            hu_kji=unscale_hu(network_input.image_kji, window_hu=bundle.preprocessing.window_hu),
-            inside_kji=network_input.inside_kji,
-            spacing_kji_mm=network_input.spacing_kji_mm,
+            network_input=network_input,
+            window_hu=bundle.preprocessing.window_hu,
             recipe=bundle.postprocessing,
         )
         if not labels.any():

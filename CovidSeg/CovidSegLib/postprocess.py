@@ -10,6 +10,7 @@ import numpy as np
 from .abdominal_gas import abdominal_gas
 from .labels import Label
 from .partial_volume import drop_partial_volume
+from .preprocess import NetworkInput, unscale_hu
 from .sides import settle_sides
 
 BACKGROUND, LEFT, RIGHT, INFECTION = (int(label) for label in Label)
@@ -45,6 +46,30 @@ class PostprocessingRecipe:
     def from_dict(cls, values: dict[str, Any]) -> PostprocessingRecipe:
         """Return the recipe stored in a bundle; unknown keys raise TypeError."""
         return cls(**values)
+
+
+def consistent_labels(
+    probabilities: np.ndarray,
+    *,
+    network_input: NetworkInput,
+    window_hu: tuple[float, float],
+    recipe: PostprocessingRecipe,
+) -> np.ndarray:
+    """Return the labels (k, j, i) uint8 of a network's answer to its input, by `make_consistent`.
+
+    Args:
+        probabilities: (4, k, j, i) float32; corrected in place.
+        network_input: What was asked.
+        window_hu: Of the recipe that made it.
+        recipe: How readily infection is called, sizes of pieces to drop.
+    """
+    return make_consistent(
+        probabilities,
+        hu_kji=unscale_hu(network_input.image_kji, window_hu=window_hu),
+        inside_kji=network_input.inside_kji,
+        spacing_kji_mm=network_input.spacing_kji_mm,
+        recipe=recipe,
+    )
 
 
 def make_consistent(

@@ -185,7 +185,8 @@ def test_radiologists_share_follows_from_the_labels_record(monkeypatch: pytest.M
     assert (row["infected"], row["called"], row["by_radiologists"]) == pytest.approx((0.10, 0.12, 0.16))
     text = "\n".join(extent_parts([row]))
     assert "| coronacases_001 (training) | 12.0 | 10.0 | 16.0 | -4.0 | -6.0 |" in text
-    assert "training 4.0 (on average -4.0)" in text
+    assert "| **training**, mean size |  |  |  | 4.0 | 6.0 |" in text
+    assert "| **training**, median size |  |  |  | 4.0 | 6.0 |" in text
 
 
 def test_failed_case_is_named_and_the_others_are_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
