@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .chest_masks import body_and_lungs, dilate, rim, touching_sides
+from .chest_masks import body_and_lungs, dilate, padding_value, rim, touching_sides
 from .errors import InputError
 from .geometry import Geometry
 from .orient import Orientation
@@ -73,7 +73,7 @@ def find_chest(volume_spl: np.ndarray, *, spacing_mm: tuple[float, float, float]
     coarse = resample_kji(volume_spl, source=source, target=axes)  # type: ignore[arg-type]
     voxel_ml = float(np.prod([axis.step_mm for axis in axes])) / 1000.0
 
-    padding_hu = _padding_value(volume_spl)
+    padding_hu = padding_value(volume_spl)
     padding = np.zeros(coarse.shape, dtype=bool)
     if padding_hu is not None:
         share = resample_kji(volume_spl, source=source, target=axes, convert=lambda plane: plane == padding_hu)  # type: ignore[arg-type]
@@ -107,13 +107,6 @@ def lungs_found(hu_kji: np.ndarray, geometry: Geometry) -> bool:
     except InputError:
         return False
     return chest.aerated_ml >= LITTLE_LUNG_ML / 4
-
-
-def _padding_value(volume_spl: np.ndarray) -> float | None:
-    """Return the value that fills the corners or borders, if one does: scanners and croppers pad with a constant."""
-    values, counts = np.unique(rim(volume_spl), return_counts=True)
-    most = int(np.argmax(counts))
-    return float(values[most]) if values[most] <= -900 and counts[most] > 0.3 * counts.sum() else None
 
 
 def _box(

@@ -172,3 +172,10 @@ def rim(volume: np.ndarray) -> np.ndarray:
     return np.concatenate(
         [volume[:, 0].ravel(), volume[:, -1].ravel(), volume[:, :, 0].ravel(), volume[:, :, -1].ravel()]
     )
+
+
+def padding_value(volume: np.ndarray) -> float | None:
+    """Return the value that fills the corners or borders, if one does: scanners and croppers pad with a constant."""
+    values, counts = np.unique(rim(volume), return_counts=True)
+    most = int(np.argmax(counts))
+    return float(values[most]) if values[most] <= -900 and counts[most] > 0.3 * counts.sum() else None

@@ -1,7 +1,7 @@
-"""CTs that are not in HU: 8-bit grey, and HU stored with an offset of 1024, mapped back, never silently.
+"""CTs that are not in HU: 8-bit grey, HU with an offset of 1024, or on a wrong scale, mapped back, never silently.
 
 A mapping is a guess, so it is accepted only if air-filled lungs inside a body are found after it.
-Source: METHOD section 2 (the paper's grey cases show -1250 to 250 HU).
+Source: METHOD section 2 (the paper's grey cases show -1250 to 250 HU, more or less).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 
 from .errors import InputError
 from .geometry import Geometry
+from .hu_scale import rescale, wrong_scale
 from .texts import text as _
 from .volume import CTVolume
 
@@ -48,15 +49,34 @@ def to_hounsfield(ct: CTVolume, *, lungs_found: Callable[[np.ndarray, Geometry],
             ),
         )
     else:
-        return ct
-    if not lungs_found(mapped, ct.geometry):
+        return _on_right_scale(ct, lungs_found=lungs_found)
+    mapped_ct = replace(ct, hu_kji=mapped, warnings=(*ct.warnings, warning))
+    mapped_ct = _on_right_scale(mapped_ct, lungs_found=lungs_found, is_guess=is_grey(ct.hu_kji))
+    if not lungs_found(mapped_ct.hu_kji, ct.geometry):
         raise InputError(
             _(
                 "{case}: no lungs found: is this a chest CT in HU? Its values ({lowest:g} to {highest:g}) are not, "
                 "and read as 8-bit grey or as HU + {offset} they show no lungs either. Export the CT again from DICOM."
             ).format(case=ct.name, lowest=float(ct.hu_kji.min()), highest=float(ct.hu_kji.max()), offset=OFFSET_HU)
         )
-    return replace(ct, hu_kji=mapped, warnings=(*ct.warnings, warning))
+    return mapped_ct
+
+
+def _on_right_scale(
+    ct: CTVolume, *, lungs_found: Callable[[np.ndarray, Geometry], bool], is_guess: bool = False
+) -> CTVolume:
+    """Return the CT with air and soft tissue where they belong, if they are elsewhere and lungs are found after it."""
+    scale = wrong_scale(ct.hu_kji, geometry=ct.geometry, is_guess=is_guess)
+    if scale is None:
+        return ct
+    scaled = rescale(ct.hu_kji, geometry=ct.geometry, scale=scale)
+    if not lungs_found(scaled, ct.geometry):
+        return ct
+    text = _(
+        "The values are on another scale than HU: air reads {air:.0f} and soft tissue {soft_tissue:.0f}. They were "
+        "rescaled so that air reads -1000 and soft tissue 50; HU are approximate."
+    ).format(air=scale.air, soft_tissue=scale.soft_tissue)
+    return replace(ct, hu_kji=scaled, warnings=(*ct.warnings, text))
 
 
 def is_grey(values_kji: np.ndarray) -> bool:

@@ -1,0 +1,158 @@
+"""A CT whose air is not at -1000 HU is put back on the scale; one from a scanner never is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+from CovidSegLib.chest import lungs_found
+from CovidSegLib.hu_scale import SOFT_TISSUE_HU, HuScale, rescale, wrong_scale
+from CovidSegLib.intensity import to_hounsfield
+from CovidSegLib.phantom import Phantom, make_phantom
+from CovidSegLib.volume import CTVolume
+from helpers_phantom import as_stored, stored_as
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+#: Lower end and width (HU) of windows that lung CTs are published in.
+WINDOWS = [(-1350.0, 1500.0), (-1400.0, 1600.0), (-1200.0, 1600.0), (-1100.0, 1300.0), (-1000.0, 1400.0)]
+
+
+@cache
+def patient(*, seed: int = 2) -> CTVolume:
+    """Return a whole chest with the air around it."""
+    return _phantom(seed).ct
+
+
+@cache
+def lungs_of_patient(*, seed: int = 2) -> CTVolume:
+    """Return the same CT cropped to the lungs; the trachea is the only large air."""
+    used = np.nonzero(_phantom(seed).labelmap_kji)
+    ct = patient(seed=seed)
+    part = ct.hu_kji[tuple(slice(n.min(), n.max() + 1) for n in used)]
+    return replace(ct, hu_kji=part, geometry=replace(ct.geometry, size_ijk=part.shape[::-1]))
+
+
+@cache
+def _phantom(seed: int) -> Phantom:
+    return make_phantom(seed=seed, size_ijk=(160, 128, 100), spacing_ijk_mm=(2.4, 2.4, 3.0), infection=15.0)
+
+
+def published(ct: CTVolume, *, lower: float, width: float) -> CTVolume:
+    """Return the CT as 8-bit grey of a window."""
+    grey = np.clip(np.rint((ct.hu_kji - lower) * (255.0 / width)), 0, 255)
+    return replace(ct, hu_kji=grey.astype(np.uint8))
+
+
+def error_hu(found: CTVolume, ct: CTVolume, *, lower: float, width: float) -> float:
+    """Return the mean error of all voxels that the window did not cut off."""
+    shown = (ct.hu_kji > max(lower, -1000.0)) & (ct.hu_kji < min(lower + width, 150.0))
+    return float(np.abs(found.hu_kji.astype(float) - ct.hu_kji)[shown].mean())
+
+
+@pytest.mark.parametrize("is_guess", [False, True])
+@pytest.mark.parametrize("noise_hu", [0, 25, 50])
+@pytest.mark.parametrize("ct_of", [patient, lungs_of_patient])
+def test_hu_of_a_scanner_are_left_alone_however_noisy(
+    ct_of: Callable[[], CTVolume], noise_hu: int, is_guess: bool
+) -> None:
+    ct = ct_of()
+    noise = np.random.default_rng(0).normal(size=ct.hu_kji.shape) * noise_hu
+    is_padding = ct.hu_kji == -1024
+    noisy = np.where(is_padding, -1024, np.rint(ct.hu_kji + noise)).astype(np.int16)
+    assert wrong_scale(noisy, geometry=ct.geometry, is_guess=is_guess) is None
+
+
+def test_lung_cut_by_the_border_is_not_taken_for_air() -> None:
+    ct = patient()
+    lung = ct.hu_kji[40:70, 50:75, 100:115]
+    assert np.median(lung) < -750, "the part is meant to be lung"
+    part = replace(ct, hu_kji=lung, geometry=replace(ct.geometry, size_ijk=lung.shape[::-1]))
+    assert wrong_scale(part.hu_kji, geometry=part.geometry) is None
+
+
+@pytest.mark.parametrize(("lower", "width"), WINDOWS)
+@pytest.mark.parametrize("ct_of", [patient, lungs_of_patient])
+def test_grey_of_any_lung_window_comes_back_to_hu(ct_of: Callable[[], CTVolume], lower: float, width: float) -> None:
+    ct = ct_of()
+    found = to_hounsfield(published(ct, lower=lower, width=width), lungs_found=lungs_found)
+    assert error_hu(found, ct, lower=lower, width=width) < 40.0
+
+
+@settings(max_examples=10, deadline=None)
+@given(lower=st.floats(-1130.0, -1080.0), width=st.floats(1200.0, 1450.0), seed=st.integers(1, 5))
+def test_air_and_soft_tissue_give_back_the_scale(lower: float, width: float, seed: int) -> None:
+    ct = patient(seed=seed)
+    wrong = np.rint((ct.hu_kji - lower) * (1500.0 / width) - 1250.0).astype(np.int16)
+    scale = wrong_scale(wrong, geometry=ct.geometry)
+    assert scale is not None
+    assert scale.factor == pytest.approx(width / 1500.0, rel=0.05)
+
+
+def test_grey_read_with_the_wrong_window_says_what_was_done() -> None:
+    ct = lungs_of_patient()
+    found = to_hounsfield(published(ct, lower=-1100.0, width=1300.0), lungs_found=lungs_found)
+    assert error_hu(found, ct, lower=-1100.0, width=1300.0) < 30.0
+    assert "another scale than HU" in found.warnings[-1] and "soft tissue 50" in found.warnings[-1]
+
+
+def test_hu_already_made_of_grey_with_the_wrong_window_are_rescaled() -> None:
+    ct = lungs_of_patient()
+    wrong = np.rint(ct.hu_kji * (1500.0 / 1300.0)).astype(np.int16)
+    found = to_hounsfield(replace(ct, hu_kji=wrong), lungs_found=lungs_found)
+    assert found.hu_kji.dtype == np.int16
+    assert np.abs(found.hu_kji.astype(float) - ct.hu_kji).mean() < 30.0
+
+
+def test_no_scale_is_taken_that_shows_no_lungs() -> None:
+    ct = lungs_of_patient()
+    wrong = replace(ct, hu_kji=np.rint(ct.hu_kji * (1500.0 / 1300.0)).astype(np.int16))
+    assert to_hounsfield(wrong, lungs_found=lambda hu_kji, geometry: False) is wrong
+
+
+def test_air_that_reads_too_high_is_believed_of_a_scanner_and_not_of_grey() -> None:
+    ct = lungs_of_patient()
+    high = (ct.hu_kji + 120).astype(np.int16)
+    assert wrong_scale(high, geometry=ct.geometry) is None
+    scale = wrong_scale(high, geometry=ct.geometry, is_guess=True)
+    assert scale is not None and scale.air > -920 and scale.soft_tissue > 120
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.float32])
+def test_rescaling_puts_air_and_soft_tissue_right_and_leaves_padding(dtype: type) -> None:
+    values = np.full((4, 12, 12), -1150, dtype=dtype)
+    values[:, :8] = -2000
+    values[:, 9:] = 65
+    values[:, 8, 5] = -2147
+    geometry = replace(patient().geometry, size_ijk=(12, 12, 4))
+    factor = 1050.0 / 1215.0
+    scaled = rescale(values, geometry=geometry, scale=HuScale(air=-1150.0, soft_tissue=65.0, factor=factor))
+    assert scaled.dtype == dtype
+    assert np.all(scaled[:, :8] == -2000)
+    np.testing.assert_allclose(scaled[:, 8, :5], -1000.0, atol=0.6)
+    np.testing.assert_allclose(scaled[:, 9:], SOFT_TISSUE_HU, atol=0.6)
+    assert np.all(scaled[:, 8, 5] != -2000), "what is no padding must not become padding"
+    assert values[0, 8, 0] == -1150, "the input is not modified"
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+def test_scale_does_not_depend_on_how_the_axes_are_stored(order: tuple[int, int, int]) -> None:
+    ct = lungs_of_patient()
+    wrong = np.rint(ct.hu_kji * (1500.0 / 1300.0)).astype(np.int16)
+    straight = wrong_scale(wrong, geometry=ct.geometry)
+    stored = stored_as(replace(ct, hu_kji=wrong), order=order, flips=(True, False, True))
+    assert straight is not None
+    assert wrong_scale(stored.hu_kji, geometry=stored.geometry) == straight
+    np.testing.assert_array_equal(
+        rescale(stored.hu_kji, geometry=stored.geometry, scale=straight),
+        as_stored(rescale(wrong, geometry=ct.geometry, scale=straight), order=order, flips=(True, False, True)),
+    )
+
+
+def test_volume_smaller_than_the_airways_has_no_scale() -> None:
+    ct = patient()
+    geometry = replace(ct.geometry, size_ijk=(2, 2, 2))
+    assert wrong_scale(ct.hu_kji[:2, :2, :2], geometry=geometry) is None
