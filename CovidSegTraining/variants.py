@@ -20,6 +20,8 @@ SLICES_MM = (1.0, 3.0, 5.0, 8.0)
 NOISE_HU = (20.0, 50.0)
 ROTATION_DEG = 10.0
 CROP_MARGIN_MM = 5.0
+#: Lower and upper end of windows that CTs of the lungs are published in as 8-bit pictures, without a word of them.
+PICTURE_WINDOWS_HU = ((-1350.0, 150.0), (-1200.0, 400.0), (-1100.0, 200.0), (-1000.0, 400.0))
 
 
 def storage_variants(ct: CTVolume) -> Iterator[tuple[str, CTVolume]]:
@@ -31,7 +33,7 @@ def storage_variants(ct: CTVolume) -> Iterator[tuple[str, CTVolume]]:
 
 
 def robustness_variants(ct: CTVolume, *, labelmap_kji: np.ndarray) -> Iterator[tuple[str, CTVolume]]:
-    """Yield names and CTs: other slices, shifted, noisy, cropped to the lungs, rotated.
+    """Yield names and CTs: other slices, shifted, noisy, cropped to the lungs, rotated, as 8-bit pictures.
 
     Args:
         ct: The CT in HU.
@@ -44,6 +46,8 @@ def robustness_variants(ct: CTVolume, *, labelmap_kji: np.ndarray) -> Iterator[t
         yield f"noise {sigma_hu:g} HU", add_noise(ct, sigma_hu=sigma_hu, seed=0)
     yield "cropped to the lungs", crop_to_mask(ct, mask_kji=labelmap_kji > 0)
     yield f"rotated {ROTATION_DEG:g} degrees", rotate(ct, degrees=ROTATION_DEG)
+    for window_hu in PICTURE_WINDOWS_HU:
+        yield f"picture of {window_hu[0]:g}..{window_hu[1]:g} HU", as_picture(ct, window_hu=window_hu)
 
 
 def flip(ct: CTVolume, *, axis_ijk: int) -> CTVolume:
@@ -96,6 +100,13 @@ def add_noise(ct: CTVolume, *, sigma_hu: float, seed: int) -> CTVolume:
     """Return the CT with Gaussian noise, the same for the same seed."""
     noise = np.random.default_rng(seed).normal(0.0, sigma_hu, ct.hu_kji.shape)
     return replace(ct, hu_kji=_int16(ct.hu_kji + noise))
+
+
+def as_picture(ct: CTVolume, *, window_hu: tuple[float, float]) -> CTVolume:
+    """Return the CT as grey from 0 to 255, black at the window's lower end and white at its upper."""
+    lower, upper = window_hu
+    grey = np.clip(np.rint((ct.hu_kji.astype(np.float32) - lower) * (255.0 / (upper - lower))), 0, 255)
+    return replace(ct, hu_kji=grey.astype(np.uint8))
 
 
 def crop_to_mask(ct: CTVolume, *, mask_kji: np.ndarray) -> CTVolume:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from CovidSegLib.geometry import Geometry
@@ -135,4 +137,15 @@ def test_robustness_variants_are_those_of_the_list(ct: CTVolume) -> None:
         "noise 50 HU",
         "cropped to the lungs",
         "rotated 10 degrees",
+        "picture of -1350..150 HU",
+        "picture of -1200..400 HU",
+        "picture of -1100..200 HU",
+        "picture of -1000..400 HU",
     ]
+
+
+def test_picture_shows_its_window_in_256_greys(ct: CTVolume) -> None:
+    values = np.array([-2000, -1350, -600, 150, 3000], dtype=np.int16).reshape(1, 1, 5)
+    picture = variants.as_picture(replace(ct, hu_kji=values), window_hu=(-1350.0, 150.0))
+    assert picture.hu_kji.dtype == np.uint8
+    assert picture.hu_kji.ravel().tolist() == [0, 0, 128, 255, 255]
