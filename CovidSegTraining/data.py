@@ -31,8 +31,7 @@ class LabelledCases:
     Attributes:
         folder: Relative to the data folder.
         weight: How often a case is drawn, relative to the others.
-        weak: Cases with poor labels: drawn by `weak_weight`; in them, unlabelled air may be lung, and lung that is not
-            surely healthy may be infection.
+        weak: Cases with poor labels: drawn by `weak_weight`; unlabelled air in them is left open.
     """
 
     folder: str = "muller20"

@@ -36,7 +36,9 @@ def whole_chest_codes(
     Returns:
         (k, j, i) uint8 of `Code`.
     """
-    smooth = smoothed(hu_kji, spacing_kji_mm=spacing_kji_mm)
+    from scipy import ndimage
+
+    smooth = ndimage.gaussian_filter(hu_kji, [2.0 / s for s in spacing_kji_mm])
     air = (hu_kji < LUNG_BELOW_HU) & inside_kji
     airway = airway_mask(hu_kji, air=air, inside_kji=inside_kji, spacing_kji_mm=spacing_kji_mm)
     gas = abdominal_gas(hu_kji, lungs_kji=air & ~airway, inside_kji=inside_kji, spacing_kji_mm=spacing_kji_mm)
@@ -62,13 +64,6 @@ def whole_chest_codes(
         # Else partial volume at the diaphragm, hilum and apices would be free to be called infection.
         codes[codes == Code.UNKNOWN] = Code.NOT_INFECTION
     return codes
-
-
-def smoothed(hu_kji: np.ndarray, *, spacing_kji_mm: tuple[float, float, float]) -> np.ndarray:
-    """Return HU without noise and thin vessels: below `SURELY_HEALTHY_BELOW_HU`, lung holds no infection."""
-    from scipy import ndimage
-
-    return np.asarray(ndimage.gaussian_filter(hu_kji, [2.0 / s for s in spacing_kji_mm]))
 
 
 def airway_mask(

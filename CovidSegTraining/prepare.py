@@ -25,7 +25,7 @@ from .cache import CachedCase, key_of, read_case, write_case
 from .data import HELD_OUT, DataConfig, LabelledCases, LungMask, WholeChest, refuse_measured_only
 from .label_codes import Code
 from .label_files import labels_on_network_grid, read_known, read_labels, share_on_network_grid
-from .partial_labels import SURELY_HEALTHY_BELOW_HU, smoothed, whole_chest_codes
+from .partial_labels import whole_chest_codes
 
 #: Part of every key: raise it when this file, or what it calls, makes other cases from the same files.
 VERSION = 4
@@ -149,10 +149,6 @@ def build_labelled(folder: Path, *, recipe: PreprocessingRecipe, weak: bool) -> 
         codes[~known] = Code.UNKNOWN
     if weak:
         codes[(codes == Code.BACKGROUND) & (hu < MAYBE_LUNG_BELOW_HU)] = Code.UNKNOWN
-        # Most infection is missing in them: only lung that is surely healthy is taken for it.
-        dense = smoothed(hu, spacing_kji_mm=recipe.spacing_ijk_mm[::-1]) >= SURELY_HEALTHY_BELOW_HU  # type: ignore[arg-type]
-        codes[(codes == Code.LEFT_LUNG) & dense] = Code.LEFT_OR_INFECTION
-        codes[(codes == Code.RIGHT_LUNG) & dense] = Code.RIGHT_OR_INFECTION
     return hu, codes
 
 

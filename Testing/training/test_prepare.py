@@ -121,21 +121,6 @@ def test_labelled_case_without_a_mask_of_what_is_known_is_known_all_over(tmp_pat
     assert (read_case(tmp_path / "cache" / "case.npz").codes_kji != Code.UNKNOWN).all()
 
 
-def test_weakly_labelled_lung_may_be_infected_unless_it_is_surely_healthy(tmp_path: Path, ill: Phantom) -> None:
-    folder = tmp_path / "muller20" / "case"
-    write_nifti(folder / "imaging.nii.gz", ill.ct.hu_kji, geometry=ill.ct.geometry)
-    missed = np.where(ill.labelmap_kji == 3, 1, ill.labelmap_kji).astype(np.uint8)
-    write_nifti(folder / "segmentation.nii.gz", missed, geometry=ill.ct.geometry)
-    lists = replace(LISTS, labelled=LabelledCases(weak=("case",)), whole_chests=(), lungs=())
-    _prepare(lists, tmp_path, tmp_path / "cache")
-    case = read_case(tmp_path / "cache" / "case.npz")
-    assert case.weight == 0.5
-    assert np.mean(case.hu_kji[case.codes_kji == Code.LEFT_LUNG]) < -800
-    infection_ml = (ill.labelmap_kji == 3).sum() * ill.ct.geometry.voxel_volume_ml
-    open_ml = (case.codes_kji == Code.LEFT_OR_INFECTION).sum() * np.prod(SPACING_IJK_MM) / 1000
-    assert open_ml > 0.9 * infection_ml
-
-
 def test_one_sided_mask_teaches_its_side_and_leaves_other_air_open(cache: Path) -> None:
     case = read_case(cache / "elastix.npz")
     assert case.weight == 0.4
