@@ -17,6 +17,7 @@ from .device import resolve_device
 from .errors import InputError
 from .inference import TILINGS, Tiling
 from .intensity import to_hounsfield
+from .lung_border import trim_lung_border
 from .network import NetworkConfig
 from .postprocess import PostprocessingRecipe, consistent_labels
 from .preprocess import PreprocessingRecipe, preprocess
@@ -127,6 +128,7 @@ class RestoreLabels:
             geometry=data["ct"].geometry,
             reporter=Reporter(),
         )
+        trim_lung_border(labelmap, hu_kji=data["ct"].hu_kji, geometry=data["ct"].geometry)
         return {**data, "labelmap": labelmap}
 
 

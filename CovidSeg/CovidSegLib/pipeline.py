@@ -17,6 +17,7 @@ from .errors import InputError
 from .geometry import Geometry
 from .inference import MODES, load_libraries, predict
 from .intensity import to_hounsfield
+from .lung_border import trim_lung_border
 from .postprocess import consistent_labels
 from .preprocess import NetworkInput, preprocess
 from .progress import CancelledCallback, ProgressCallback, Reporter
@@ -134,6 +135,7 @@ def segment(
         if not labels.any():
             raise InputError(_("{case}: no lungs found: is this a chest CT in HU?").format(case=ct.name))
         labelmap = restore_labels(labels, network_input=network_input, geometry=ct.geometry, reporter=reporter)
+        trim_lung_border(labelmap, hu_kji=ct.hu_kji, geometry=ct.geometry)
         if doubt is not None:
             doubt = restore_map(doubt, network_input=network_input, geometry=ct.geometry, reporter=reporter)
     with clock.stage("quantify"):
