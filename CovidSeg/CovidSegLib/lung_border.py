@@ -1,7 +1,8 @@
 """The border of the lungs where the CT shows it: dense tissue that a coarse answer took along is given back.
 
 The network sees voxels of 1.6 x 1.6 x 2.7 mm, softened; on the CT's own grid its lungs reach into chest wall and
-diaphragm, most where the border runs aslant through the slices. Labelled infection is not touched: it is dense.
+diaphragm, most where the border runs aslant through the slices. Infection may be dense itself: of it only a thin
+dense layer over what is not dense is taken for the wall.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ SLAB = 32
 
 
 def trim_lung_border(labelmap_kji: np.ndarray, *, hu_kji: np.ndarray, geometry: Geometry) -> None:
-    """Make dense voxels at the border of healthy lung background, in place.
+    """Make dense voxels at the border of the lungs background, in place.
 
-    They are taken away from the outside inwards, through dense voxels alone. The border of the image is none of the
-    lungs'.
+    They are taken away from the outside inwards, through dense voxels alone, and infection is given back where it is
+    dense farther inside as well. The border of the image is none of the lungs'.
 
     Args:
         labelmap_kji: (k, j, i) uint8 of `Label`; changed.
@@ -43,34 +44,39 @@ def trim_lung_border(labelmap_kji: np.ndarray, *, hu_kji: np.ndarray, geometry: 
     first, last = ([int(n) for n in ends] for ends in ([u[0] for u in used], [u[-1] for u in used]))
     box = tuple(slice(max(0, a - 1), b + 2) for a, b in zip(first, last, strict=True))
     labels, hu = labels[box], hu[box]
+    reach = 2 * steps[0]
     above = labels[:0]
     for start in range(0, len(labels), SLAB):
         stop = min(start + SLAB, len(labels))
-        below = labels[stop : stop + steps[0]]
-        # The slices above are trimmed by now; growth must begin from what they were.
+        below = labels[stop : stop + reach]
+        # The slices above are trimmed by now; it must begin from what they were.
         slab = np.concatenate([above, labels[start:stop], below])
         dense = hu[start - len(above) : stop + len(below)] >= DENSE_FROM_HU
-        trimmed = _reached(slab, dense=dense, steps=steps)[len(above) : len(slab) - len(below)]
-        above = labels[max(start, stop - steps[0]) : stop].copy()
+        trimmed = _wall(slab, dense=dense, steps=steps)[len(above) : len(slab) - len(below)]
+        above = slab[max(0, len(slab) - len(below) - reach) : len(slab) - len(below)]
         labels[start:stop][trimmed] = Label.BACKGROUND
 
 
-def _reached(labels: np.ndarray, *, dense: np.ndarray, steps: list[int]) -> np.ndarray:
-    """Return the dense voxels of healthy lung that so many steps along each axis reach from outside the lungs."""
-    lung = labels != Label.BACKGROUND
-    passable = dense & lung & (labels != Label.INFECTION)
-    reached = ~lung
+def _wall(labels: np.ndarray, *, dense: np.ndarray, steps: list[int]) -> np.ndarray:
+    """Return the dense voxels of the lungs that so many steps along each axis reach from outside."""
+    outside, infection = labels == Label.BACKGROUND, labels == Label.INFECTION
+    wall = _grown(outside, through=dense & ~outside, steps=steps) & ~outside
+    return wall & ~_grown(infection & dense & ~wall, through=infection & wall, steps=steps)
+
+
+def _grown(mask: np.ndarray, *, through: np.ndarray, steps: list[int]) -> np.ndarray:
+    """Return the mask grown by so many steps along each axis, through some voxels alone."""
+    grown = mask.copy()
     rounds = max(steps)
     for n in range(rounds):
-        grown = reached.copy()
+        more = grown.copy()
         for axis, count in enumerate(steps):
             if (n + 1) * count // rounds > n * count // rounds:
                 ahead, behind = (tuple(s if a == axis else slice(None) for a in range(3)) for s in _NEIGHBOURS)
-                grown[ahead] |= reached[behind]
-                grown[behind] |= reached[ahead]
-        grown &= passable
-        reached |= grown
-    return reached & lung
+                more[ahead] |= grown[behind]
+                more[behind] |= grown[ahead]
+        grown |= more & through
+    return grown
 
 
 _NEIGHBOURS = (slice(1, None), slice(None, -1))

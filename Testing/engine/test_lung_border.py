@@ -68,7 +68,20 @@ def test_infection_at_the_wall_and_vessels_inside_stay() -> None:
     hu = ct_of(lung)
     hu[8:22, 8:14, 8:32] = TISSUE_HU
     hu[10:20, 18:21, 14:26] = TISSUE_HU
-    np.testing.assert_array_equal(trimmed(labels, hu, geometry), labels)
+    found = trimmed(labels, hu, geometry)
+    # But for its edges, where two walls meet.
+    np.testing.assert_array_equal(found[11:19, 8:14, 11:29], labels[11:19, 8:14, 11:29])
+    np.testing.assert_array_equal(found[:, 14:], labels[:, 14:])
+
+
+def test_thin_dense_layer_over_ground_glass_is_the_wall() -> None:
+    geometry = grid()
+    lung = box_of_lung(geometry)
+    labels = lung * np.uint8(Label.INFECTION)
+    hu = np.where(lung, -550, TISSUE_HU).astype(np.int16)
+    inner = box_of_lung(geometry, margin=10)
+    hu[lung & ~inner] = TISSUE_HU
+    np.testing.assert_array_equal(trimmed(labels, hu, geometry) == Label.INFECTION, inner)
 
 
 def test_border_of_the_image_is_no_border_of_the_lungs() -> None:
@@ -95,12 +108,13 @@ def test_slabs_leave_no_seam() -> None:
     labels[2:-2, 2:-2, 2:-2] = Label.LEFT_LUNG
     rng = np.random.default_rng(1)
     labels[rng.random(labels.shape) < 0.01] = 0
+    labels[:, 12:][labels[:, 12:] > 0] = Label.INFECTION
     hu = np.where(rng.random(labels.shape) < 0.5, TISSUE_HU, LUNG_HU).astype(np.int16)
     whole = trimmed(labels, hu, geometry)
     for cut in (SLAB // 2, SLAB + 7):
-        # Another start of the slabs; three slices from the cut, nothing depends on what was cut away.
+        # Another start of the slabs; six slices from the cut, nothing depends on what was cut away.
         part = trimmed(labels[cut:], hu[cut:], grid(size_ijk=(24, 24, len(labels) - cut)))
-        np.testing.assert_array_equal(part[4:], whole[cut + 4 :])
+        np.testing.assert_array_equal(part[7:], whole[cut + 7 :])
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
