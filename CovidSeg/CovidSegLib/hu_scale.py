@@ -34,6 +34,10 @@ SMALL_PEAK = 0.35
 #: Plausible factors; a window of 1050 to 2250 HU that was read as one of 1500.
 FACTORS = (0.7, 1.5)
 _BIN_HU, _SMOOTH_BINS = 10.0, 1.5
+#: More of the image being black than this is lung that a window cut off; airways and bowel gas take up to 0.05.
+BLACK_SHARE = 0.1
+#: More of what is no air being white than this is soft tissue; bone takes up to 0.07.
+WHITE_SHARE = 0.12
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,23 @@ def wrong_scale(hu_kji: np.ndarray, *, geometry: Geometry, is_guess: bool = Fals
         return None
     factor = (SOFT_TISSUE_HU - AIR_HU) / (soft_tissue - air)
     return HuScale(air, soft_tissue, factor) if FACTORS[0] <= factor <= FACTORS[1] else None
+
+
+def is_cut_off(hu_kji: np.ndarray, *, geometry: Geometry, black_hu: float, white_hu: float) -> bool:
+    """Tell whether a picture's window left lungs black or soft tissue white, so that their density is lost.
+
+    Args:
+        hu_kji: (k, j, i) grey mapped to HU.
+        geometry: The grid.
+        black_hu: What the lowest grey became.
+        white_hu: And the highest.
+    """
+    orientation = Orientation.of(geometry)
+    means, padding, _block_ml = _blocks(orientation.view(hu_kji), spacing_mm=orientation.spacing_mm(geometry))
+    inside = means[~padding]
+    tissue = inside[inside > AIR_RANGE_HU[1]]
+    black, white = inside <= black_hu + 0.5, tissue >= white_hu - 0.5
+    return bool(black.sum() > BLACK_SHARE * inside.size or white.sum() > WHITE_SHARE * tissue.size)
 
 
 def rescale(hu_kji: np.ndarray, *, geometry: Geometry, scale: HuScale) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 
 from .errors import InputError
 from .geometry import Geometry
-from .hu_scale import rescale, wrong_scale
+from .hu_scale import is_cut_off, rescale, wrong_scale
 from .texts import text as _
 from .volume import CTVolume
 
@@ -34,13 +34,20 @@ def to_hounsfield(ct: CTVolume, *, lungs_found: Callable[[np.ndarray, Geometry],
         lungs_found: Tells whether (k, j, i) HU on a grid show air-filled lungs inside a body.
 
     Raises:
-        InputError: Neither HU, nor does a mapping show lungs.
+        InputError: Neither HU, nor does a mapping show lungs; or a picture that has lost their density.
     """
     if is_grey(ct.hu_kji):
         mapped, warning = (
             grey_to_hu(ct.hu_kji),
             _("8-bit grey values instead of HU: mapped to -1250..250 HU; values beyond are lost, HU are approximate."),
         )
+        if is_cut_off(mapped, geometry=ct.geometry, black_hu=GREY_LOW_HU, white_hu=GREY_LOW_HU + GREY_SPAN_HU):
+            raise InputError(
+                _(
+                    "{case}: is an 8-bit picture that shows lungs all black or soft tissue all white: its window was not "
+                    "one for lungs, and their density is lost. Export the CT again from DICOM."
+                ).format(case=ct.name)
+            )
     elif is_offset(ct.hu_kji):
         mapped, warning = (
             offset_to_hu(ct.hu_kji),

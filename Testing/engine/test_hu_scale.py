@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 import pytest
 from CovidSegLib.chest import lungs_found
+from CovidSegLib.errors import InputError
 from CovidSegLib.hu_scale import SOFT_TISSUE_HU, HuScale, rescale, wrong_scale
 from CovidSegLib.intensity import to_hounsfield
 from CovidSegLib.phantom import Phantom, make_phantom
@@ -89,7 +90,13 @@ def test_air_and_soft_tissue_give_back_the_scale(lower: float, width: float, see
     wrong = np.rint((ct.hu_kji - lower) * (1500.0 / width) - 1250.0).astype(np.int16)
     scale = wrong_scale(wrong, geometry=ct.geometry)
     assert scale is not None
-    assert scale.factor == pytest.approx(width / 1500.0, rel=0.05)
+    assert scale.factor == pytest.approx(width / 1500.0, rel=0.08)
+
+
+@pytest.mark.parametrize(("lower", "width"), [(-160.0, 400.0), (-1000.0, 650.0)])
+def test_pictures_that_lost_the_density_of_lungs_or_soft_tissue_are_refused(lower: float, width: float) -> None:
+    with pytest.raises(InputError, match=r"(all black or soft tissue all white|no lungs found).*Export the CT again"):
+        to_hounsfield(published(lungs_of_patient(), lower=lower, width=width), lungs_found=lungs_found)
 
 
 def test_grey_read_with_the_wrong_window_says_what_was_done() -> None:
