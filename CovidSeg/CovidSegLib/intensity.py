@@ -44,8 +44,8 @@ def to_hounsfield(ct: CTVolume, *, lungs_found: Callable[[np.ndarray, Geometry],
         if is_cut_off(mapped, geometry=ct.geometry, black_hu=GREY_LOW_HU, white_hu=GREY_LOW_HU + GREY_SPAN_HU):
             raise InputError(
                 _(
-                    "{case}: is an 8-bit picture that shows lungs all black or soft tissue all white: its window was not "
-                    "one for lungs, and their density is lost. Export the CT again from DICOM."
+                    "{case}: is an 8-bit picture that shows lungs all black or soft tissue all white: its window was "
+                    "not one for lungs, and their density is lost. Export the CT again from DICOM."
                 ).format(case=ct.name)
             )
     elif is_offset(ct.hu_kji):
