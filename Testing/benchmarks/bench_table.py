@@ -67,8 +67,9 @@ def _methods() -> list[str]:
         "",
         "- reference: the same preprocessing on the whole volume, MONAI's `sliding_window_inference` with patches of",
         "  160 x 160 x 80 (i, j, k), overlap 0.5, `sw_batch_size` 1, mode constant, float32, contiguous, softmax",
-        "  averaged, argmax; labels back onto the CT's grid by linear interpolation of each label (no",
-        "  post-processing); `labelmap.nii.gz` and `segmentation.seg.nrrd` written.",
+        "  averaged, argmax; labels back onto the CT's grid by linear interpolation of each label; of what follows the",
+        "  network, only the lungs' border is put where the CT shows it; `labelmap.nii.gz` and",
+        "  `segmentation.seg.nrrd` written.",
         "- accurate, fast: `pipeline.segment`; all files of a case written, preview and report among them.",
         "- Dice: against the reference's labelmap; lungs are all labels above 0; left and right without infection.",
     ]
