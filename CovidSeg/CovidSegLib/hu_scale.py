@@ -17,11 +17,11 @@ from .orient import Orientation
 
 #: Means are taken over about this length in-plane: within the trachea, and little noise is left.
 BLOCK_MM = 5.0
-#: So much air in one piece is in every chest: in trachea and main bronchi if there is none around the patient.
+#: So much air in one piece is in trachea and main bronchi of every chest.
 AIR_ML = 1.0
 #: Where air is looked for, and how exactly.
 AIR_RANGE_HU, AIR_STEP_HU = (-1400.0, -600.0), 2.0
-#: What the darkest air reads where HU are right (measured: -1024 around patients, in cropped CTs -950 to -1006).
+#: What the darkest air reads where HU are right (measured: -997 to -1022 in whole chests, -950 to -981 in cropped CTs).
 AIR_HU = -1000.0
 SOFT_TISSUE_HU = 50.0
 #: Air below this is wrong: scanners store little below -1024.
@@ -103,6 +103,7 @@ def rescale(hu_kji: np.ndarray, *, geometry: Geometry, scale: HuScale) -> np.nda
     scaled += np.float32(SOFT_TISSUE_HU)
     if hu_kji.dtype.kind in "iu":
         np.rint(scaled, out=scaled)
+        np.clip(scaled, np.iinfo(hu_kji.dtype).min, np.iinfo(hu_kji.dtype).max, out=scaled)
     if padding is not None:
         # Nothing else may become padding by the way.
         scaled[scaled == padding] += 1.0
@@ -129,19 +130,30 @@ def _blocks(volume_spl: np.ndarray, *, spacing_mm: tuple[float, float, float]) -
 
 
 def _air(means: np.ndarray, *, padding: np.ndarray, block_ml: float) -> float | None:
-    """Return the lowest level below which a connected piece of the image lies; None without air.
+    """Return the lowest level below which a connected piece inside the body lies; None if there is none.
 
-    Noise goes below it as well, but is scattered.
+    Noise goes below it as well, but is scattered; padding, and what interpolation made of its edge, borders on the
+    image's own border.
     """
     from scipy import ndimage
 
+    border = dilate(padding, 1)
+    border[:, (0, -1)] = border[:, :, (0, -1)] = True
     least = max(1, round(AIR_ML / block_ml))
-    lower, upper = AIR_RANGE_HU
+
+    def is_found(level: float) -> bool:
+        pieces, _count = ndimage.label((means <= level) & ~padding)
+        sizes = np.bincount(pieces.ravel())
+        sizes[np.unique(pieces[border])] = 0
+        sizes[0] = 0
+        return bool(sizes.max() >= least)
+
+    # Above, where lung joins the airways and a cropped image cuts it, a piece may be lost again.
+    lower, upper = (AIR_RANGE_HU[0], LOW_AIR_HU) if is_found(LOW_AIR_HU) else (LOW_AIR_HU, AIR_RANGE_HU[1])
     found = None
     while upper - lower > AIR_STEP_HU:
         level = (lower + upper) / 2.0
-        pieces, _count = ndimage.label((means <= level) & ~padding)
-        if np.bincount(pieces.ravel())[1:].max(initial=0) >= least:
+        if is_found(level):
             found = upper = level
         else:
             lower = level

@@ -17,6 +17,7 @@ from CovidSegLib.volume import CTVolume
 from helpers_phantom import as_stored, stored_as
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 #: Lower end and width (HU) of windows that lung CTs are published in.
 WINDOWS = [(-1350.0, 1500.0), (-1400.0, 1600.0), (-1200.0, 1600.0), (-1100.0, 1300.0), (-1000.0, 1400.0)]
@@ -65,6 +66,32 @@ def test_hu_of_a_scanner_are_left_alone_however_noisy(
     is_padding = ct.hu_kji == -1024
     noisy = np.where(is_padding, -1024, np.rint(ct.hu_kji + noise)).astype(np.int16)
     assert wrong_scale(noisy, geometry=ct.geometry, is_guess=is_guess) is None
+
+
+@pytest.mark.parametrize("padding_hu", [-1100, -1500, -2000, -3024])
+@pytest.mark.parametrize("edge", ["exact", "smoothed", "resampled", "lossy"])
+def test_padding_and_its_edge_are_not_taken_for_air(padding_hu: int, edge: str) -> None:
+    ct = patient()
+    hu = ct.hu_kji.astype(np.float32)
+    j, i = np.mgrid[: hu.shape[1], : hu.shape[2]]
+    hu[:, (j - hu.shape[1] / 2) ** 2 + (i - hu.shape[2] / 2) ** 2 > (0.49 * hu.shape[1]) ** 2] = padding_hu
+    geometry = ct.geometry
+    if edge == "smoothed":
+        hu = ndimage.gaussian_filter(hu, (0, 1, 1))
+    elif edge == "resampled":
+        hu = ndimage.zoom(hu, (1, 0.77, 0.77), order=1)
+        spacing = geometry.spacing_ijk_mm
+        spacing = (spacing[0] / 0.77, spacing[1] / 0.77, spacing[2])
+        geometry = replace(geometry, size_ijk=hu.shape[::-1], spacing_ijk_mm=spacing)
+    elif edge == "lossy":
+        hu += np.random.default_rng(0).normal(0.0, 4.0, hu.shape)
+    assert wrong_scale(np.rint(hu).astype(np.int16), geometry=geometry) is None
+
+
+def test_values_beyond_the_type_stay_at_its_end() -> None:
+    geometry = replace(patient().geometry, size_ijk=(12, 12, 4))
+    metal = np.full((4, 12, 12), 30000, dtype=np.int16)
+    assert rescale(metal, geometry=geometry, scale=HuScale(air=-1250.0, soft_tissue=-465.0, factor=1.34)).max() == 32767
 
 
 def test_lung_cut_by_the_border_is_not_taken_for_air() -> None:
