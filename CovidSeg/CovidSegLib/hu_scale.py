@@ -24,8 +24,8 @@ AIR_RANGE_HU, AIR_STEP_HU = (-1400.0, -600.0), 2.0
 #: What the darkest air reads where HU are right (measured: -997 to -1022 in whole chests, -950 to -981 in cropped CTs).
 AIR_HU = -1000.0
 SOFT_TISSUE_HU = 50.0
-#: Air below this is wrong: scanners store little below -1024.
-LOW_AIR_HU = -1060.0
+#: Air below this is wrong: scanners store little below -1024. Of a guess, less is believed.
+LOW_AIR_HU, LOW_AIR_OF_GUESS_HU = -1060.0, -1030.0
 #: Air above this is wrong if soft tissue reads too high as well; else a cropped CT just shows no large airway.
 HIGH_AIR_HU, HIGH_SOFT_TISSUE_HU = -940.0, 80.0
 #: Where soft tissue is looked for; of several peaks (fat, muscle, bone) it is the highest that is no small one.
@@ -61,8 +61,8 @@ def wrong_scale(hu_kji: np.ndarray, *, geometry: Geometry, is_guess: bool = Fals
     Args:
         hu_kji: (k, j, i) values that should be HU, on the CT's own grid.
         geometry: The grid.
-        is_guess: Whether the values are themselves a guess (grey mapped to HU), so that air may read too high as
-            well. In true HU it does so only where a cropped CT shows no large airway.
+        is_guess: Whether the values are themselves a guess (grey mapped to HU): less is believed of them, and air may
+            read too high as well. In true HU it does so only where a cropped CT shows no large airway.
     """
     orientation = Orientation.of(geometry)
     volume_spl = orientation.view(hu_kji)
@@ -71,8 +71,9 @@ def wrong_scale(hu_kji: np.ndarray, *, geometry: Geometry, is_guess: bool = Fals
     soft_tissue = _soft_tissue(means[~padding])
     if air is None or soft_tissue is None or soft_tissue <= air:
         return None
+    reads_low = air <= (LOW_AIR_OF_GUESS_HU if is_guess else LOW_AIR_HU)
     reads_high = is_guess and air > HIGH_AIR_HU and soft_tissue > HIGH_SOFT_TISSUE_HU
-    if air >= LOW_AIR_HU and not reads_high:
+    if not (reads_low or reads_high):
         return None
     factor = (SOFT_TISSUE_HU - AIR_HU) / (soft_tissue - air)
     return HuScale(air, soft_tissue, factor) if FACTORS[0] <= factor <= FACTORS[1] else None
@@ -149,8 +150,9 @@ def _air(means: np.ndarray, *, padding: np.ndarray, block_ml: float) -> float | 
         return bool(sizes.max() >= least)
 
     # Above, where lung joins the airways and a cropped image cuts it, a piece may be lost again.
-    lower, upper = (AIR_RANGE_HU[0], LOW_AIR_HU) if is_found(LOW_AIR_HU) else (LOW_AIR_HU, AIR_RANGE_HU[1])
-    found = None
+    reads_low = is_found(LOW_AIR_HU)
+    lower, upper = (AIR_RANGE_HU[0], LOW_AIR_HU) if reads_low else (LOW_AIR_HU, AIR_RANGE_HU[1])
+    found = LOW_AIR_HU if reads_low else None
     while upper - lower > AIR_STEP_HU:
         level = (lower + upper) / 2.0
         if is_found(level):

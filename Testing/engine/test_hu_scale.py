@@ -68,6 +68,17 @@ def test_hu_of_a_scanner_are_left_alone_however_noisy(
     assert wrong_scale(noisy, geometry=ct.geometry, is_guess=is_guess) is None
 
 
+@pytest.mark.parametrize("air_hu", [-1390, -1201, -1100, -1063, -1061])
+def test_level_of_the_air_in_an_airway_is_found_however_low(air_hu: int) -> None:
+    body = np.full((10, 40, 40), 50, dtype=np.int16)
+    body[:, 15:25, 15:25] = air_hu
+    geometry = replace(patient().geometry, size_ijk=(40, 40, 10))
+    scale = wrong_scale(body, geometry=geometry)
+    assert scale is not None
+    assert scale.air == pytest.approx(air_hu, abs=3.0)
+    assert scale.soft_tissue == pytest.approx(50.0, abs=10.0)
+
+
 @pytest.mark.parametrize("padding_hu", [-1100, -1500, -2000, -3024])
 @pytest.mark.parametrize("edge", ["exact", "smoothed", "resampled", "lossy"])
 def test_padding_and_its_edge_are_not_taken_for_air(padding_hu: int, edge: str) -> None:
