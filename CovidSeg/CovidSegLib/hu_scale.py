@@ -42,11 +42,11 @@ WHITE_SHARE = 0.12
 
 @dataclass(frozen=True)
 class HuScale:
-    """A linear map to HU.
+    """A linear map to HU of values that are not.
 
     Attributes:
-        air: What air reads now, and soft tissue.
-        soft_tissue: As `air`.
+        air: What air reads.
+        soft_tissue: What soft tissue reads.
         factor: HU are `(value - soft_tissue) * factor + 50`.
     """
 

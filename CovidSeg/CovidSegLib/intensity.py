@@ -36,7 +36,8 @@ def to_hounsfield(ct: CTVolume, *, lungs_found: Callable[[np.ndarray, Geometry],
     Raises:
         InputError: Neither HU, nor does a mapping show lungs; or a picture that has lost their density.
     """
-    if is_grey(ct.hu_kji):
+    grey = is_grey(ct.hu_kji)
+    if grey:
         mapped, warning = (
             grey_to_hu(ct.hu_kji),
             _("8-bit grey values instead of HU: mapped to -1250..250 HU; values beyond are lost, HU are approximate."),
@@ -58,15 +59,16 @@ def to_hounsfield(ct: CTVolume, *, lungs_found: Callable[[np.ndarray, Geometry],
     else:
         return _on_right_scale(ct, lungs_found=lungs_found)
     mapped_ct = replace(ct, hu_kji=mapped, warnings=(*ct.warnings, warning))
-    mapped_ct = _on_right_scale(mapped_ct, lungs_found=lungs_found, is_guess=is_grey(ct.hu_kji))
-    if not lungs_found(mapped_ct.hu_kji, ct.geometry):
+    scaled_ct = _on_right_scale(mapped_ct, lungs_found=lungs_found, is_guess=grey)
+    # Another scale was taken only if lungs were found on it.
+    if scaled_ct is mapped_ct and not lungs_found(mapped, ct.geometry):
         raise InputError(
             _(
                 "{case}: no lungs found: is this a chest CT in HU? Its values ({lowest:g} to {highest:g}) are not, "
                 "and read as 8-bit grey or as HU + {offset} they show no lungs either. Export the CT again from DICOM."
             ).format(case=ct.name, lowest=float(ct.hu_kji.min()), highest=float(ct.hu_kji.max()), offset=OFFSET_HU)
         )
-    return mapped_ct
+    return scaled_ct
 
 
 def _on_right_scale(

@@ -19,6 +19,8 @@ DENSE_FROM_HU = -325.0
 DEPTH_MM = 3.0
 #: Slices worked on at a time.
 SLAB = 32
+#: Along an axis: the voxels that have one before them, and those before them.
+_NEIGHBOURS = (slice(1, None), slice(None, -1))
 
 
 def trim_lung_border(labelmap_kji: np.ndarray, *, hu_kji: np.ndarray, geometry: Geometry) -> None:
@@ -41,8 +43,7 @@ def trim_lung_border(labelmap_kji: np.ndarray, *, hu_kji: np.ndarray, geometry: 
     if not used[0].size:
         return
     # A margin of one voxel shows what lies outside the lungs.
-    first, last = ([int(n) for n in ends] for ends in ([u[0] for u in used], [u[-1] for u in used]))
-    box = tuple(slice(max(0, a - 1), b + 2) for a, b in zip(first, last, strict=True))
+    box = tuple(slice(max(0, int(n[0]) - 1), int(n[-1]) + 2) for n in used)
     labels, hu = labels[box], hu[box]
     reach = 2 * steps[0]
     above = labels[:0]
@@ -77,6 +78,3 @@ def _grown(mask: np.ndarray, *, through: np.ndarray, steps: list[int]) -> np.nda
                 more[behind] |= grown[ahead]
         grown |= more & through
     return grown
-
-
-_NEIGHBOURS = (slice(1, None), slice(None, -1))

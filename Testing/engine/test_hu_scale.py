@@ -155,6 +155,7 @@ def test_hu_already_made_of_grey_with_the_wrong_window_are_rescaled() -> None:
 def test_no_scale_is_taken_that_shows_no_lungs() -> None:
     ct = lungs_of_patient()
     wrong = replace(ct, hu_kji=np.rint(ct.hu_kji * (1500.0 / 1300.0)).astype(np.int16))
+    assert wrong_scale(wrong.hu_kji, geometry=wrong.geometry) is not None
     assert to_hounsfield(wrong, lungs_found=lambda hu_kji, geometry: False) is wrong
 
 
