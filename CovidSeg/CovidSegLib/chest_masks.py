@@ -103,7 +103,7 @@ def _outer_air(
     share = np.asarray(ndimage.sum_labels(surface & border, pieces, index)) / np.maximum(
         np.asarray(ndimage.sum_labels(surface, pieces, index)), 1
     )
-    medians = np.asarray(ndimage.median(coarse_hu, pieces, index)) if count else np.zeros(0)
+    medians = _medians(coarse_hu, pieces, count=count)
     is_outer = (share > 0.6) | ((share > 0.2) & (medians < OUTSIDE_AIR_BELOW_HU))
     return [int(n) for n in index[is_outer]]
 
@@ -117,7 +117,7 @@ def _lung_pieces(inner_air: np.ndarray, coarse_hu: np.ndarray, *, voxel_ml: floa
         return np.zeros(inner_air.shape, dtype=bool)
     index = np.arange(1, count + 1)
     volumes_ml = np.asarray(ndimage.sum_labels(inner_air, labels, index)) * voxel_ml
-    medians = np.asarray(ndimage.median(coarse_hu, labels, index))
+    medians = _medians(coarse_hu, labels, count=count)
     # Noise makes connected pieces as well, but they are lace.
     inner_ml = (
         np.asarray(ndimage.sum_labels(ndimage.binary_erosion(inner_air, border_value=1), labels, index)) * voxel_ml
@@ -140,6 +140,17 @@ def _pieces(air: np.ndarray) -> tuple[np.ndarray, int]:
         labels = np.where((labels == 0) & air, grown, labels)
     rest, more = ndimage.label(air & (labels == 0))
     return np.where(rest > 0, rest + count, labels), count + more
+
+
+def _medians(coarse_hu: np.ndarray, pieces: np.ndarray, *, count: int) -> np.ndarray:
+    """Return the median HU of each piece, numbered from 1."""
+    from scipy import ndimage
+
+    if count == 0:
+        return np.zeros(0)
+    # scipy sorts all that it is given, background included.
+    used = pieces > 0
+    return np.asarray(ndimage.median(coarse_hu[used], pieces[used], np.arange(1, count + 1)))
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ OFFSET_HU = 1024
 _UNDERSHOOT = -60
 _UNDERSHOOT_SHARE = 1e-3
 _MAX_PADDING_VALUES = 2
+_FEW_SLICES = 8
 
 
 def to_hounsfield(ct: CTVolume, *, lungs_found: Callable[[np.ndarray, Geometry], bool]) -> CTVolume:
@@ -97,6 +98,11 @@ def is_grey(values_kji: np.ndarray) -> bool:
 
 def is_offset(values_kji: np.ndarray) -> bool:
     """Tell whether values start at 0, leaving out padding (one or two constant values far below)."""
+    # A few slices mostly tell already.
+    some = values_kji[:: max(1, len(values_kji) // _FEW_SLICES)]
+    below = some[some < _UNDERSHOOT]
+    if below.size > _UNDERSHOOT_SHARE * values_kji.size and not _distinct_at_most(below, count=_MAX_PADDING_VALUES):
+        return False
     below = values_kji[values_kji < _UNDERSHOOT]
     if below.size <= _UNDERSHOOT_SHARE * values_kji.size:
         return True

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from .abdominal_gas import abdominal_gas
-from .labels import Label
+from .labels import Label, likeliest_label
+from .nearest_lung import bounding_box
 from .partial_volume import drop_partial_volume
 from .preprocess import NetworkInput, unscale_hu
 from .sides import settle_sides
@@ -89,17 +90,31 @@ def make_consistent(
         spacing_kji_mm: Voxel spacing.
         recipe: How readily infection is called, sizes of pieces to drop.
     """
-    voxel_ml = float(np.prod(spacing_kji_mm)) / 1000.0
     favour_infection(probabilities, factor=recipe.infection_factor)
     _set_background(probabilities, ~inside_kji)
-    lungs = probabilities.argmax(axis=0) > 0
-    gas = abdominal_gas(hu_kji, lungs_kji=lungs, inside_kji=inside_kji, spacing_kji_mm=spacing_kji_mm)
+    labels = likeliest_label(probabilities)
+    gas = abdominal_gas(hu_kji, lungs_kji=labels > 0, inside_kji=inside_kji, spacing_kji_mm=spacing_kji_mm)
     _set_background(probabilities, gas)
-    labels = probabilities.argmax(axis=0).astype(np.uint8)
+    labels[gas] = BACKGROUND
+    if (box := bounding_box(labels)) is not None:
+        # Only the lungs are worked on from here: their box is half of the image.
+        _settle_lungs(probabilities[:, *box], labels[box], spacing_kji_mm=spacing_kji_mm, recipe=recipe)
+    return labels
+
+
+def _settle_lungs(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    *,
+    spacing_kji_mm: tuple[float, float, float],
+    recipe: PostprocessingRecipe,
+) -> None:
+    """Give each lung its side, and drop what is too small or too thin to be believed, in place."""
+    voxel_ml = float(np.prod(spacing_kji_mm)) / 1000.0
     _drop_lung_pieces(probabilities, labels, voxel_ml=voxel_ml, recipe=recipe)
     settle_sides(probabilities, labels, spacing_kji_mm=spacing_kji_mm)
     # Two sides' probabilities put together may outweigh another class now.
-    labels = probabilities.argmax(axis=0).astype(np.uint8)
+    labels[:] = likeliest_label(probabilities)
     drop_partial_volume(
         probabilities,
         labels,
@@ -111,7 +126,6 @@ def make_consistent(
     _drop_infection_islands(probabilities, labels, voxel_ml=voxel_ml, recipe=recipe)
     # The steps above leave specks: of both sides' probabilities put together, or behind a sheet that was dropped.
     _drop_lung_pieces(probabilities, labels, voxel_ml=voxel_ml, recipe=recipe)
-    return labels
 
 
 def favour_infection(probabilities: np.ndarray, *, factor: float) -> None:
@@ -122,8 +136,8 @@ def favour_infection(probabilities: np.ndarray, *, factor: float) -> None:
 
 
 def _set_background(probabilities: np.ndarray, where: np.ndarray) -> None:
-    probabilities[:, where] = 0.0
-    probabilities[BACKGROUND, where] = 1.0
+    np.copyto(probabilities, 0.0, where=where)
+    np.copyto(probabilities[BACKGROUND], 1.0, where=where)
 
 
 def _drop_lung_pieces(
@@ -162,7 +176,8 @@ def _drop_infection_islands(
     if not small.any():
         return
     index = np.flatnonzero(small)
-    left, right = (np.asarray(ndimage.sum_labels(probabilities[side], pieces, index)) for side in (LEFT, RIGHT))
+    used = pieces > 0
+    left, right = (ndimage.sum_labels(probabilities[side][used], pieces[used], index) for side in (LEFT, RIGHT))
     for side, chosen in ((LEFT, index[left >= right]), (RIGHT, index[left < right])):
         where = np.isin(pieces, chosen)
         probabilities[side, where] += probabilities[INFECTION, where] + probabilities[BACKGROUND, where]

@@ -101,6 +101,16 @@ def test_few_voxels_of_undershoot_do_not_hide_an_offset() -> None:
     assert not is_offset(chest_kji())
 
 
+@pytest.mark.parametrize("slices", [9, 40, 41], ids=str)
+@pytest.mark.parametrize("below", [[], [-90], [-90, -91], [-90, -91, -92]], ids=str)
+def test_offset_is_told_from_every_slice_however_few_hold_values_below_it(slices: int, below: list[int]) -> None:
+    """At most two values below are padding, wherever they lie; one slice more or less must not decide."""
+    for k in range(slices):
+        stored = np.full((slices, 6, 6), 500, np.int16)
+        stored[k].flat[: len(below)] = below
+        assert is_offset(stored) == (len(below) < 3)
+
+
 @pytest.mark.parametrize("scale", [1.0, 12.0])
 def test_mapping_without_lungs_is_refused_with_the_question(scale: float) -> None:
     values = (np.abs(tiny_hu()) % 250 * scale).astype(np.int16)

@@ -56,6 +56,20 @@ def test_consistent_labels_stay_as_they_are() -> None:
     assert np.array_equal(consistent(labels), labels)
 
 
+def test_background_around_the_lungs_changes_nothing() -> None:
+    labels = two_lungs()
+    labels[10:20, 15:25, 42:50] = INFECTION
+    labels[20:24, 12:20, 44:50] = RIGHT
+    labels[5:7, 10:12, 22:24] = LEFT
+    around = ((3, 5), (7, 1), (1, 9))
+    alone = consistent(labels)
+    assert not np.array_equal(alone, labels)
+    inner = tuple(slice(before, -after) for before, after in around)
+    padded = consistent(np.pad(labels, around))
+    assert np.array_equal(padded[inner], alone)
+    assert np.count_nonzero(padded) == np.count_nonzero(alone)
+
+
 def test_phantom_stays_as_it_is() -> None:
     phantom = small_phantom(3, infection=20.0)
     found = consistent(phantom.labelmap_kji)

@@ -13,7 +13,7 @@ from CovidSegLib.labels import Label
 from CovidSegLib.orient import Orientation
 from CovidSegLib.preprocess import NetworkInput
 from CovidSegLib.progress import Progress, Reporter
-from CovidSegLib.resample import AxisGrid, covering_axis, input_axis
+from CovidSegLib.resample import AxisGrid, covering_axis, input_axis, resample_kji
 from CovidSegLib.restore import restore_labels
 
 RADIUS_MM = 40.0
@@ -108,6 +108,15 @@ def test_equal_grids_give_the_labels_back_exactly(name: str) -> None:
     labels = np.random.default_rng(0).integers(0, 4, found.image_kji.shape).astype(np.uint8)
     labelmap = restored(labels, found, geometry)
     assert np.array_equal(found.orientation.view(labelmap), labels)
+
+
+@pytest.mark.parametrize("step_k_mm", [0.8, 2.0, 6.0], ids=str)
+def test_each_label_is_interpolated_by_itself_and_the_largest_share_wins(step_k_mm: float) -> None:
+    geometry = grid_of(np.eye(3), size_ijk=(21, 19, 12), spacing=(1.1, 0.9, step_k_mm))
+    found = network_input_for(geometry, steps_mm=(2.7, 1.58, 1.58))
+    labels = np.random.default_rng(1).integers(0, 4, found.image_kji.shape).astype(np.uint8)
+    shares = [resample_kji(labels == label, source=found.axes, target=found.source_axes) for label in Label]
+    assert np.array_equal(restored(labels, found, geometry), np.argmax(shares, axis=0))
 
 
 def test_outside_the_networks_box_is_background() -> None:
