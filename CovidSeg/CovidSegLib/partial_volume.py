@@ -2,8 +2,9 @@
 
 Where a dome of liver or heart ends within a slice, its voxels mix lung and organ and look like ground glass; the
 thicker the slices, the wider that sheet. It borders on lung on one face only, and so do specks of spleen or stomach
-below the diaphragm, while infection in a lung has lung around it: on half of its surface, in all labelled cases. What
-is thick or large stays, whatever it borders on: a collapsed, wholly infected lobe touches little lung.
+below the diaphragm, while infection in a lung has lung around it: on half of its surface, in all labelled cases, and on
+two thirds if it is a film. What is thick or large stays, whatever it borders on: a collapsed, wholly infected lobe
+touches little lung.
 """
 
 from __future__ import annotations
@@ -13,6 +14,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from .labels import Label
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What is taken for partial volume: pieces thinner than this that border on less lung than this.
+
+    Attributes:
+        thickness_mm: Twice volume by surface.
+        lung_contact: Share of the surface, 0 to 1.
+    """
+
+    thickness_mm: float
+    lung_contact: float
 
 
 @dataclass(frozen=True)
@@ -59,8 +73,7 @@ def drop_partial_volume(
     labels_kji: np.ndarray,
     *,
     spacing_kji_mm: tuple[float, float, float],
-    min_lung_contact: float,
-    max_thickness_mm: float,
+    sheets: tuple[Sheet, ...],
     max_ml: float,
 ) -> None:
     """Give thin pieces of infection that border on little lung to the next likely class; changes both arrays.
@@ -69,13 +82,14 @@ def drop_partial_volume(
         probabilities: (4, k, j, i) float32.
         labels_kji: (k, j, i) uint8, their argmax.
         spacing_kji_mm: Voxel spacing.
-        min_lung_contact: Pieces with at least this share of their surface on lung stay.
-        max_thickness_mm: Pieces at least this thick stay.
+        sheets: Pieces within any of these limits are dropped.
         max_ml: Pieces at least this large stay.
     """
     islands = measure_islands(labels_kji, spacing_kji_mm=spacing_kji_mm)
-    is_thin = (islands.thickness_mm < max_thickness_mm) & (islands.volume_ml < max_ml)
-    dropped = is_thin & (islands.lung_contact < min_lung_contact)
+    dropped = np.zeros(islands.volume_ml.shape, dtype=bool)
+    for sheet in sheets:
+        dropped |= (islands.thickness_mm < sheet.thickness_mm) & (islands.lung_contact < sheet.lung_contact)
+    dropped &= islands.volume_ml < max_ml
     dropped[0] = False
     where = dropped[islands.pieces_kji]
     if not where.any():

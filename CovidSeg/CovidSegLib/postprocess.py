@@ -10,7 +10,7 @@ import numpy as np
 from .abdominal_gas import abdominal_gas
 from .labels import Label, likeliest_label
 from .nearest_lung import bounding_box
-from .partial_volume import drop_partial_volume
+from .partial_volume import Sheet, drop_partial_volume
 from .preprocess import NetworkInput, unscale_hu
 from .sides import settle_sides
 
@@ -32,6 +32,9 @@ class PostprocessingRecipe:
         min_lung_contact: Islands with a smaller share of their surface on lung, if they are thin, are no infection.
         max_sheet_mm: How thin, see `partial_volume`.
         max_sheet_ml: And how small: the sheets on the domes of thick slices measure up to 50 ml.
+        min_film_contact: The same for films of infection, thinner than two voxels: in eight labelled cases that have
+            such films on less lung than this, 1 of 11 was infection, of 0.3 ml.
+        max_film_mm: How thin a film is.
     """
 
     infection_factor: float = 1.0
@@ -42,6 +45,8 @@ class PostprocessingRecipe:
     min_lung_contact: float = 0.4
     max_sheet_mm: float = 10.0
     max_sheet_ml: float = 60.0
+    min_film_contact: float = 0.66
+    max_film_mm: float = 2.3
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> PostprocessingRecipe:
@@ -119,8 +124,10 @@ def _settle_lungs(
         probabilities,
         labels,
         spacing_kji_mm=spacing_kji_mm,
-        min_lung_contact=recipe.min_lung_contact,
-        max_thickness_mm=recipe.max_sheet_mm,
+        sheets=(
+            Sheet(recipe.max_sheet_mm, recipe.min_lung_contact),
+            Sheet(recipe.max_film_mm, recipe.min_film_contact),
+        ),
         max_ml=recipe.max_sheet_ml,
     )
     _drop_infection_islands(probabilities, labels, voxel_ml=voxel_ml, recipe=recipe)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from CovidSegLib.labels import Label
-from CovidSegLib.partial_volume import drop_partial_volume, measure_islands
+from CovidSegLib.partial_volume import Sheet, drop_partial_volume, measure_islands
 from hypothesis import given
 from hypothesis import strategies as st
 
 SPACING_KJI_MM = (4.0, 2.0, 1.0)
+SHEETS = (Sheet(10.0, 0.3), Sheet(3.0, 0.7))
 BACKGROUND, LEFT, RIGHT, INFECTION = (int(label) for label in Label)
 
 
@@ -26,9 +27,7 @@ def dropped(labels: np.ndarray, *, second: int = BACKGROUND) -> np.ndarray:
     probabilities[second] += 0.2
     np.put_along_axis(probabilities, labels[None].astype(np.int64), 0.6, axis=0)
     found = labels.copy()
-    drop_partial_volume(
-        probabilities, found, spacing_kji_mm=SPACING_KJI_MM, min_lung_contact=0.3, max_thickness_mm=10.0, max_ml=60.0
-    )
+    drop_partial_volume(probabilities, found, spacing_kji_mm=SPACING_KJI_MM, sheets=SHEETS, max_ml=60.0)
     changed = found != labels
     assert np.array_equal(probabilities.argmax(axis=0)[changed], found[changed])
     assert np.allclose(probabilities[:, changed].sum(axis=0), 1.0, atol=1e-5)
@@ -59,6 +58,31 @@ def test_what_is_dropped_becomes_lung_where_that_comes_second() -> None:
     assert (dropped(labels, second=LEFT)[7:10, 4:20, 4:20] == LEFT).all()
 
 
+@pytest.mark.parametrize(
+    ("rows", "is_dropped"),
+    [
+        pytest.param(1, True, id="2 mm"),
+        pytest.param(2, False, id="4 mm"),
+    ],
+)
+def test_film_on_the_border_of_the_lung_is_none_though_half_of_it_is_on_lung(rows: int, is_dropped: bool) -> None:
+    labels = np.zeros((20, 40, 40), np.uint8)
+    labels[:, 20:] = LEFT
+    clean = labels.copy()
+    labels[5:15, 20 : 20 + rows, 5:35] = INFECTION
+    islands = measure_islands(labels, spacing_kji_mm=SPACING_KJI_MM)
+    assert 0.5 <= islands.lung_contact[1] < 0.7
+    assert np.array_equal(dropped(labels, second=LEFT), clean if is_dropped else labels)
+
+
+def test_film_with_lung_around_it_stays() -> None:
+    labels = lung_above_organ()
+    labels[14, 4:20, 4:20] = INFECTION  # one slice, 4 mm
+    labels[14, 4:20, 6:20:3] = LEFT
+    assert (measure_islands(labels, spacing_kji_mm=SPACING_KJI_MM).thickness_mm[1:] < 3.0).all()
+    assert np.array_equal(dropped(labels), labels)
+
+
 def test_infection_below_the_pleura_stays() -> None:
     labels = lung_above_organ()
     labels[10:12, 4:20, 4:20] = INFECTION  # lies on the diaphragm, in the lung
@@ -84,9 +108,7 @@ def test_voxels_that_are_sure_to_be_infection_become_background() -> None:
     labels[5:7, 5:7, 5:7] = INFECTION
     probabilities = np.zeros((4, *labels.shape), np.float32)
     np.put_along_axis(probabilities, labels[None].astype(np.int64), 1.0, axis=0)
-    drop_partial_volume(
-        probabilities, labels, spacing_kji_mm=SPACING_KJI_MM, min_lung_contact=0.3, max_thickness_mm=10.0, max_ml=60.0
-    )
+    drop_partial_volume(probabilities, labels, spacing_kji_mm=SPACING_KJI_MM, sheets=SHEETS, max_ml=60.0)
     assert np.array_equal(labels, lung_above_organ())
     assert (probabilities[BACKGROUND, 5:7, 5:7, 5:7] == 1.0).all()
 
