@@ -7,6 +7,7 @@ overlaps them, has its own. Every layer holds the box around its voxels on the C
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,27 @@ COINCIDENT_VOXELS = 0.01
 """How far voxels of two grids may lie apart, in voxels, and still count as the same."""
 
 LUNGS = (Label.LEFT_LUNG, Label.RIGHT_LUNG)
+
+LOOK = (
+    *("Visibility", "Visibility3D", "Visibility2DFill", "Visibility2DOutline"),
+    *("Opacity3D", "Opacity2DFill", "Opacity2DOutline"),
+)
+"""What a display node knows of a segment, as in `SetSegment...`; with the segment it forgets it."""
+
+
+@dataclass(frozen=True)
+class KeptSegment:
+    """A segment of a node, to bring it back.
+
+    Attributes:
+        index: Its place among the node's segments.
+        segment: The `vtkSegment` itself.
+        look: How it is shown, by the names in `LOOK`; empty without a display node.
+    """
+
+    index: int
+    segment: Any
+    look: Mapping[str, Any]
 
 
 def make_segments(labelmap_kji: np.ndarray, *, geometry: Geometry, matrix: np.ndarray) -> dict[str, Any]:
@@ -95,7 +117,7 @@ def _vtk_matrix(matrix: np.ndarray) -> Any:
 
 
 def replace_segments(node: Any, *, segments: Mapping[str, Any]) -> None:
-    """Put segments into a segmentation node under their IDs, in place of those with the same ID.
+    """Put segments into a segmentation node under their IDs, in place of those with the same ID, shown as these were.
 
     Segments with other IDs keep their voxels, names and order. `snapshot_segments` before and
     `restore_segments` after undo it.
@@ -103,6 +125,7 @@ def replace_segments(node: Any, *, segments: Mapping[str, Any]) -> None:
     segmentation = node.GetSegmentation()
     for segment_id, segment in segments.items():
         index = segmentation.GetSegmentIndex(segment_id)
+        look = _look_of(node, segment_id=segment_id) if index >= 0 else {}
         if index >= 0:
             segmentation.RemoveSegment(segment_id)
         if not segmentation.AddSegment(segment, segment_id):
@@ -110,29 +133,45 @@ def replace_segments(node: Any, *, segments: Mapping[str, Any]) -> None:
             raise InputError(text.format(segment=segment_id, name=node.GetName()))
         if index >= 0:
             segmentation.SetSegmentIndex(segment_id, index)
+        _give_look(node, segment_id=segment_id, look=look)
 
 
-def restore_segments(node: Any, *, before: Mapping[str, tuple[int, Any]]) -> None:
+def restore_segments(node: Any, *, before: Mapping[str, KeptSegment]) -> None:
     """Bring CovidSeg's segments back to what `snapshot_segments` saw."""
     segmentation = node.GetSegmentation()
     for definition in SEGMENTS:
         segment_id = definition.segment_id
         if segmentation.GetSegmentIndex(segment_id) >= 0:
             segmentation.RemoveSegment(segment_id)
-    for segment_id, (index, segment) in sorted(before.items(), key=lambda entry: entry[1][0]):
-        segmentation.AddSegment(segment, segment_id)
-        segmentation.SetSegmentIndex(segment_id, index)
+    for segment_id, kept in sorted(before.items(), key=lambda entry: entry[1].index):
+        segmentation.AddSegment(kept.segment, segment_id)
+        segmentation.SetSegmentIndex(segment_id, kept.index)
+        _give_look(node, segment_id=segment_id, look=kept.look)
 
 
-def snapshot_segments(node: Any) -> dict[str, tuple[int, Any]]:
-    """Return position and segment of those CovidSeg segments that a node holds, by ID."""
+def snapshot_segments(node: Any) -> dict[str, KeptSegment]:
+    """Return those CovidSeg segments that a node holds, by ID."""
     segmentation = node.GetSegmentation()
     found = {}
     for definition in SEGMENTS:
-        index = segmentation.GetSegmentIndex(definition.segment_id)
+        segment_id = definition.segment_id
+        index = segmentation.GetSegmentIndex(segment_id)
         if index >= 0:
-            found[definition.segment_id] = (index, segmentation.GetSegment(definition.segment_id))
+            look = _look_of(node, segment_id=segment_id)
+            found[segment_id] = KeptSegment(index, segmentation.GetSegment(segment_id), look)
     return found
+
+
+def _look_of(node: Any, *, segment_id: str) -> dict[str, Any]:
+    """Return how a segment is shown, by the names in `LOOK`."""
+    display = node.GetDisplayNode()
+    return {} if display is None else {name: getattr(display, f"GetSegment{name}")(segment_id) for name in LOOK}
+
+
+def _give_look(node: Any, *, segment_id: str, look: Mapping[str, Any]) -> None:
+    """Show a segment so; left as it is if `look` is empty."""
+    for name, value in look.items():
+        getattr(node.GetDisplayNode(), f"SetSegment{name}")(segment_id, value)
 
 
 def find_segments(node: Any) -> dict[str, str]:

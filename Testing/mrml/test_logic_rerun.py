@@ -225,3 +225,30 @@ def test_segments_lie_on_the_ct_if_the_worker_runs_the_middle_step(logic: Any, e
     outputs = logic.publish(result, volumeNode=case.volume)
     mask_kji = segment_mask(outputs.segmentationNode, segment_id="infection", volume_node=case.volume)
     np.testing.assert_array_equal(mask_kji, case.labels_kji == Label.INFECTION)
+
+
+def look_of(node: Any) -> dict[str, tuple[float, bool]]:
+    display = node.GetDisplayNode()
+    ids = ("left_lung", "right_lung", "infection")
+    return {name: (display.GetSegmentOpacity2DFill(name), display.GetSegmentVisibility(name)) for name in ids}
+
+
+def test_second_run_shows_the_segments_as_the_first_ones_were_shown(logic: Any, case: Any) -> None:
+    node = logic.process(case.volume).segmentationNode
+    node.GetDisplayNode().SetSegmentOpacity2DFill("infection", 0.3)
+    node.GetDisplayNode().SetSegmentVisibility("left_lung", False)
+    before = look_of(node)
+    logic.process(case.volume, outputSegmentation=node)
+    assert look_of(node) == before == {"left_lung": (1.0, False), "right_lung": (1.0, True), "infection": (0.3, True)}
+
+
+def test_failure_while_publishing_restores_how_segments_are_shown(
+    logic: Any, case: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = logic.process(case.volume).segmentationNode
+    node.GetDisplayNode().SetSegmentOpacity2DFill("infection", 0.3)
+    before = look_of(node)
+    monkeypatch.setattr("CovidSegLib.logic.show_table", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        logic.process(case.volume, outputSegmentation=node)
+    assert look_of(node) == before

@@ -184,3 +184,16 @@ def test_choosing_a_ct_chooses_its_result_and_back(host: Any) -> None:
     assert journey.ui.headlineLabel.text == "No results yet"
     journey.parameters.segmentation = second
     assert journey.parameters.inputVolume is other, "the CT follows the result"
+
+
+def test_undo_brings_back_how_the_segments_were_shown(host: Any) -> None:
+    """A segment that is put back is shown opaque by default: it would hide the CT."""
+    journey = Journey(host)
+    display = journey.run().GetDisplayNode()
+    display.SetSegmentVisibility("left_lung", False)
+    journey.run()
+    journey.ui.undoRunButton.click()
+    fill = {name: display.GetSegmentOpacity2DFill(name) for name in ("left_lung", "right_lung", "infection")}
+    assert fill == pytest.approx({"left_lung": 0.15, "right_lung": 0.15, "infection": 0.45})
+    assert not display.GetSegmentVisibility("left_lung")
+    assert display.GetSegmentOpacity3D("right_lung") == 0.25
