@@ -12,8 +12,9 @@ from .labels import SEGMENTS
 from .orient import Orientation
 from .preview import LEVEL_HU, WINDOW_HU
 from .scene import SceneContext
+from .scene_outputs import VOLUME_ROLE
 from .scene_segments import find_segments, segment_mask
-from .scene_volume import check_volume, geometry_of, ijk_to_ras
+from .scene_volume import check_volume, from_hu, geometry_of, ijk_to_ras
 
 FILL_OPACITY = {"left_lung": 0.15, "right_lung": 0.15, "infection": 0.45}
 """Opacity of a segment's area in slices: the lung below stays readable."""
@@ -29,16 +30,35 @@ SURFACE_NETS = ("Conversion method", "1")
 def show_result(context: SceneContext, *, volume_node: Any, segmentation_node: Any) -> None:
     """Show the CT in the lung window and the segments over it, in slices and in 3D.
 
-    The CT becomes the background of all slice views. Segments other than CovidSeg's are left as they are.
+    The CT becomes the background of all slice views, and other results are hidden. Segments other than CovidSeg's
+    are left as they are.
 
     Raises:
         InputError: `volume_node` is no CT volume.
     """
     check_volume(volume_node)
     show_lung_window(volume_node)
-    for composite in nodes_of_class(context, "vtkMRMLSliceCompositeNode"):
-        composite.SetBackgroundVolumeID(volume_node.GetID())
     show_segments(segmentation_node)
+    bring_on_show(context, segmentation_node=segmentation_node, volume_node=volume_node)
+
+
+def bring_on_show(context: SceneContext, *, segmentation_node: Any, volume_node: Any) -> None:
+    """Show a result over its CT, and no other result: lungs and infection of another CT would pass for this one's.
+
+    Args:
+        context: The scene.
+        segmentation_node: Its CovidSeg segments are shown, also if one of them was hidden.
+        volume_node: Its CT, behind all slice views; None leaves them.
+    """
+    if volume_node is not None:
+        for composite in nodes_of_class(context, "vtkMRMLSliceCompositeNode"):
+            composite.SetBackgroundVolumeID(volume_node.GetID())
+    for node in nodes_of_class(context, "vtkMRMLSegmentationNode"):
+        display = node.GetDisplayNode()
+        if display is None or (node is not segmentation_node and node.GetNodeReferenceID(VOLUME_ROLE) is None):
+            continue
+        for segment_id in find_segments(node).values():
+            display.SetSegmentVisibility(segment_id, node is segmentation_node)
 
 
 def show_volume(context: SceneContext, *, volume_node: Any) -> None:
@@ -49,12 +69,13 @@ def show_volume(context: SceneContext, *, volume_node: Any) -> None:
 
 
 def show_lung_window(volume_node: Any) -> None:
-    """Show a CT with window 1500 HU and level -600 HU."""
+    """Show a CT with window 1500 HU and level -600 HU, also if its voxels are no HU (`remember_hu_scale`)."""
     if volume_node.GetDisplayNode() is None:
         volume_node.CreateDefaultDisplayNodes()
     display = volume_node.GetDisplayNode()
     display.SetAutoWindowLevel(False)
-    display.SetWindowLevel(WINDOW_HU, LEVEL_HU)
+    low, high = (from_hu(volume_node, hu=LEVEL_HU + side * WINDOW_HU / 2) for side in (-1, 1))
+    display.SetWindowLevelMinMax(low, high)
 
 
 def show_segments(segmentation_node: Any) -> None:

@@ -18,6 +18,7 @@ from .scene import SceneContext
 from .scene_edited import labelmap_of, mask_of
 from .scene_segments import find_segments
 from .scene_texts import tr as _
+from .scene_volume import from_hu
 
 EDITOR_TAG = "CovidSeg"
 """Singleton tag of CovidSeg's own editor node, so that Slicer's own Segment Editor keeps its settings."""
@@ -94,7 +95,7 @@ def set_up_editor(
     node.SetMaskSegmentID(mask_id)
     node.SetSourceVolumeIntensityMask(range_hu is not None)
     if range_hu is not None:
-        node.SetSourceVolumeIntensityMaskRange(*range_hu)
+        node.SetSourceVolumeIntensityMaskRange(*(from_hu(volume_node, hu=hu) for hu in range_hu))
     return node
 
 

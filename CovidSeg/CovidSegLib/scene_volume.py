@@ -26,6 +26,12 @@ SHEAR_TOLERANCE = 1e-3
 SCALE_TOLERANCE = 1e-3
 """Relative change of volume above which a linear transform counts as scaling."""
 
+HU_SCALE_ATTRIBUTE = "CovidSeg.huScale"
+"""Attribute of a volume node whose voxels are no HU: "factor offset", where HU are `value * factor + offset`."""
+
+LUNG_TO_TISSUE_HU = (-1000.0, 150.0)
+"""Where values and HU are compared; padding lies below, and is mapped in another way."""
+
 
 def volume_from_node(node: Any) -> CTVolume:
     """Return a copy of a volume node's voxels (HU) with geometry, fingerprint and warnings.
@@ -72,6 +78,38 @@ def copy_array(node: Any) -> np.ndarray:
     for k, values_ji in enumerate(values_kji):
         builder.set_slice(k, values_ji)
     return builder.result()
+
+
+def remember_hu_scale(node: Any, *, hu_kji: np.ndarray) -> None:
+    """Keep in a volume node how its voxels become HU, for windows and thresholds, which are set in its own values.
+
+    Args:
+        node: The CT; grey or offset perhaps.
+        hu_kji: (k, j, i) its HU, as they were segmented.
+    """
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    image = node.GetImageData()
+    values_kji = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
+    some = tuple(slice(None, None, max(1, size // 64)) for size in hu_kji.shape)  # enough to tell
+    hu, values = hu_kji[some].astype(float), values_kji[some].astype(float)
+    compared = (hu > LUNG_TO_TISSUE_HU[0]) & (hu < LUNG_TO_TISSUE_HU[1])
+    hu, values = hu[compared], values[compared]
+    node.RemoveAttribute(HU_SCALE_ATTRIBUTE)
+    if not hu.size or np.ptp(values) == 0 or np.allclose(hu, values, rtol=0.0, atol=0.5):
+        return
+    factor, offset = np.polyfit(values, hu, 1)
+    if factor > 0:
+        node.SetAttribute(HU_SCALE_ATTRIBUTE, f"{factor:.6g} {offset:.6g}")
+
+
+def from_hu(node: Any, *, hu: float) -> float:
+    """Return what a HU reads in a volume's own voxels: the same, unless `remember_hu_scale` found otherwise."""
+    try:
+        factor, offset = map(float, (node.GetAttribute(HU_SCALE_ATTRIBUTE) or "1 0").split())
+        return (hu - offset) / factor
+    except (ValueError, ZeroDivisionError):  # damaged in a saved scene
+        return hu
 
 
 def _fingerprint(hu_kji: np.ndarray, *, matrix: np.ndarray) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from .case_run import Engine as BatchEngine
 from .dependencies import SlicerInstaller, ensure_dependencies, load_packages
 from .runner import Runner
-from .scene_display import nodes_of_class
+from .scene_display import bring_on_show, nodes_of_class
 from .scene_outputs import VOLUME_ROLE
 from .scene_uncertainty import is_map
 from .widget_batch import BatchSection
@@ -81,6 +81,7 @@ class Panel:
         self._volume: Any = None
         self._segmentation: Any = None
         self._changing = False
+        self._new_scene = True  # which is shown as it was saved
         self._entered = False
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
@@ -93,6 +94,7 @@ class Panel:
         """Work with the scene that holds these parameters; None before it is closed: a run is stopped then."""
         self._timer.stop()
         self._volume = self._segmentation = None
+        self._new_scene = True
         if parameters is None:
             self.segment.scene_closes()
             self.correct.scene_closes()
@@ -107,11 +109,15 @@ class Panel:
         """React to a choice of the user, or to a node that is not there any more."""
         if self._changing:
             return
+        if self._scene_is_being_changed():
+            self._timer.start()
+            return
         self._changing = True
         try:
             self._follow_choice()
         finally:
             self._changing = False
+        self._new_scene = False
         self.results.figures.choose(self.place.segmentation())
         self.refresh()
 
@@ -131,11 +137,11 @@ class Panel:
     def look_again(self) -> None:
         """Take into account what is in the scene now; choose the first CT if none is chosen."""
         parameters = self.place.parameters
-        if parameters is not None and parameters.inputVolume is None:
+        if parameters is not None and parameters.inputVolume is None and not self._scene_is_being_changed():
             volumes = nodes_of_class(self.place.logic.context, "vtkMRMLScalarVolumeNode")
-            cts = [node for node in volumes if node.GetClassName() == "vtkMRMLScalarVolumeNode" and not is_map(node)]
-            if cts:
-                parameters.inputVolume = cts[0]
+            ct = next(filter(_is_offered, volumes), None)
+            if ct is not None:
+                parameters.inputVolume = ct
         self.changed()
 
     def enter(self) -> None:
@@ -157,6 +163,10 @@ class Panel:
         self.place.runner.close()
         self._measurer.close()
 
+    def _scene_is_being_changed(self) -> bool:
+        """Tell whether a scene is being read: nodes come before those they refer to, and Slicer draws meanwhile."""
+        return self.place.parameters is not None and bool(self.place.logic.context.scene.IsBatchProcessing())
+
     def _follow_choice(self) -> None:
         """Let CT and result follow each other: the one that the user chose decides."""
         parameters = self.place.parameters
@@ -171,6 +181,9 @@ class Panel:
             segmentation is None or segmentation.GetNodeReference(VOLUME_ROLE) is not volume
         ):
             parameters.segmentation = segmentation = self._last_result_of(volume)
+        if segmentation is not None and segmentation is not self._segmentation and not self._new_scene:
+            its_volume = segmentation.GetNodeReference(VOLUME_ROLE)
+            bring_on_show(self.place.logic.context, segmentation_node=segmentation, volume_node=its_volume)
         self._volume, self._segmentation = volume, segmentation
 
     def _last_result_of(self, volume: Any) -> Any:
@@ -194,3 +207,9 @@ class Panel:
         with waiting():
             load_packages()
         self.device.look_again()
+
+
+def _is_offered(volume: Any) -> bool:
+    """Tell whether a volume is in the list of CTs: no map, no labelmap, and not hidden by another module."""
+    is_ct = volume.GetClassName() == "vtkMRMLScalarVolumeNode" and not is_map(volume)
+    return is_ct and not volume.GetHideFromEditors()

@@ -20,6 +20,7 @@ from .scene_edited import segments_digest
 from .scene_outputs import TABLE_ROLE, VOLUME_ROLE, check_output
 from .scene_segments import restore_segments, snapshot_segments
 from .scene_uncertainty import find_map, put_map, show_map
+from .scene_volume import remember_hu_scale
 from .widget_tools import PanelLogic
 
 
@@ -144,12 +145,15 @@ def publish(
     outputs = logic.publish(result, volumeNode=volume, segmentationNode=segmentation)
     if previous is not None:
         _remember(outputs.segmentationNode, previous=previous)
+    hu_kji = getattr(result, "hu_kji", None)
+    if hu_kji is not None:
+        remember_hu_scale(volume, hu_kji=hu_kji)
     show_result(logic.context, volume_node=volume, segmentation_node=outputs.segmentationNode)
     show_map(logic.context, map_node=find_map(outputs.segmentationNode))
     point_ras = most_infected_ras(outputs.segmentationNode, volume_node=volume)
     if point_ras is not None:
         jump_to(logic.context, ras=point_ras)
-    return Published(outputs.segmentationNode, before, outputs.report, getattr(result, "hu_kji", None))
+    return Published(outputs.segmentationNode, before, outputs.report, hu_kji)
 
 
 def _remember(segmentation: Any, *, previous: Mapping[str, Any]) -> None:

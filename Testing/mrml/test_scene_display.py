@@ -12,9 +12,15 @@ slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip 
 import vtk  # noqa: E402
 from CovidSegLib.errors import InputError  # noqa: E402
 from CovidSegLib.labels import SEGMENTS, Label  # noqa: E402
-from CovidSegLib.scene_display import jump_to, most_infected_ras, scroll_to, show_result  # noqa: E402
+from CovidSegLib.scene_display import (  # noqa: E402
+    bring_on_show,
+    jump_to,
+    most_infected_ras,
+    scroll_to,
+    show_result,
+)
 from CovidSegLib.scene_segments import make_segments, replace_segments  # noqa: E402
-from CovidSegLib.scene_volume import geometry_of  # noqa: E402
+from CovidSegLib.scene_volume import geometry_of, remember_hu_scale  # noqa: E402
 
 pytestmark = pytest.mark.slicer
 
@@ -77,6 +83,36 @@ def test_ct_is_in_the_lung_window_and_behind_all_slice_views(context: Any, logic
     for name in ("Red", "Yellow", "Green"):
         composite = context.scene.GetNodeByID(f"vtkMRMLSliceCompositeNode{name}")
         assert composite.GetBackgroundVolumeID() == case.volume.GetID()
+
+
+def test_lung_window_is_set_in_the_values_of_a_ct_that_is_not_in_hu(context: Any, logic: Any, case: Any) -> None:
+    node = logic.process(case.volume).segmentationNode
+    hu_kji = slicer.util.arrayFromVolume(case.volume).copy()
+    slicer.util.arrayFromVolume(case.volume)[:] = hu_kji + 1024
+    remember_hu_scale(case.volume, hu_kji=hu_kji)
+    show_result(context, volume_node=case.volume, segmentation_node=node)
+    display = case.volume.GetDisplayNode()
+    assert (display.GetWindow(), display.GetLevel()) == pytest.approx((1500.0, 424.0), abs=0.1)
+
+
+def test_other_results_are_hidden_and_come_back_when_they_are_chosen(context: Any, logic: Any, case: Any) -> None:
+    first, second = logic.process(case.volume).segmentationNode, logic.process(case.volume).segmentationNode
+    first.GetSegmentation().AddEmptySegment("heart")
+    somebodys = context.add_node("vtkMRMLSegmentationNode", name="somebody's")
+    somebodys.CreateDefaultDisplayNodes()
+    put(somebodys, labels_kji=case.labels_kji, volume=case.volume)
+
+    def shown(node: Any) -> list[bool]:
+        segmentation = node.GetSegmentation()
+        ids = [segmentation.GetNthSegmentID(index) for index in range(segmentation.GetNumberOfSegments())]
+        return [bool(node.GetDisplayNode().GetSegmentVisibility(segment_id)) for segment_id in ids]
+
+    show_result(context, volume_node=case.volume, segmentation_node=second)
+    assert shown(second) == [True, True, True]
+    assert shown(first) == [False, False, False, True], "the heart stays"
+    assert shown(somebodys) == [True, True, True], "no result of CovidSeg"
+    bring_on_show(context, segmentation_node=first, volume_node=case.volume)
+    assert (shown(first), shown(second)) == ([True] * 4, [False] * 3)
 
 
 def test_missing_display_nodes_are_made(context: Any, logic: Any, case: Any) -> None:

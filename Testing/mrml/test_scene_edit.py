@@ -22,6 +22,7 @@ from CovidSegLib.scene_edit import (  # noqa: E402
     set_up_editor,
 )
 from CovidSegLib.scene_edited import is_edited, mark_computed  # noqa: E402
+from CovidSegLib.scene_volume import remember_hu_scale  # noqa: E402
 
 pytestmark = pytest.mark.slicer
 
@@ -103,6 +104,15 @@ def test_range_of_hu_confines_editing_further(context: Any, logic: Any, case: An
     set_up(context, case=case, node=node, range_hu=(LUNG_HU, LUNG_HU + TEXTURE_HU))
     healthy_kji = (case.labels_kji > 0) & (case.labels_kji != Label.INFECTION)
     np.testing.assert_array_equal(editable(editor, case=case), healthy_kji)
+
+
+def test_range_of_hu_means_hu_also_where_the_ct_holds_other_values(context: Any, logic: Any, case: Any) -> None:
+    node = logic.process(case.volume).segmentationNode
+    hu_kji = slicer.util.arrayFromVolume(case.volume).copy()
+    slicer.util.arrayFromVolume(case.volume)[:] = hu_kji + 1024
+    remember_hu_scale(case.volume, hu_kji=hu_kji)
+    editor = set_up(context, case=case, node=node, range_hu=(INFECTION_HU - 1, INFECTION_HU + TEXTURE_HU))
+    np.testing.assert_array_equal(editable(editor, case=case), case.labels_kji == Label.INFECTION)
 
 
 def test_there_is_one_editor_node_apart_from_slicers_own(context: Any, logic: Any, case: Any) -> None:

@@ -11,7 +11,12 @@ from helpers_mrml import GRIDS, add_volume, hu_of, labels_on, vtk_matrix
 slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip install 'covidseg[slicer]'")
 
 from CovidSegLib.errors import InputError  # noqa: E402
-from CovidSegLib.scene_volume import volume_from_node  # noqa: E402
+from CovidSegLib.scene_volume import (  # noqa: E402
+    HU_SCALE_ATTRIBUTE,
+    from_hu,
+    remember_hu_scale,
+    volume_from_node,
+)
 
 pytestmark = pytest.mark.slicer
 
@@ -154,3 +159,42 @@ def test_absurd_spacing_is_refused(context: Any) -> None:
     matrix[:3, 2] *= 100
     with pytest.raises(InputError, match="not plausible"):
         volume_from_node(add_volume(context, hu_kji=ramp(), matrix=matrix))
+
+
+def add_stored(context: Any, *, hu_kji: np.ndarray, factor: float, offset: float) -> Any:
+    """Return a volume node whose voxels become these HU by `value * factor + offset`."""
+    values_kji = np.rint((hu_kji - offset) / factor).astype(np.int16)
+    node = add_volume(context, hu_kji=values_kji, matrix=GRIDS["oblique"])
+    remember_hu_scale(node, hu_kji=hu_kji)
+    return node
+
+
+@pytest.mark.parametrize(("factor", "offset"), [(1.0, 0.0), (1.0, -1024.0), (1500.0 / 255.0, -1250.0), (0.8, 120.0)])
+def test_values_of_a_volume_that_is_not_in_hu_are_known_for_any_hu(context: Any, factor: float, offset: float) -> None:
+    node = add_stored(context, hu_kji=ramp(), factor=factor, offset=offset)
+    assert (node.GetAttribute(HU_SCALE_ATTRIBUTE) is None) == (factor == 1.0 and offset == 0.0)
+    for hu in (-1350.0, -300.0, 150.0):
+        assert from_hu(node, hu=hu) == pytest.approx((hu - offset) / factor, abs=2.0)
+
+
+def test_scale_is_forgotten_when_the_volume_holds_hu_again(context: Any) -> None:
+    node = add_stored(context, hu_kji=ramp(), factor=1.0, offset=-1024.0)
+    slicer.util.arrayFromVolume(node)[:] = ramp()
+    remember_hu_scale(node, hu_kji=ramp())
+    assert from_hu(node, hu=-600.0) == -600.0
+
+
+def test_padding_plays_no_part_in_the_scale(context: Any) -> None:
+    hu_kji = ramp()
+    values_kji = hu_kji + 1024
+    hu_kji[0], values_kji[0] = -1024, -2000
+    node = add_volume(context, hu_kji=values_kji, matrix=GRIDS["oblique"])
+    remember_hu_scale(node, hu_kji=hu_kji)
+    assert from_hu(node, hu=-600.0) == pytest.approx(424.0, abs=0.1)
+
+
+@pytest.mark.parametrize("text", ["", "1", "0 5", "a b"])
+def test_damaged_scale_of_a_saved_scene_counts_as_none(context: Any, text: str) -> None:
+    node = add_volume(context, hu_kji=ramp(), matrix=GRIDS["oblique"])
+    node.SetAttribute(HU_SCALE_ATTRIBUTE, text)
+    assert from_hu(node, hu=-600.0) == -600.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +92,63 @@ def test_follow_up_lists_results_and_no_map(host: Any) -> None:
     table = journey.ui.followUpTable
     names = [[table.item(row, column).text() for column in (0, 2)] for row in range(table.rowCount)]
     assert names == [[journey.volume.GetName(), journey.segmentation.GetName()]]
+
+
+def test_volume_that_another_module_hides_is_never_chosen_unasked(host: Any) -> None:
+    journey = Journey(host, with_ct=False)
+    host.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "helper").HideFromEditorsOn()
+    journey.settle()
+    assert journey.parameters.inputVolume is None
+    ct = journey.add_ct()
+    assert journey.parameters.inputVolume is ct
+
+
+def test_saved_choice_comes_back_though_the_application_draws_while_it_reads(host: Any, tmp_path: Path) -> None:
+    """The progress window of a large scene lets timers run between the nodes."""
+    journey = Journey(host)
+    chosen = journey.add_ct(seed=2)
+    journey.parameters.inputVolume = chosen
+    segmentation = journey.run()
+    path = host.save_scene(tmp_path / "scene.mrb")
+    host.close_scene()
+
+    def draw(*_: Any) -> None:
+        end = time.monotonic() + 0.06
+        while time.monotonic() < end:
+            host.process_events()
+
+    tag = host.scene.AddObserver(host.scene.NodeAddedEvent, draw)
+    host.load_scene(path)
+    host.scene.RemoveObserver(tag)
+    journey.settle()
+    assert journey.parameters.inputVolume.GetName() == chosen.GetName()
+    assert journey.parameters.segmentation.GetName() == segmentation.GetName()
+
+
+def test_chosen_result_is_shown_over_its_own_ct_and_alone(host: Any) -> None:
+    journey = Journey(host)
+    first = journey.run()
+    second_ct = journey.add_ct(seed=2)
+    journey.parameters.inputVolume = second_ct
+    second = journey.run()
+    composite = host.app.layoutManager().sliceWidget("Red").mrmlSliceCompositeNode()
+
+    def shown() -> list[Any]:
+        visible = [node.GetDisplayNode().GetSegmentVisibility("infection") for node in (first, second)]
+        return [host.scene.GetNodeByID(composite.GetBackgroundVolumeID()), *map(bool, visible)]
+
+    assert shown() == [second_ct, False, True]
+    journey.parameters.segmentation = first
+    assert shown() == [journey.volume, True, False]
+    journey.parameters.inputVolume = second_ct
+    assert shown() == [second_ct, False, True]
+
+
+def test_saved_scene_is_shown_as_it_was_saved(host: Any, tmp_path: Path) -> None:
+    journey = Journey(host)
+    journey.run().GetDisplayNode().SetSegmentVisibility("left_lung", False)
+    path = host.save_scene(tmp_path / "scene.mrb")
+    host.close_scene()
+    host.load_scene(path)
+    journey.settle()
+    assert not journey.segmentation.GetDisplayNode().GetSegmentVisibility("left_lung")
