@@ -124,6 +124,8 @@ class BatchSection:
         except Exception as error:
             self._say(explain_error(error), role="error")
             return
+        for name in ("batchInputEdit", "batchOutputEdit"):
+            getattr(self._ui, name).addCurrentPathToHistory()  # else Slicer forgets them when it ends
         self._out_dir = Path(str(self._ui.batchOutputEdit.currentPath))
         options = RunOptions(
             out_dir=self._out_dir,

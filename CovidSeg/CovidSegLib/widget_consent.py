@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from slicer.i18n import tr as _
@@ -9,6 +10,9 @@ from slicer.i18n import tr as _
 from .dependencies import Missing
 
 TITLE = "CovidSeg"
+
+FOLDER_KEY = "CovidSeg/lastFolder"
+"""Where Slicer's settings keep the folder that was saved into last."""
 
 
 def consent_text(missing: Missing) -> str:
@@ -73,15 +77,35 @@ class SlicerDialogs:
         import qt
         import slicer
 
-        answer = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, suggestion, kinds)
-        return str(answer[0] if isinstance(answer, tuple) else answer)
+        start = str(_last_folder() / suggestion)
+        answer = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, start, kinds)
+        path = str(answer[0] if isinstance(answer, tuple) else answer)
+        return _remembered(path, folder=Path(path).parent)
 
     def folder(self, title: str) -> str:
         """Ask for a folder; empty if the user changed their mind."""
         import qt
         import slicer
 
-        return str(qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title))
+        path = str(qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title, str(_last_folder())))
+        return _remembered(path, folder=Path(path))
+
+
+def _last_folder() -> Path:
+    """Return the folder that was saved into last; Qt alone would begin in the one that Slicer was started from."""
+    import qt
+
+    folder = Path(str(qt.QSettings().value(FOLDER_KEY) or ""))
+    return folder if folder.is_absolute() and folder.is_dir() else Path.home()
+
+
+def _remembered(path: str, *, folder: Path) -> str:
+    """Return what the user chose, and keep its folder for the next time; an empty path is no choice."""
+    import qt
+
+    if path:
+        qt.QSettings().setValue(FOLDER_KEY, str(folder))
+    return path
 
 
 def _run(box: Any) -> None:

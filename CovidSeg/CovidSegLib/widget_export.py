@@ -57,7 +57,7 @@ class CaseSource:
         given = dict(stored.get("input") or {})
         fingerprint = str(given.pop("fingerprint", ""))
         return build_report(
-            case=str(stored.get("case") or self.name),
+            case=safe_name(self.name),  # as the folder: a CT that was renamed must not keep its old name
             quantities=self.quantities,
             geometry=self.geometry,
             fingerprint=fingerprint,

@@ -14,7 +14,7 @@ from .scene_edited import is_edited
 from .scene_followup import parse_date, segmentations_of_patient, show_follow_up, study_date, time_point
 from .scene_outputs import VOLUME_ROLE
 from .widget_texts import NOT_DEFINED
-from .widget_tools import Workplace, explain_error, set_role, show_text
+from .widget_tools import Workplace, explain_error, fit_height, set_role, show_text
 from .widget_update import stored_report
 from .widget_views import Views
 
@@ -159,7 +159,7 @@ class FollowUpSection:
                 table.setItem(row, column, item)
         table.verticalHeader().visible = False
         table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.Stretch)
-        table.setFixedHeight((max(len(rows), 2) + 1) * table.verticalHeader().defaultSectionSize + 8)
+        fit_height(table, rows=max(len(rows), 2))
 
     def _cell_changed(self, row: int, column: int) -> None:
         """Take a date or a check mark that the user set."""
@@ -231,7 +231,7 @@ def fill_changes(table: Any, *, rows: Sequence[FollowUpRow]) -> None:
     header = table.horizontalHeader()
     header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
     header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
-    table.setFixedHeight((len(rows) + 1) * table.verticalHeader().defaultSectionSize + 16)
+    fit_height(table, rows=len(rows), scrolls=True)
 
 
 def _number(value: float | None, *, digits: int, sign: str = "") -> str:

@@ -29,7 +29,7 @@ from .widget_texts import (
     severity_text,
     table_rows,
 )
-from .widget_tools import Workplace, explain_error, import_for_worker, set_role, show_text
+from .widget_tools import Workplace, explain_error, fit_height, import_for_worker, set_role, show_text
 from .widget_update import Figures, stored_report, stored_warnings, why_not_measured
 from .widget_views import Views
 
@@ -249,4 +249,4 @@ def _fill_table(table: Any, *, rows: list[tuple[str, list[str]]]) -> None:
             item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
             table.setItem(row, column, item)
     table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.Stretch)
-    table.setFixedHeight((len(body) + 1) * table.verticalHeader().defaultSectionSize + 8)
+    fit_height(table, rows=len(body))

@@ -143,6 +143,19 @@ def set_role(label: Any, *, role: str) -> None:
     label.styleSheet = f"color: {colors[role][on_dark]};" if role else ""
 
 
+def fit_height(table: Any, *, rows: int, scrolls: bool = False) -> None:
+    """Make a table as high as its header, which may have two lines in any font, and so many rows.
+
+    Args:
+        table: The `qt.QTableWidget`, with its headers.
+        rows: There is room for so many.
+        scrolls: Whether it has room for a bar to scroll sideways, too.
+    """
+    height = table.horizontalHeader().sizeHint.height() + rows * table.verticalHeader().defaultSectionSize
+    bar = table.horizontalScrollBar().sizeHint.height() if scrolls else 0
+    table.setFixedHeight(height + bar + 2 * table.frameWidth)
+
+
 @contextmanager
 def waiting() -> Iterator[None]:
     """Show the cursor of waiting while the window stands still."""

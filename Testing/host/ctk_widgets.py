@@ -211,7 +211,7 @@ class ctkPathLineEdit(QtWidgets.QWidget):  # noqa: N801
 
     currentPath = property(lambda self: self.line.text, lambda self, value: setattr(self.line, "text", value))
     filters = property(lambda self: self._filters, lambda self, value: setattr(self, "_filters", value))
-    settingKey = property(lambda self: self._key, lambda self, value: setattr(self, "_key", value))
+    settingKey = property(lambda self: self._key, lambda self, value: self._set_key(value))
     nameFilters = property(lambda self: (), lambda self, value: None)
     options = property(lambda self: (), lambda self, value: None)
     showHistoryButton = property(lambda self: False, lambda self, value: None)
@@ -229,7 +229,21 @@ class ctkPathLineEdit(QtWidgets.QWidget):  # noqa: N801
         self.currentPath = path
 
     def addCurrentPathToHistory(self) -> None:
-        """Remember the path in the list of recent ones; the host has no such list."""
+        """Remember the path for the next time, under the setting's key; nothing else does."""
+        if self.currentPath:
+            recent = self._history()
+            paths = [self.currentPath, *(path for path in recent if path != self.currentPath)]
+            _settings().setValue(f"ctkPathLineEdit/{self._key}", paths)
+
+    def _history(self) -> list[str]:
+        found = _settings().value(f"ctkPathLineEdit/{self._key}") or []
+        return [found] if isinstance(found, str) else list(found)
+
+    def _set_key(self, key: str) -> None:
+        """Take the key of the setting, and with it the last path if there is none."""
+        self._key = key
+        if not self.currentPath and self._history():
+            self.currentPath = self._history()[0]
 
 
 class ctkCheckBox(QtWidgets.QCheckBox):  # noqa: N801
@@ -252,6 +266,13 @@ class ctkMessageBox(QtWidgets.QMessageBox):  # noqa: N801
         self._key = ""
 
     dontShowAgainSettingsKey = property(lambda self: self._key, lambda self, value: setattr(self, "_key", value))
+
+
+def _settings() -> Any:
+    """Return the settings of the test."""
+    import qt
+
+    return qt.QSettings()
 
 
 class CtkModule(ModuleType):

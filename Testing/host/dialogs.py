@@ -28,6 +28,7 @@ class Shown:
         buttons: The standard buttons of a message.
         icon: The icon of a message.
         window: The Qt object, None for static functions; it may be deleted by now.
+        start: Where a file dialog begins.
     """
 
     kind: str
@@ -36,6 +37,7 @@ class Shown:
     buttons: Any = None
     icon: Any = None
     window: Any = field(default=None, repr=False)
+    start: str = ""
 
 
 class Dialogs:
@@ -101,8 +103,8 @@ class Dialogs:
         return message
 
     def _static(self, name: str) -> Callable[..., Any]:
-        def ask(parent: Any = None, title: str = "", *rest: Any, **more: Any) -> Any:
-            return self.show(Shown(name, title))
+        def ask(parent: Any = None, title: str = "", start: Any = "", *rest: Any, **more: Any) -> Any:
+            return self.show(Shown(name, title, start=str(start)))
 
         return ask
 

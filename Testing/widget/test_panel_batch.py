@@ -225,3 +225,12 @@ def test_scene_may_be_closed_meanwhile(batch: Journey, tmp_path: Path) -> None:
     batch.host.close_scene()
     wait(batch)
     assert set(summary(tmp_path).values()) == {"done"}
+
+
+def test_folders_of_the_last_batch_are_offered_the_next_time(batch: Journey, tmp_path: Path) -> None:
+    batch.ui.batchButton.click()
+    wait(batch)
+    batch.host.close_panel(batch.widget)
+    again = batch.host.open_panel()
+    assert again.ui.batchInputEdit.currentPath == str(tmp_path / "in")
+    assert again.ui.batchOutputEdit.currentPath == str(tmp_path / "out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -137,3 +138,22 @@ def test_scene_saved_with_the_map_in_front_still_gives_the_volumes_back(journey:
     assert fronts(host) == COVERED
     journey.ui.uncertaintyMapCheckBox.click()
     assert fronts(host) == USERS_OWN
+
+
+def test_ct_stored_with_an_offset_is_shown_in_the_lung_window(host: Any) -> None:
+    """Else lungs and body would be white."""
+    import slicer
+
+    journey = Journey(host)
+    slicer.util.arrayFromVolume(journey.volume)[:] += 1024
+    journey.volume.Modified()
+    truth = journey.engine
+
+    def engine(ct: Any, **options: Any) -> Any:
+        result = truth(ct, **options)
+        return SimpleNamespace(**vars(result), report=result.report, hu_kji=ct.hu_kji - 1024)
+
+    journey.widget.logic._engine = engine
+    journey.run()
+    display = journey.volume.GetDisplayNode()
+    assert (display.GetWindow(), display.GetLevel()) == pytest.approx((1500.0, 424.0), abs=0.1)

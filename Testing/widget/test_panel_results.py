@@ -279,6 +279,15 @@ def test_file_that_cannot_be_written_is_said(host: Any, tmp_path: Path) -> None:
     assert "No such file or directory" in journey.ui.exportLabel.text
 
 
+def test_all_rows_of_the_tables_can_be_seen_in_a_large_font(host: Any) -> None:
+    journey = Journey(host)
+    journey.run()
+    table = journey.ui.resultsTable
+    table.horizontalHeader().styleSheet = "font-size: 24pt"
+    journey.panel.results._show()
+    assert table.height >= table.horizontalHeader().sizeHint.height() + table.verticalHeader().length()
+
+
 def test_report_is_a_case_folder_with_the_figures_of_now(host: Any, tmp_path: Path) -> None:
     journey = Journey(host)
     journey.run()
