@@ -5,6 +5,7 @@ import errno
 import json
 from contextlib import nullcontext
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def test_run_folder_says_what_was_run(tmp_path: Path) -> None:
     assert (run["fold"], run["seed"]) == (1, 5)
     assert run["origin"]["training"] == {"case_0": "key 0", "case_1": "key 1"}
     assert run["origin"]["validation"] == {"case_2": "key 2"} and run["origin"]["device"] == "cpu"
-    assert run["versions"]["torch"] == torch.__version__ and set(run["git"]) == {"commit", "changed"}
+    assert run["versions"]["torch"] == metadata.version("torch") and set(run["git"]) == {"commit", "changed"}
     assert not list(tmp_path.glob("*.part"))
 
 
