@@ -23,9 +23,12 @@ WALL_WITHIN_MM = 8.0
 WALLED_SHARE = 0.63
 #: Share of the lungs' height, from the feet, in which a pocket's centre lies.
 LOWER_SHARE = 0.4
-#: The core grows into what is darker than this, by the reach of the smoothing.
+#: The core grows into all that is as dark as gas and hangs together with it: corners, as over a level of fluid, are
+#: too narrow for the smoothing. Lung on the other side of the wall may be as dark, but the wall is not.
+DARK_BELOW_HU = -900.0
+#: Then into what gas and wall share.
 RIM_BELOW_HU = -500.0
-RIM_VOXELS = 4
+RIM_VOXELS = 2
 #: Then into the wall, a rim of which is taken for lung with the gas; lung beyond the wall is darker than this.
 WALL_ABOVE_HU = -700.0
 WALL_VOXELS = 2
@@ -87,5 +90,6 @@ def _with_wall(piece: np.ndarray, hu: np.ndarray) -> np.ndarray:
     from scipy import ndimage
 
     cube = ndimage.generate_binary_structure(3, 2)
-    gas = ndimage.binary_dilation(piece, cube, iterations=RIM_VOXELS, mask=hu < RIM_BELOW_HU)
+    gas = ndimage.binary_propagation(piece, cube, mask=piece | (hu < DARK_BELOW_HU))
+    gas = ndimage.binary_dilation(gas, cube, iterations=RIM_VOXELS, mask=hu < RIM_BELOW_HU)
     return np.asarray(ndimage.binary_dilation(gas, cube, iterations=WALL_VOXELS, mask=hu > WALL_ABOVE_HU) | gas)

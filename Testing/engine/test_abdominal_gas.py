@@ -41,6 +41,17 @@ def test_pocket_below_the_diaphragm_is_found_with_two_voxels_of_its_wall(noise_h
     assert not (gas & ~with_wall).any() and not (gas & lungs).any()
 
 
+def test_gas_over_fluid_is_found_into_its_corners() -> None:
+    hu, lungs = chest()
+    k, j, _i = np.ogrid[tuple(slice(n) for n in SHAPE_KJI)]
+    pocket = ball((0.0, 64.0, 35.0), radius_mm=80.0) & (k < 12) & (j < 34)  # tapers towards the fluid, in 53 degrees
+    hu[pocket] = -990.0
+    soft = ndimage.gaussian_filter(hu, 0.6)
+    gas = found(soft, lungs | pocket)
+    assert not (pocket & ~gas).any()
+    assert not (gas & lungs & (soft < -800.0)).any()
+
+
 def test_lung_that_touches_the_wall_is_not_taken_with_it() -> None:
     hu, lungs = chest()
     pocket = ball((8.0, 35.0, 35.0), radius_mm=15.0)  # one slice below the lung
