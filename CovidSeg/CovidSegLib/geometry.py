@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import SimpleITK as sitk
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+#: Cosine between axes that are perpendicular but for the digits of a header.
+_PERPENDICULAR = 1e-6
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,14 @@ class Geometry:
     def ijk_to_ras(self) -> np.ndarray:
         """(4, 4) float64 matrix from index_ijk to point_ras in mm (Slicer, NIfTI)."""
         return np.asarray(LPS_TO_RAS @ self.ijk_to_lps)
+
+    def straightened(self) -> Geometry:
+        """Return the grid with the nearest perpendicular axes, itself if they are; spacing and origin stay."""
+        axes = self.direction_matrix
+        if np.abs(axes.T @ axes - np.eye(3)).max() <= _PERPENDICULAR:
+            return self
+        u, _stretch, vt = np.linalg.svd(axes)
+        return replace(self, direction_lps=tuple(float(v) for v in (u @ vt).ravel()))
 
     @classmethod
     def from_ijk_to_ras(cls, matrix: np.ndarray, *, size_ijk: tuple[int, int, int]) -> Geometry:

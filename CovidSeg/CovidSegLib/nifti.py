@@ -23,6 +23,7 @@ from .checks import (
 )
 from .errors import InputError
 from .geometry import Geometry
+from .inputs import stem_of
 from .memory import require_memory
 from .pixels import DAMAGED, VoxelFormat, is_gzip, open_maybe_gzip, read_voxels, reason_of
 from .sitk_quiet import itk_reason, quiet_itk
@@ -37,7 +38,10 @@ _MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}
 
 @dataclass(frozen=True)
 class NiftiHeader:
-    """The header fields that reading needs; `sform_ras` is 3x4 in file units, None where its code is 0."""
+    """The header fields that reading needs.
+
+    `sform_ras` is 3x4 in file units, `qform_axes_ras` 3x3 with unit columns; each is None where its code is 0.
+    """
 
     size_ijk: tuple[int, int, int]
     dtype: np.dtype
@@ -45,7 +49,7 @@ class NiftiHeader:
     data_offset: int
     slope: float
     intercept: float
-    qform_code: int
+    qform_axes_ras: np.ndarray | None
     sform_ras: np.ndarray | None
     mm_per_unit: float
 
@@ -56,10 +60,14 @@ def read_nifti(path: Path, *, label: str) -> ImageData:
     Raises:
         InputError: Damaged, truncated, not 3D, not grey, sheared, implausible, or too large for memory.
     """
+    # ITK, which reads the grid, goes by the name.
     if is_gzip(path) and not path.name.lower().endswith(".gz"):
-        # ITK, which reads the grid, goes by the name.
         text = _("{label}: a compressed file without .gz at the end of its name. Rename it to end in .nii.gz.")
         raise InputError(text.format(label=label))
+    ending = path.name[len(stem_of(path.name)) :]
+    if ending not in (ending.lower(), ending.upper()):
+        text = _("{label}: the name's end {ending} mixes capitals and small letters. Rename it to end in {good}.")
+        raise InputError(text.format(label=label, ending=ending, good=ending.lower()))
     try:
         with open_maybe_gzip(path) as stream:
             header = parse_header(stream.read(_HEADER_BYTES), label=label)
@@ -123,7 +131,7 @@ def parse_header(raw: bytes, *, label: str) -> NiftiHeader:
         data_offset=int(offset),
         slope=slope,
         intercept=intercept,
-        qform_code=qform_code,
+        qform_axes_ras=_qform_axes(floats(256, 3), qfac=float(floats(76, 1)[0])) if qform_code > 0 else None,
         sform_ras=floats(280, 12).reshape(3, 4) if sform_code > 0 else None,
         mm_per_unit=_MM_PER_UNIT.get(raw[123] & 7, 1.0),
     )
@@ -137,15 +145,17 @@ def _read_geometry(path: Path, header: NiftiHeader, *, label: str) -> tuple[Geom
     if header.sform_ras is not None:
         _check_sform(header.sform_ras, header.pixdim, label=label)
     geometry = _itk_geometry(path, header, label=label)
-    if header.sform_ras is None and header.qform_code <= 0:
+    if header.sform_ras is None and header.qform_axes_ras is None:
         return geometry, (NO_ORIENTATION,)
-    if header.sform_ras is not None and not _same_axes(geometry, header.sform_ras):
-        warning = _(
-            "The file states two different orientations (qform and sform); the qform is used, as in Slicer. "
-            "Check left and right."
-        )
-        return geometry, (warning,)
-    return geometry, ()
+    if header.sform_ras is None or header.qform_axes_ras is None or _same_axes(header.qform_axes_ras, header.sform_ras):
+        return geometry, ()
+    # Which of the two ITK takes depends on their codes, and on whether one of them mirrors.
+    used = "sform" if _same_axes(geometry.ijk_to_ras[:3, :3], header.sform_ras) else "qform"
+    text = _(
+        "The file states two different orientations (qform and sform); the {used} is used, as in Slicer. "
+        "Check left and right."
+    )
+    return geometry, (text.format(used=used),)
 
 
 def _check_sform(sform_ras: np.ndarray, pixdim: np.ndarray, *, label: str) -> None:
@@ -189,16 +199,29 @@ def _itk_geometry(path: Path, header: NiftiHeader, *, label: str) -> Geometry:
     )
 
 
+def _qform_axes(quaternion_bcd: np.ndarray, *, qfac: float) -> np.ndarray:
+    """Return the axes that a quaternion states, as unit columns in RAS; a negative `qfac` turns the third round."""
+    b, c, d = quaternion_bcd
+    rest = 1.0 - float(quaternion_bcd @ quaternion_bcd)
+    a = np.sqrt(rest) if rest > 0 else 0.0
+    a, b, c, d = np.array([a, b, c, d]) / np.linalg.norm([a, b, c, d])  # rounding may make it longer than 1
+    axes = np.array(
+        [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+        ]
+    )
+    return axes * [1.0, 1.0, -1.0 if qfac < 0 else 1.0]
+
+
 def _straightened(sform_ras: np.ndarray, *, size_ijk: tuple[int, int, int]) -> Geometry:
     """Return the grid of an sform with a shear too small to matter, which ITK refuses: the nearest straight axes."""
-    lengths = np.linalg.norm(sform_ras[:, :3], axis=0)
-    u, _stretch, vt = np.linalg.svd(sform_ras[:, :3] / lengths)
-    matrix = np.eye(4)
-    matrix[:3, :3] = (u @ vt) * lengths
-    matrix[:3, 3] = sform_ras[:, 3]
-    return Geometry.from_ijk_to_ras(matrix, size_ijk=size_ijk)
+    matrix = np.vstack([sform_ras, [0.0, 0.0, 0.0, 1.0]])
+    return Geometry.from_ijk_to_ras(matrix, size_ijk=size_ijk).straightened()
 
 
-def _same_axes(geometry: Geometry, sform_ras: np.ndarray) -> bool:
-    unit = sform_ras[:, :3] / np.linalg.norm(sform_ras[:, :3], axis=0)
-    return bool(np.allclose(geometry.ijk_to_ras[:3, :3] / geometry.spacing_ijk_mm, unit, atol=2 * GRID_TOLERANCE))
+def _same_axes(first: np.ndarray, second: np.ndarray) -> bool:
+    """Tell whether the first three columns of two matrices point the same ways, whatever their lengths."""
+    one, other = (matrix[:, :3] / np.linalg.norm(matrix[:, :3], axis=0) for matrix in (first, second))
+    return bool(np.allclose(one, other, atol=2 * GRID_TOLERANCE))

@@ -43,13 +43,15 @@ class SegmentMasks:
         """Return the masks on another grid that shares its voxels with this one.
 
         Slicer may save a segmentation on a part of the CT's grid, or on a larger one; no
-        voxel is interpolated.
+        voxel is interpolated. A NIfTI of a CT whose axes are sheared a little has them
+        straightened (see `write_labelmap_nifti`): its voxels are the CT's all the same.
 
         Raises:
             InputError: The voxels of the two grids do not coincide, or a segment extends
                 beyond the grid asked for.
         """
-        if self.geometry.is_close_to(geometry, tolerance_voxels=ALIGNMENT_TOLERANCE_VOXELS):
+        same = (geometry, geometry.straightened())
+        if any(self.geometry.is_close_to(grid, tolerance_voxels=ALIGNMENT_TOLERANCE_VOXELS) for grid in same):
             return SegmentMasks(self.left_kji, self.right_kji, self.infection_kji, geometry)
         offset_kji = _offset_kji(self.geometry, geometry)
         left, right, infection = (

@@ -52,6 +52,13 @@ def test_compressed_file_named_nii_is_refused_with_the_name_it_should_have(tmp_p
         read_ct(path)
 
 
+@pytest.mark.parametrize("name", ["ct.Nii", "ct.nii.GZ"])
+def test_ending_whose_capitals_itk_does_not_take_is_refused_with_the_right_one(tmp_path: Path, name: str) -> None:
+    path = write_image(tmp_path / name.lower(), tiny_hu()).rename(tmp_path / name)
+    with pytest.raises(InputError, match=r"mixes capitals and small letters\. Rename it to end in \.nii(\.gz)?\.$"):
+        read_ct(path)
+
+
 @pytest.mark.parametrize("name", ["ct.nii", "ct.nii.gz"])
 def test_int16_nifti_is_read_as_it_is(tmp_path: Path, name: str) -> None:
     hu_kji = tiny_hu()
@@ -197,13 +204,30 @@ def test_sheared_in_plane_axes_are_refused(tmp_path: Path) -> None:
         read_ct(write_nifti(tmp_path / "ct.nii", tiny_hu(), affine=affine))
 
 
-def test_disagreeing_qform_is_used_as_in_slicer_with_a_warning(tmp_path: Path) -> None:
-    mirrored = AFFINE.copy()
-    mirrored[0] *= -1
-    path = write_nifti(tmp_path / "ct.nii", tiny_hu(), sform_code=2, qform=mirrored)
+MIRRORED = np.diag([-1.0, 1, 1, 1]) @ AFFINE
+TURNED = np.array([[0.0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]) @ AFFINE
+
+
+@pytest.mark.parametrize("sform_code", [1, 2])
+@pytest.mark.parametrize("qform", [MIRRORED, TURNED], ids=["mirrored", "turned"])
+@pytest.mark.parametrize("handedness", [1, -1])
+def test_disagreeing_orientations_are_warned_of_and_the_one_used_is_itks(
+    tmp_path: Path, sform_code: int, qform: np.ndarray, handedness: int
+) -> None:
+    mirror = np.diag([1.0, handedness, 1, 1])  # in either of them the axes may be left-handed
+    path = tmp_path / "ct.nii"
+    write_nifti(path, tiny_hu(), affine=AFFINE @ mirror, sform_code=sform_code, qform=qform @ mirror)
     ct = read_ct(path)
     assert ct.geometry == Geometry.from_sitk(sitk.ReadImage(str(path)))
-    assert any("two different orientations" in warning for warning in ct.warnings)
+    used = "sform" if np.allclose(ct.geometry.ijk_to_ras, AFFINE @ mirror, atol=1e-4) else "qform"
+    assert any(f"two different orientations (qform and sform); the {used} is used" in text for text in ct.warnings)
+
+
+def test_orientations_that_agree_are_not_warned_of(tmp_path: Path) -> None:
+    turn = np.eye(4)
+    turn[:3, :3] = np.reshape(OBLIQUE, (3, 3))
+    for affine in (AFFINE, MIRRORED, TURNED, turn @ AFFINE, turn @ MIRRORED):
+        assert read_ct(write_nifti(tmp_path / "ct.nii", tiny_hu(), affine=affine)).warnings == ()
 
 
 def test_file_without_orientation_gives_a_warning(tmp_path: Path) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from CovidSegLib.checks import check_geometry
 from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
-from CovidSegLib.segmentation_file import SegmentMasks
+from CovidSegLib.segmentation_file import SegmentMasks, read_segmentation, write_labelmap_nifti
 from helpers_segmentation import (
     GEOMETRIES,
     INF,
@@ -52,6 +53,18 @@ def test_larger_grid_is_cut_if_only_background_is_lost(geometry):
     whole = masks_of(labelmap, geometry)
     smaller = part_of(whole, (1, 2, 2), (12, 8, 6))
     assert_same_masks(whole.placed_on(smaller.geometry), smaller)
+
+
+@pytest.mark.parametrize("shear", [0.001, 0.009])
+def test_labelmap_file_of_a_ct_sheared_a_little_lies_on_the_cts_voxels(tmp_path, capfd, shear):
+    geometry = Geometry(SIZE_IJK, SPACING_MM, ORIGIN_MM, (1.0, 0.0, shear, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+    check_geometry(geometry, label="ct")  # as accepted on reading
+    path = tmp_path / "labelmap.nii.gz"
+    write_labelmap_nifti(path, labelmap_kji=make_labelmap(), geometry=geometry)
+    placed = read_segmentation(path).placed_on(geometry)
+    assert placed.geometry is geometry
+    assert_same_masks(placed, masks_of(make_labelmap(), geometry))
+    assert capfd.readouterr().err == ""  # ITK straightens axes as well, and says so
 
 
 def test_segment_beyond_the_ct_is_refused():
