@@ -167,10 +167,9 @@ def _is_one_study(folder: Path, *, out_real: str | None) -> bool:
     """Tell whether all that lies in and below the folder is DICOM, and of one study: then it is one case.
 
     Exports put every series into a folder of its own; the reader chooses the chest series among them.
-    Results of an earlier run below the folder do not count.
+    Results of an earlier run below the folder do not count, nor what lies beside the DICOM of a disc.
     """
-    if any(entry.name.upper() == "DICOMDIR" and entry.is_file() for entry in _entries(folder)):
-        return True
+    is_disc = any(_is_table_of_contents(entry) for entry in _entries(folder))
     studies: set[str] = set()
     folders, visited = [folder], set()
     while folders:
@@ -180,7 +179,7 @@ def _is_one_study(folder: Path, *, out_real: str | None) -> bool:
             continue
         visited.add(real)
         entries = _entries(current)
-        if any(image_extension(entry.name) and entry.is_file() for entry in entries):
+        if not is_disc and any(image_extension(entry.name) and entry.is_file() for entry in entries):
             return False
         dicom = _first_dicom_file(current)
         if dicom is not None:
@@ -192,11 +191,18 @@ def _is_one_study(folder: Path, *, out_real: str | None) -> bool:
 
 
 def _first_dicom_file(folder: Path) -> Path | None:
-    """Return the first DICOM file directly in the folder, or None."""
+    """Return the first DICOM file directly in the folder that belongs to a study, or None."""
     for entry in _entries(folder):
-        if image_extension(entry.name) is None and entry.is_file() and is_dicom_file(entry):
+        if _is_table_of_contents(entry) or image_extension(entry.name) is not None:
+            continue
+        if entry.is_file() and is_dicom_file(entry):
             return entry
     return None
+
+
+def _is_table_of_contents(path: Path) -> bool:
+    """Tell whether the file lists what is on a disc: DICOM of no study, and mostly with a viewer beside it."""
+    return path.name.upper() == "DICOMDIR" and path.is_file()
 
 
 def _image_files(folder: Path, *, out_real: str | None, notes: _Notes) -> Iterator[Path]:

@@ -19,6 +19,8 @@ from .texts import text as _
 
 #: The largest CT matrix in use is 2048 x 2048; decoding allocates what the header claims.
 _MAX_PIXELS = 4096 * 4096
+#: Where anonymising gave every slice a series of its own, all of them would be a message of many pages.
+_MAX_LISTED = 20
 _LOCALIZER = re.compile(r"locali[sz]er|scout|topogra|surview|scanogram", re.IGNORECASE)
 _PROJECTION = re.compile(r"\b(mip|minip|min ip|projection|rendered|3d)\b", re.IGNORECASE)
 _CHEST = re.compile(r"chest|thora|lung|pulmo|poumon|t[oó]rax", re.IGNORECASE)
@@ -116,7 +118,7 @@ def choose_stack(stacks: list[Stack], *, series: str | None, label: str) -> Stac
     Raises:
         InputError: No usable series, or the choice fits none or several.
     """
-    listing = joined("; ", (stack.info.text for stack in stacks))
+    listing = _listing(stacks)
     if series is None:
         if stacks[0].info.usable:
             return stacks[0]
@@ -143,6 +145,13 @@ def choose_stack(stacks: list[Stack], *, series: str | None, label: str) -> Stac
             return best
     text = _("{label}: no series {wanted!r}. Choose among: {series}.")
     raise InputError(text.format(label=label, wanted=wanted, series=listing))
+
+
+def _listing(stacks: list[Stack]) -> Text:
+    shown = joined("; ", (stack.info.text for stack in stacks[:_MAX_LISTED]))
+    if len(stacks) <= _MAX_LISTED:
+        return shown
+    return _("{series}; and {count} more").format(series=shown, count=len(stacks) - _MAX_LISTED)
 
 
 def _require_ct(stack: Stack, *, label: str) -> None:

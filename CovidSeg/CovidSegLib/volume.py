@@ -163,10 +163,9 @@ def _single_image(path: Path, files: list[Path]) -> Path | None:
 
 def _read_dicom(path: Path, files: list[Path], *, series: str | None) -> ImageData:
     label = str(path)
-    if files == [path]:
-        text = _("{label}: one DICOM file is one slice, or a format not read here. Give the series' folder.")
-        raise InputError(text.format(label=label))
     stacks = find_stacks(files, label=label)
+    if files == [path]:
+        raise InputError(_single_file_text(stacks, label=label))
     if not stacks:
         text = _("{label}: DICOM files, but no images among them. Give the folder of a CT series.")
         raise InputError(text.format(label=label))
@@ -174,6 +173,13 @@ def _read_dicom(path: Path, files: list[Path], *, series: str | None) -> ImageDa
     image = read_stack(stack, label=label)
     notes = _choice_notes(stacks, stack, chosen_by_user=series is not None)
     return ImageData(image.values_kji, image.geometry, warnings=(*notes, *image.warnings), series=image.series)
+
+
+def _single_file_text(stacks: list[Stack], *, label: str) -> Text:
+    if stacks and stacks[0].slices[0].frames > 1:
+        return _("{label}: {reason}.").format(label=label, reason=stacks[0].info.reason)
+    text = _("{label}: one DICOM file is one slice, or a format not read here. Give the series' folder.")
+    return text.format(label=label)
 
 
 def _choice_notes(stacks: list[Stack], taken: Stack, *, chosen_by_user: bool) -> list[Text]:

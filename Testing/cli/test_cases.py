@@ -180,6 +180,24 @@ def test_folder_of_dicom_studies_is_a_case_per_study_named_after_its_folder(tmp_
     assert found == {"p1": tmp_path / "all" / "p1", "p2": tmp_path / "all" / "p2", "p3": ct}
 
 
+def test_disc_of_one_study_is_one_case_whatever_its_viewer_brings_along(tmp_path: Path) -> None:
+    disc = tmp_path / "disc"
+    for series in ("thin", "thick"):
+        _dicom(disc / "DICOM" / series / "IM1", study="1.2.3")
+    _dicom(disc / "DICOMDIR", study="9")
+    write_ct(disc / "viewer" / "logo.nii.gz")
+    assert _found(disc, out=tmp_path / "out") == {"disc": disc}
+
+
+def test_disc_of_several_studies_is_a_case_per_study(tmp_path: Path) -> None:
+    disc = tmp_path / "disc"
+    for patient, study in (("PT0", "1.2.1"), ("PT1", "1.2.2")):
+        for series in ("SE0", "SE1"):
+            _dicom(disc / patient / "ST0" / series / "IM1", study=study)
+    _dicom(disc / "DICOMDIR", study="9")
+    assert _found(disc, out=tmp_path / "out") == {"PT0": disc / "PT0", "PT1": disc / "PT1"}
+
+
 def test_zip_is_taken_from_a_folder_only_if_it_holds_dicom(tmp_path: Path) -> None:
     dicom = _dicom(tmp_path / "IM1", study="1.2.3")
     data = tmp_path / "data"

@@ -259,6 +259,13 @@ def test_one_slice_given_as_a_file_is_refused_with_a_hint(tmp_path: Path) -> Non
         read_ct(files[0])
 
 
+def test_multi_frame_file_given_by_itself_is_refused_as_such(tmp_path: Path) -> None:
+    file = write_series(tmp_path, tiny_hu())[0]
+    edit_slice(file, NumberOfFrames=10, PixelData=bytes(10 * 12 * 14 * 2))
+    with pytest.raises(InputError, match=r"multi-frame \(enhanced\) DICOM, export it as single slices or NIfTI"):
+        read_ct(file)
+
+
 # --- real data -----------------------------------------------------------------------------------------------------
 
 

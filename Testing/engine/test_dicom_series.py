@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from CovidSegLib.errors import InputError
 from CovidSegLib.volume import list_series, read_ct
-from helpers_ct_files import tiny_hu, write_series
+from helpers_ct_files import edit_slice, tiny_hu, write_series
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -84,6 +84,14 @@ def test_user_chooses_by_number_uid_or_description(study: Path, wanted: str, ser
 def test_unusable_choice_is_refused_with_the_list(study: Path, wanted: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_ct(study, series=wanted)
+
+
+def test_message_names_twenty_of_many_series(tmp_path: Path) -> None:
+    for number, file in enumerate(write_series(tmp_path, tiny_hu(shape_kji=(25, 12, 14))), start=1):
+        edit_slice(file, SeriesInstanceUID=f"1.2.{number}", SeriesNumber=number)  # as some anonymisers do
+    with pytest.raises(InputError, match=r"no axial chest CT series found.*; and 5 more\. Give") as caught:
+        read_ct(tmp_path)
+    assert str(caught.value).count("fewer than 8 slices") == 20
 
 
 def test_list_of_series_says_why_some_are_not_taken_and_holds_no_identity(study: Path) -> None:
