@@ -22,6 +22,7 @@ IMAGING_STEM = "imaging"
 SUPPORTED = _("NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), a DICOM folder or a zip of one")
 
 _CHUNK = 1 << 20
+_MAX_HEADER = 1 << 22
 
 
 def image_suffix(path: Path) -> str | None:
@@ -89,15 +90,24 @@ def looks_like_dicom(path: Path) -> bool:
 
 
 def detached_data_files(header: Path) -> list[Path]:
-    """Return the data files that an `.mhd` or `.nhdr` header names, in its folder; empty for other files.
+    """Return the data files that a MetaImage or NRRD header names, in its folder; empty for other files.
+
+    A header of its own (`.mhd`, `.nhdr`) has to name one. `.mha` and `.nrrd` rarely do, but may.
 
     Raises:
         InputError: A named data file is not there, or lies outside the header's folder.
     """
-    if image_suffix(header) not in (".mhd", ".nhdr"):
+    suffix = image_suffix(header)
+    if suffix not in (".mhd", ".nhdr", ".mha", ".nrrd"):
         return []
-    text = header.read_bytes()[: 1 << 16].decode("latin-1")
+    with header.open("rb") as stream:
+        raw = stream.read(_MAX_HEADER)
+    if suffix == ".nrrd":
+        raw = re.split(rb"\r?\n\r?\n", raw, maxsplit=1)[0]  # voxels follow the empty line
+    text = raw.decode("latin-1")
     match = re.search(r"^(?:ElementDataFile\s*=|data ?file:)[ \t]*(.+?)[ \t]*$(.*)", text, re.MULTILINE | re.DOTALL)
+    if match is None and suffix in (".mha", ".nrrd"):
+        return []
     if match is None:
         message = _("{file}: the header names no data file. Convert the CT to .nrrd or .nii.gz again.")
         raise InputError(message.format(file=header))
@@ -120,8 +130,8 @@ def _fits_pattern(name: str, *, pattern: str) -> bool:
 
 def _data_file(header: Path, *, name: str) -> Path:
     folder = header.parent.resolve()
-    data = (folder / name).resolve()
-    if not data.is_relative_to(folder) or not data.is_file():
+    data = None if "\0" in name else (folder / name).resolve()  # such a name is none, says Python by a ValueError
+    if data is None or not data.is_relative_to(folder) or not data.is_file():
         text = _(
             "{file}: its data file {name!r} is not beside it. Copy both files into one folder, "
             "or save the CT as one .nrrd or .nii.gz."

@@ -12,7 +12,11 @@ from CovidSegLib.errors import InputError
 from CovidSegLib.volume import CTVolume, read_ct
 from helpers_ct_files import tiny_hu, write_image, write_series, zip_series
 
-KINDS = ["ct.nii", "ct.nii.gz", "ct.nrrd", "packed.nrrd", "ct.mha", "packed.mha", "ct.zip", "dicom"]
+KINDS = [
+    *("ct.nii", "ct.nii.gz", "ct.nrrd", "packed.nrrd"),
+    *("ct.mha", "packed.mha", "ct.nhdr", "ct.mhd"),
+    *("dicom", "ct.zip"),
+]
 HEADER_BYTES = (352, 700)
 
 

@@ -113,19 +113,24 @@ def test_missing_data_file_is_named(tmp_path: Path, name: str) -> None:
         read_ct(path)
 
 
-@pytest.mark.parametrize("name", ["ct.nhdr", "ct.mhd"])
-def test_data_file_outside_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+DETACHED = [("ct.nhdr", "ct.nhdr"), ("ct.nhdr", "ct.nrrd"), ("ct.mhd", "ct.mhd"), ("ct.mhd", "ct.mha")]
+"""How ITK is to write a header of its own, and its name then: `.nrrd` and `.mha` may name a data file as well."""
+
+
+@pytest.mark.parametrize(("written", "name"), DETACHED)
+def test_data_file_outside_the_folder_is_refused(tmp_path: Path, written: str, name: str) -> None:
     (tmp_path / "in").mkdir()
-    path = write_image(tmp_path / "in" / name, tiny_hu())
+    path = write_image(tmp_path / "in" / written, tiny_hu()).rename(tmp_path / "in" / name)
     (tmp_path / "in" / "ct.raw").rename(tmp_path / "ct.raw")
     path.write_bytes(path.read_bytes().replace(b"ct.raw", b"../ct.raw"))
     with pytest.raises(InputError, match="not beside it"):
         read_ct(path)
 
 
-@pytest.mark.parametrize("name", ["ct.nhdr", "ct.mhd"])
-def test_fingerprint_of_a_detached_header_covers_the_voxels(tmp_path: Path, name: str) -> None:
-    path = write_image(tmp_path / name, tiny_hu())
+@pytest.mark.parametrize(("written", "name"), DETACHED)
+def test_fingerprint_of_a_detached_header_covers_the_voxels(tmp_path: Path, written: str, name: str) -> None:
+    path = write_image(tmp_path / written, tiny_hu()).rename(tmp_path / name)
+    assert np.array_equal(read_ct(path).hu_kji, tiny_hu())
     before = fingerprint_of(path)
     raw = bytearray((tmp_path / "ct.raw").read_bytes())
     raw[5] ^= 1
