@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -19,10 +20,16 @@ _PLAIN_PROGRESS_EVERY_S = 15.0
 
 
 def print_line(text: str, *, stream: TextIO | None = None) -> None:
-    """Print one line, whatever letters its file names have and whatever the terminal can show."""
+    """Print one line, whatever letters its file names have and whatever the terminal can show.
+
+    Once nobody reads any more, nothing is printed: what was begun is finished all the same.
+    """
     stream = stream or sys.stdout
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    print(text.encode(encoding, errors="backslashreplace").decode(encoding), file=stream, flush=True)
+    try:
+        print(text.encode(encoding, errors="backslashreplace").decode(encoding), file=stream, flush=True)
+    except BrokenPipeError:  # the reader has gone, as in `covidseg segment ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def print_error(text: str) -> None:

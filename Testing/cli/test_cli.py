@@ -13,7 +13,7 @@ import pytest
 from CovidSegLib import console, report
 from CovidSegLib.cli import main
 from fake_engine import write_ct
-from helpers_cli import ROOT, segment, summary
+from helpers_cli import ROOT, segment, start_process, summary
 
 pytestmark = pytest.mark.usefixtures("fake_engine")
 
@@ -196,3 +196,13 @@ def test_stream_that_cannot_show_a_name_does_not_stop_the_run(tmp_path: Path, mo
         monkeypatch.setattr(sys, "stdout", log)
         assert segment(write_ct(tmp_path / "größe.nii.gz"), "-o", tmp_path / "out") == 0
     assert "gr\\xf6\\xdfe" in (tmp_path / "log").read_text(encoding="ascii")
+
+
+def test_reader_of_the_output_who_goes_away_does_not_stop_the_run(tmp_path: Path) -> None:
+    cts = [write_ct(tmp_path / name) for name in ("a.nii.gz", "b.nii.gz")]
+    with start_process(*cts, "-o", tmp_path / "out") as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()  # as `| head` does
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+    assert [row["status"] for row in summary(tmp_path / "out")] == ["done", "done"]
