@@ -130,5 +130,16 @@ def test_thick_slices_give_a_warning_with_spacing_and_extent() -> None:
     assert spacing_warnings(tiny_geometry(spacing_ijk_mm=(0.7, 0.7, 4.9))) == ()
     (warning,) = spacing_warnings(tiny_geometry(size_ijk=(14, 12, 30), spacing_ijk_mm=(0.7, 0.7, 8.0)))
     assert "30 slices, 8.0 mm apart (240 mm in all)" in warning
-    (coronal,) = spacing_warnings(tiny_geometry(size_ijk=(14, 30, 12), spacing_ijk_mm=(0.7, 8.0, 0.7)))
+    coronal, _across = spacing_warnings(tiny_geometry(size_ijk=(14, 30, 12), spacing_ijk_mm=(0.7, 8.0, 0.7)))
     assert "30 slices, 8.0 mm apart (240 mm in all)" in coronal
+
+
+def test_voxels_long_across_the_body_give_a_warning_however_the_ct_is_stored() -> None:
+    assert spacing_warnings(tiny_geometry(spacing_ijk_mm=(3.0, 3.0, 4.0))) == ()
+    slices_along_i = (0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0)
+    assert spacing_warnings(tiny_geometry(spacing_ijk_mm=(4.0, 3.0, 3.0), direction_lps=slices_along_i)) == ()
+    for axes in ({"spacing_ijk_mm": (4.0, 1.0, 1.0)}, {"spacing_ijk_mm": (1.0, 4.0, 1.0)}):
+        (warning,) = spacing_warnings(tiny_geometry(**axes))
+        assert "Voxels of 4.0 mm across the body" in warning
+    (warning,) = spacing_warnings(tiny_geometry(spacing_ijk_mm=(1.0, 1.0, 4.0), direction_lps=slices_along_i))
+    assert "Voxels of 4.0 mm across the body" in warning
