@@ -69,7 +69,10 @@ def find_chest(volume_spl: np.ndarray, *, spacing_mm: tuple[float, float, float]
         InputError: There is no air-filled lung inside a body.
     """
     source = tuple(input_axis(n, s) for n, s in zip(volume_spl.shape, spacing_mm, strict=True))
-    axes = tuple(covering_axis(axis, max(COARSE_STEP_MM, axis.step_mm)) for axis in source)
+    # Across the body the masks' voxels may not be longer, else the chest wall is too thin for them; slices may be.
+    axes = tuple(
+        covering_axis(s, max(COARSE_STEP_MM, s.step_mm) if n == 0 else COARSE_STEP_MM) for n, s in enumerate(source)
+    )
     coarse = resample_kji(volume_spl, source=source, target=axes)  # type: ignore[arg-type]
     voxel_ml = float(np.prod([axis.step_mm for axis in axes])) / 1000.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 from CovidSegLib.chest import find_chest, lungs_found
 from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
+from CovidSegLib.orient import Orientation
 from CovidSegLib.phantom import Phantom
 from CovidSegLib.preprocess import PreprocessingRecipe, preprocess
-from CovidSegLib.resample import input_axis, resample_kji
+from CovidSegLib.resample import covering_axis, input_axis, resample_kji
+from CovidSegLib.volume import read_ct
 from helpers_phantom import SIZE_IJK, SPACING_IJK_MM, small_phantom
 
 SOLID_HU = 40
@@ -196,7 +199,7 @@ def test_lungs_cut_by_a_round_field_of_view_are_noticed(radius_voxels: int, *, i
     assert not chest.touches_side
 
 
-@pytest.mark.parametrize("value", [-1024, -2000, -3024])
+@pytest.mark.parametrize("value", [-1024, -2000, -3024, 0, 250, 3000])
 @pytest.mark.parametrize("shape", ["circle", "box"])
 def test_padding_around_a_cropped_body_is_outside_and_lungs_are_kept(value: int, shape: str) -> None:
     phantom = small_phantom(3)
@@ -213,6 +216,20 @@ def test_padding_around_a_cropped_body_is_outside_and_lungs_are_kept(value: int,
     lungs = lungs_of(phantom) & ~padded
     lungs[:3] = False
     assert_kept(hu, lungs)
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("coarse_axes", [(2,), (1,), (1, 2)], ids=["sagittal slices", "coronal slices", "pixels"])
+def test_voxels_of_5_mm_across_the_body_lose_no_lung(data_dir: Path, coarse_axes: tuple[int, ...]) -> None:
+    """A lean patient's chest wall is too thin for masks of such voxels."""
+    ct = read_ct(data_dir / "ct" / "cap001.nii.gz")
+    orientation = Orientation.of(ct.geometry)
+    hu, spacing = orientation.view(ct.hu_kji), orientation.spacing_mm(ct.geometry)
+    source = tuple(input_axis(n, s) for n, s in zip(hu.shape, spacing, strict=True))
+    target = tuple(covering_axis(axis, 5.0) if n in coarse_axes else axis for n, axis in enumerate(source))
+    coarse = resample_kji(hu, source=source, target=target)
+    found = find_chest(coarse, spacing_mm=tuple(axis.step_mm for axis in target))
+    assert found.aerated_ml == pytest.approx(find_chest(hu, spacing_mm=spacing).aerated_ml, rel=0.1)
 
 
 def test_body_mask_leaves_out_table_and_air() -> None:
