@@ -13,6 +13,9 @@ OUTSIDE_AIR_BELOW_HU = -860.0
 #: Less of a piece of air that the image cuts open lies between parts of the body, and it is foam of the table,
 #: not lung. Measured: foam 0.00; lung, cut by a small round field of view, 0.17 to 1.
 LUNG_BETWEEN_SHARE = 0.1
+#: More of the border than this with one and the same value is padding: a body that reaches it has many values.
+PADDING_SHARE = 0.3
+NO_TISSUE_BELOW_HU, NO_AIR_FROM_HU = -900.0, -200.0
 #: Less tissue than this share of the lungs around them, and there is no body.
 LITTLE_BODY_SHARE = 0.1
 
@@ -186,7 +189,12 @@ def rim(volume: np.ndarray) -> np.ndarray:
 
 
 def padding_value(volume: np.ndarray) -> float | None:
-    """Return the value that fills the corners or borders, if one does: scanners and croppers pad with a constant."""
+    """Return the value that fills the corners or borders, if one does: scanners and croppers pad with a constant.
+
+    Mostly it is below any tissue, but programs that turn or resample images may fill with 0 or white. In between lies
+    what a wrong scale makes of the air around the patient.
+    """
     values, counts = np.unique(rim(volume), return_counts=True)
     most = int(np.argmax(counts))
-    return float(values[most]) if values[most] <= -900 and counts[most] > 0.3 * counts.sum() else None
+    is_air_or_none = values[most] <= NO_TISSUE_BELOW_HU or values[most] >= NO_AIR_FROM_HU
+    return float(values[most]) if is_air_or_none and counts[most] > PADDING_SHARE * counts.sum() else None

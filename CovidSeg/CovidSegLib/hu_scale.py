@@ -28,6 +28,8 @@ SOFT_TISSUE_HU = 50.0
 LOW_AIR_HU, LOW_AIR_OF_GUESS_HU = -1060.0, -1030.0
 #: Air above this is wrong if soft tissue reads too high as well; else a cropped CT just shows no large airway.
 HIGH_AIR_HU, HIGH_SOFT_TISSUE_HU = -940.0, 80.0
+#: More of a block than this being padding, it is padded; single voxels of tissue may have its value.
+PADDED_SHARE = 0.2
 #: Where soft tissue is looked for; of several peaks (fat, muscle, bone) it is the highest that is no small one.
 SOFT_TISSUE_RANGE_HU = (-600.0, 250.0)
 SMALL_PEAK = 0.35
@@ -125,8 +127,8 @@ def _blocks(volume_spl: np.ndarray, *, spacing_mm: tuple[float, float, float]) -
     padding = np.zeros(means.shape, dtype=bool)
     if value is not None:
         # Air that a window cut off at its lower end has the value of padding, but lies inside.
-        padding = (squares == value).any(axis=(2, 4))
-        padding &= dilate(touching_sides(padding), 1)
+        equal = squares == value
+        padding = equal.any(axis=(2, 4)) & dilate(touching_sides(equal.mean(axis=(2, 4)) > PADDED_SHARE), 1)
     return means, padding, float(np.prod(spacing_mm) * np.prod(step)) / 1000.0
 
 
