@@ -16,7 +16,7 @@ from CovidSegLib.exit_codes import FAILED, STOPPED, USAGE
 from CovidSegLib.failures import explain, is_unexpected, one_line
 
 from . import cli_calibration, cli_cv, cli_data, cli_evaluate, cli_experiment, cli_product
-from .cli_common import Parser, UsageError
+from .cli_common import Parser, UsageError, note
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _print_error(text: str) -> None:
-    print(f"covidseg-train: error: {one_line(text)}", file=sys.stderr, flush=True)
+    note(f"covidseg-train: error: {one_line(text)}")
 
 
 if __name__ == "__main__":

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from CovidSegLib.exit_codes import FAILED, OK
 
-from .cli_common import Parser, add_command, add_compute, add_measured, say, use_threads
+from .cli_common import Parser, add_command, add_compute, add_measured, note, say, use_threads
 
 
 def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -39,7 +38,7 @@ def _calibrate(options: argparse.Namespace) -> int:
         mode=options.mode,
         device=resolve_device(options.device),
         only=tuple(options.only),
-        tell=lambda text: print(text, file=sys.stderr, flush=True),
+        tell=note,
     )
     report = complete_calibration(figures, bundle=bundle, command=options.command_line, mode=options.mode)
     say(calibration_markdown(report))

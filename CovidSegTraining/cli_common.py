@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import math
+import sys
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import NoReturn
+
+from CovidSegLib.console import print_line
 
 
 class UsageError(Exception):
@@ -84,6 +88,33 @@ def count(text: str) -> int:
     return int(text)
 
 
+def positive(text: str) -> float:
+    """Return a number above 0, given as argument."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0")
+    return value
+
+
 def say(text: str) -> None:
-    """Print a line at once."""
-    print(text, flush=True)
+    """Print a result at once, whatever letters it has and whatever the terminal can show."""
+    print_line(text)
+
+
+def note(text: str) -> None:
+    """Print a remark on stderr."""
+    print_line(text, stream=sys.stderr)
+
+
+def warn_unknown_patients(patients: Mapping[str, str] | None, *, cases: Collection[str]) -> None:
+    """Warn of names in --patients that are no case: misspelt, they would let a patient stand on both sides."""
+    if unknown := sorted(set(patients or ()) - set(cases)):
+        warn(f"--patients: {len(unknown)} of its names are no case here, misspelt perhaps: {', '.join(unknown)}")
+
+
+def warn(text: str) -> None:
+    """Print a warning on stderr."""
+    note(f"covidseg-train: warning: {text}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,19 @@ from typing import TYPE_CHECKING
 
 from CovidSegLib.exit_codes import OK
 
-from .cli_common import Parser, add_command, add_compute, count, count_from_zero, folder, say, use_threads
+from .cli_common import (
+    Parser,
+    UsageError,
+    add_command,
+    add_compute,
+    count,
+    count_from_zero,
+    folder,
+    say,
+    use_threads,
+    warn,
+    warn_unknown_patients,
+)
 
 if TYPE_CHECKING:
     from .splits import Fold
@@ -32,7 +43,7 @@ def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     folds.add_argument("--original", action="store_true", help="the paper's own five folds (default)")
     folds.add_argument("--folds", metavar="JSON", type=Path, help="folds, as 'split' writes them")
     folds.add_argument("--k", metavar="K", type=count, action="append", help="K new folds; repeat for several runs")
-    parser.add_argument("--seed", metavar="S", type=count_from_zero, default=0, help="of the new folds (default 0)")
+    parser.add_argument("--seed", metavar="S", type=count_from_zero, help="of the new folds of --k (default 0)")
     parser.add_argument(
         "--patients", metavar="JSON", type=Path, help='{"case": "patient", ...}, where names do not tell'
     )
@@ -65,6 +76,8 @@ def _cv(options: argparse.Namespace) -> int:
     from .splits import read_patients
     from .whole_files import write_whole
 
+    if options.seed is not None and options.k is None:
+        raise UsageError("--seed is for the new folds of --k; weights and crops have training.seed of the recipe")
     recipe = read_experiment(options.config)
     if options.precision is not None:
         recipe = replace(recipe, training=replace(recipe.training, precision=options.precision))
@@ -101,23 +114,20 @@ def _folds(options: argparse.Namespace, *, patients: Mapping[str, str] | None) -
     from .splits import find_cases, k_folds, original_folds, read_folds, restrict_folds
 
     cases = find_cases(options.data)
+    warn_unknown_patients(patients, cases=cases)
     if options.folds is not None:
         folds = read_folds(options.folds, patients=patients)
         _warn_left_out(cases, folds=folds)
         return {"": folds}
     if options.k is not None:
-        return {f"k_{k}": k_folds(cases, k=k, seed=options.seed, patients=patients) for k in options.k}
+        return {f"k_{k}": k_folds(cases, k=k, seed=options.seed or 0, patients=patients) for k in options.k}
     folds, missing = restrict_folds(original_folds(), present=cases)
     if missing:
-        _warn(f"{len(missing)} of the paper's cases are missing: {', '.join(missing)}")
+        warn(f"{len(missing)} of the paper's cases are missing: {', '.join(missing)}")
     _warn_left_out(cases, folds=folds)
     return {"": folds}
 
 
 def _warn_left_out(cases: Sequence[str], *, folds: Sequence[Fold]) -> None:
     if others := sorted(set(cases) - {case for fold in folds for case in fold.training + fold.validation}):
-        _warn(f"{len(others)} cases are in none of the folds and left out: {', '.join(others)}")
-
-
-def _warn(text: str) -> None:
-    print(f"covidseg-train: warning: {text}", file=sys.stderr, flush=True)
+        warn(f"{len(others)} cases are in none of the folds and left out: {', '.join(others)}")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from CovidSegLib.exit_codes import FAILED, OK
 from CovidSegLib.failures import one_line
 
-from .cli_common import Parser, add_command, folder, say
+from .cli_common import Parser, add_command, folder, note, say
 
 
 def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -52,10 +51,10 @@ def _add_explore(commands: argparse._SubParsersAction[Parser]) -> None:
 def _explore(options: argparse.Namespace) -> int:
     from .explore import explore, to_table, write_exploration
 
-    found = explore(options.data, tell=lambda case: print(f"reading {case}", file=sys.stderr, flush=True))
+    found = explore(options.data, tell=lambda case: note(f"reading {case}"))
     say(to_table(found.cases))
     for error in found.errors:
-        print(f"covidseg-train: error: {one_line(error)}", file=sys.stderr, flush=True)
+        note(f"covidseg-train: error: {one_line(error)}")
     if options.output is not None and found.cases:
         write_exploration(found.cases, options.output)
     return FAILED if found.errors else OK

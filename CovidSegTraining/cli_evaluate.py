@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from CovidSegLib.exit_codes import OK
 
-from .cli_common import Parser, UsageError, add_command, count, count_from_zero, folder, say
+from .cli_common import (
+    Parser,
+    UsageError,
+    add_command,
+    count,
+    count_from_zero,
+    folder,
+    note,
+    say,
+    warn,
+    warn_unknown_patients,
+)
 
 
 def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -26,7 +36,7 @@ def _add_split(commands: argparse._SubParsersAction[Parser]) -> None:
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--k", metavar="K", type=count, default=5, help="number of folds (default 5)")
     kind.add_argument("--original", action="store_true", help="the paper's own five folds")
-    parser.add_argument("--seed", metavar="S", type=count_from_zero, default=0, help="of the dealing (default 0)")
+    parser.add_argument("--seed", metavar="S", type=count_from_zero, help="of the dealing (default 0)")
     parser.add_argument(
         "--patients", metavar="JSON", type=Path, help='{"case": "patient", ...}, where names do not tell'
     )
@@ -36,19 +46,22 @@ def _add_split(commands: argparse._SubParsersAction[Parser]) -> None:
 def _split(options: argparse.Namespace) -> int:
     from .splits import find_cases, k_folds, original_folds, read_patients, restrict_folds, shared_patients, write_folds
 
+    if options.original and options.seed is not None:
+        raise UsageError("--seed is for new folds (--k), not for --original")
     cases = options.cases or find_cases(options.data)
     patients = None if options.patients is None else read_patients(options.patients)
+    warn_unknown_patients(patients, cases=cases)
     if options.original:
         folds, missing = restrict_folds(original_folds(), present=cases)
         known = {case for fold in original_folds() for case in fold.validation}
         if missing:
-            _warn(f"{len(missing)} of the paper's {len(known)} cases are missing: {', '.join(missing)}")
+            warn(f"{len(missing)} of the paper's {len(known)} cases are missing: {', '.join(missing)}")
         if others := sorted(set(cases) - known):
-            _warn(f"{len(others)} cases are in none of the paper's folds and left out: {', '.join(others)}")
+            warn(f"{len(others)} cases are in none of the paper's folds and left out: {', '.join(others)}")
         for sentence in shared_patients(folds, patients=patients):
-            _warn(sentence)
+            warn(sentence)
     else:
-        folds = k_folds(cases, k=options.k, seed=options.seed, patients=patients)
+        folds = k_folds(cases, k=options.k, seed=options.seed or 0, patients=patients)
     write_folds(options.output, folds)
     sizes = ", ".join(f"{len(fold.training)}/{len(fold.validation)}" for fold in folds)
     say(f"{options.output}: {len(folds)} folds, training/validation {sizes}")
@@ -93,6 +106,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         raise UsageError("--predictions needs --data and -o")
     if options.scores is not None and options.data is not None:
         raise UsageError("--data goes with --predictions, not with --scores")
+    if options.patients is not None and options.folds is None:
+        raise UsageError("--patients goes with --folds: it tells which patients stand on both sides of one")
     patients = None if options.patients is None else read_patients(options.patients)
     folds = None if options.folds is None else read_folds(options.folds, patients=patients)
     if options.scores is not None:
@@ -101,7 +116,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         predictions = find_predictions(options.predictions, data_dir=options.data)
         if folds is not None:
             check_same_cases(predictions, folds=folds)  # before the minutes that scoring takes
-        cases = score_predictions(predictions, data_dir=options.data, tell=_note)
+        cases = score_predictions(predictions, data_dir=options.data, tell=note)
     evaluation = evaluate_scores(
         cases, folds=folds, labels_are=options.labels_are, patients=patients, seed=options.seed
     )
@@ -111,7 +126,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     if options.predictions is not None:
         write_pictures(options.output, evaluation, predictions=predictions, data_dir=options.data)
     if options.output is not None:
-        _note(f"{options.output}: scores, tables and figures")
+        note(f"{options.output}: scores, tables and figures")
     return OK
 
 
@@ -134,11 +149,3 @@ def _figures(options: argparse.Namespace) -> int:
     epochs = [len(history.epochs) for history in histories]
     say(f"{path}: epochs per fold {', '.join(map(str, epochs))}, mean {sum(epochs) / len(epochs):.1f}")
     return OK
-
-
-def _warn(text: str) -> None:
-    _note(f"covidseg-train: warning: {text}")
-
-
-def _note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -76,6 +76,8 @@ def fit_experiment(options: argparse.Namespace) -> int:
     _refuse(options, ("minutes", "init"), why="is for the product's recipe")
     if options.fold is None:
         raise UsageError("--fold K is needed with an experiment's recipe")
+    if options.patients is not None and options.folds is None:
+        raise UsageError("--patients goes with --folds; the paper's folds are used as they are")
     recipe = read_experiment(options.config)
     if options.precision is not None:
         recipe = replace(recipe, training=replace(recipe.training, precision=options.precision))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +19,8 @@ from .cli_common import (
     add_measured,
     count_from_zero,
     folder,
+    note,
+    positive,
     say,
     use_threads,
 )
@@ -75,7 +76,7 @@ def _add_fit(commands: argparse._SubParsersAction[Parser]) -> None:
     parser = add_command(commands, "fit", summary="train a network; run again to continue", run=_fit)
     parser.add_argument("--cache", metavar="CACHE", type=folder, required=True, help="written by 'prepare'")
     parser.add_argument("-o", "--output", metavar="RUN", type=Path, required=True, help="folder of the training run")
-    parser.add_argument("--minutes", metavar="M", type=float, help="end the run after this time")
+    parser.add_argument("--minutes", metavar="M", type=positive, help="end the run after this time")
     parser.add_argument("--init", metavar="WEIGHTS", type=Path, help="begin with these weights (.pt or .safetensors)")
     add_config(parser)
     add_compute(parser)
@@ -104,7 +105,7 @@ def _fit(options: argparse.Namespace) -> int:
     config = replace(settings, device=resolve_device(options.device))
     if options.minutes is not None:
         config = replace(config, minutes=options.minutes)
-    run = Fit(options.output, cases=load_cases(options.cache), config=config)
+    run = Fit(options.output, cases=load_cases(options.cache, preprocessing=config.preprocessing), config=config)
     if options.init is not None:
         run.start_from(load_state(options.init))
     run.run()
@@ -190,7 +191,7 @@ def _benchmark(options: argparse.Namespace) -> int:
             all_flips=options.all_flips,
             phantoms=options.phantoms,
         ),
-        tell=lambda text: print(text, file=sys.stderr, flush=True),
+        tell=note,
     )
     report = complete_report(figures, bundle=bundle, command=options.command_line, mode=options.mode)
     say(to_markdown(report))

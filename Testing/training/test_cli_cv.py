@@ -73,3 +73,13 @@ def test_cases_in_none_of_the_folds_are_named(
 def test_own_cases_need_folds_of_their_own(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 1
     assert "fold_0 has no case for training; add cases, or make new folds with --k" in capsys.readouterr().err
+
+
+def test_classes_that_nobody_scores_are_refused_before_the_training(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = tiny_values(network__classes=5)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    assert main([*arguments, "--k", "2"]) == 1
+    assert "network.classes is 5, but only 4 classes are scored" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import io
+import json
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from CovidSegLib.bundle import load_bundle
+from helpers_experiment import tiny_values
 from helpers_training import write_ball_cache
 
 from CovidSegTraining.cli import main
@@ -65,6 +69,22 @@ def test_fit_continues_from_other_weights(tmp_path: Path, config: Path) -> None:
     assert main([*fit, "-o", str(tmp_path / "c"), "--init", str(tmp_path / "nothing.pt")]) == 1
 
 
+def test_fit_does_not_learn_from_cases_prepared_for_another_grid(
+    tmp_path: Path, config: Path, phantom_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare = ["prepare", "--data", str(phantom_data), "--config", str(config), "--phantoms", "0"]
+    assert main([*prepare, "-o", str(tmp_path / "cache")]) == 0
+    fit = ["fit", "--cache", str(tmp_path / "cache"), "-o", str(tmp_path / "run"), "--config"]
+    finer = tmp_path / "finer.yaml"
+    finer.write_text(config.read_text().replace("- 4.0\n", "- 2.0\n"), encoding="utf-8")
+    assert main([*fit, str(finer)]) == 1
+    assert "prepared with other settings" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    softer = tmp_path / "softer.yaml"  # cases are prepared without the wide kernel
+    softer.write_text(config.read_text().replace("preprocessing:\n", "preprocessing:\n    kernel_voxels: 1.6\n"))
+    assert main([*fit, str(softer)]) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -73,7 +93,12 @@ def test_fit_continues_from_other_weights(tmp_path: Path, config: Path) -> None:
         (["fit"], "required"),
         (["fit", "--cache", "/nowhere", "-o", "x"], "no folder '/nowhere'"),
         (["prepare", "--data", ".", "-o", "x", "--phantoms", "-1"], "not a whole number"),
+        (["fit", "--cache", ".", "-o", "x", "--minutes", "0"], "'0' is not a number above 0"),
+        (["fit", "--cache", ".", "-o", "x", "--minutes", "nan"], "'nan' is not a number above 0"),
         (["benchmark", "--data", ".", "--mode", "slow"], "invalid choice"),
+        (["cv", "--data", ".", "-o", "x", "--seed", "3"], "--seed is for the new folds of --k"),
+        (["split", "--cases", "a", "b", "--original", "--seed", "3", "-o", "x"], "--seed is for new folds (--k)"),
+        (["evaluate", "--scores", "x.csv", "--patients", "x.json"], "--patients goes with --folds"),
         (["prepare", "--data", ".", "-o", "x", "--config", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
         (["fit", "--cache", ".", "-o", "x", "--fold", "0", "--config", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
     ],
@@ -84,6 +109,32 @@ def test_usage_errors_are_one_line_and_two(
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert message in error and error.startswith("covidseg-train: error: ") and error.count("\n") == 1
+
+
+def test_patients_of_the_papers_folds_are_not_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tiny_values()), encoding="utf-8")
+    fit = ["fit", "--config", str(tmp_path / "recipe.yaml"), "--cache", str(tmp_path), "--fold", "0", "-o", "x"]
+    assert main([*fit, "--patients", "x.json"]) == 2
+    assert "--patients goes with --folds" in capsys.readouterr().err
+
+
+def test_patients_whose_names_are_no_case_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "patients.json").write_text(json.dumps({"a": "x", "b.nii.gz": "x"}))
+    split = ["split", "--cases", "a", "b", "--k", "2", "-o", str(tmp_path / "folds.json")]
+    assert main([*split, "--patients", str(tmp_path / "patients.json")]) == 0
+    assert "warning: --patients: 1 of its names are no case here, misspelt perhaps: b.nii.gz" in capsys.readouterr().err
+
+
+def test_letters_that_the_terminal_cannot_show_stop_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding="ascii") for _ in range(2)]
+    monkeypatch.setattr(sys, "stdout", streams[0])
+    monkeypatch.setattr(sys, "stderr", streams[1])
+    folds = tmp_path / "Brüche.json"
+    assert main(["split", "--cases", "ä", "b", "--k", "2", "-o", str(folds)]) == 0
+    assert main(["evaluate", "--scores", str(tmp_path / "fehlt ü.csv")]) == 1
+    out, err = (stream.buffer.getvalue().decode("ascii") for stream in streams)  # type: ignore[attr-defined]
+    assert folds.exists() and "Br\\xfcche.json: 2 folds" in out
+    assert "fehlt \\xfc.csv: cannot be read" in err and err.count("\n") == 1
 
 
 def test_absent_device_is_a_usage_error(tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
