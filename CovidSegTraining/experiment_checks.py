@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .experiment_config import Augmentation, Experiment, Range, TwoSided
+from .experiment_config import Augmentation, Experiment, TwoSided
+from .settings import SEEDS_BELOW, is_range
 
 
 def conditions(recipe: Experiment) -> Iterator[tuple[str, bool, str]]:
@@ -17,7 +18,7 @@ def conditions(recipe: Experiment) -> Iterator[tuple[str, bool, str]]:
         recipe.training,
     )
     if pre.clip_hu is not None:
-        yield "preprocessing.clip_hu", _is_range(pre.clip_hu, below=1e9), "two numbers, the lower first"
+        yield "preprocessing.clip_hu", is_range(pre.clip_hu, below=1e9), "two numbers, the lower first"
     yield "preprocessing.grey_levels", pre.grey_levels is None or pre.grey_levels >= 1, "at least 1, or null"
     spacing = pre.spacing_ijk_mm or (1.0,)
     yield "preprocessing.spacing_ijk_mm", all(0 < mm <= 100 for mm in spacing), "above 0 and at most 100 each"
@@ -38,7 +39,7 @@ def conditions(recipe: Experiment) -> Iterator[tuple[str, bool, str]]:
         yield f"training.{name}", getattr(training, name) >= 1, "at least 1"
     patience = training.early_stopping_patience
     yield "training.early_stopping_patience", patience is None or patience >= 1, "at least 1, or null"
-    yield "training.seed", training.seed >= 0, "0 or above"
+    yield "training.seed", 0 <= training.seed < SEEDS_BELOW, "0 or above, and below 2^63"
     if training.plateau is not None:
         plateau = training.plateau
         yield "training.plateau.factor", 0 < plateau.factor < 1, "between 0 and 1"
@@ -65,7 +66,7 @@ def _augmentation_conditions(augmentation: Augmentation, *, oriented: bool) -> I
         factor: TwoSided = getattr(augmentation, name)
         for side in ("below", "above"):
             bounds = getattr(factor, side)
-            yield f"augmentation.{name}.{side}", _is_range(bounds) and bounds[0] > 0, "two numbers above 0, in order"
+            yield f"augmentation.{name}.{side}", is_range(bounds) and bounds[0] > 0, "two numbers above 0, in order"
     ranges = {
         "brightness.factor": augmentation.brightness.factor,
         "noise.std": augmentation.noise.std,
@@ -73,11 +74,7 @@ def _augmentation_conditions(augmentation: Augmentation, *, oriented: bool) -> I
         "elastic.sigma": augmentation.elastic.sigma,
     }
     for key, bounds in ranges.items():
-        yield f"augmentation.{key}", _is_range(bounds) and bounds[0] >= 0, "two numbers from 0 on, in order"
+        yield f"augmentation.{key}", is_range(bounds) and bounds[0] >= 0, "two numbers from 0 on, in order"
     yield "augmentation.elastic.sigma", augmentation.elastic.sigma[0] > 0, "above 0"
     degrees = augmentation.rotation.degrees_ijk
     yield "augmentation.rotation.degrees_ijk", all(0 <= angle <= 180 for angle in degrees), "0 to 180 each"
-
-
-def _is_range(bounds: Range, *, below: float = 1e6) -> bool:
-    return -below < bounds[0] <= bounds[1] < below

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from .networks import build_experiment_network, check_patch
-from .settings import SettingsError, from_plain
+from .settings import SettingsError, from_plain, read_yaml
 
 PAPER = Path(__file__).with_name("configs") / "paper.yaml"
 #: The single key of a recipe; other settings files are of the product's training.
@@ -236,7 +236,7 @@ def read_experiment(path: Path | None = None) -> Experiment:
     """
     path = path or PAPER
     try:
-        return experiment_from(_read_yaml(path))
+        return experiment_from(read_yaml(path))
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error
 
@@ -246,7 +246,7 @@ def is_experiment(path: Path | None) -> bool:
     if path is None:
         return False
     try:
-        values = _read_yaml(path)
+        values = read_yaml(path)
     except SettingsError:
         return False
     return isinstance(values, dict) and TOP in values
@@ -283,17 +283,6 @@ def _check_network(network: Network) -> None:
 
     with torch.device("meta"):
         build_experiment_network(network.name, classes=network.classes, options=network.options)
-
-
-def _read_yaml(path: Path) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"cannot be read ({error.strerror}). Give a settings file.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"no valid YAML: {error}") from error
 
 
 def _listed(value: Any) -> Any:

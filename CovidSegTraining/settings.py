@@ -13,6 +13,8 @@ from CovidSegLib.errors import CovidSegError
 from .data import DataConfig
 from .fit_config import FitConfig
 
+#: What torch and numpy take for a seed.
+SEEDS_BELOW = 2**63
 PRODUCT = Path(__file__).with_name("configs") / "product.yaml"
 
 
@@ -32,21 +34,54 @@ def read_settings(path: Path | None = None) -> Settings:
     """Return the settings of a YAML file, or the product recipe.
 
     Raises:
-        SettingsError: The file is missing or no YAML, a key is unknown or missing, or a value has the wrong type.
+        SettingsError: The file is missing or no YAML, a key is unknown, missing or there twice, or a value is of the
+            wrong type or impossible.
     """
-    import yaml
+    from .fit_checks import conditions
 
     path = path or PRODUCT
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read ({error.strerror}). Give a settings file.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: no valid YAML: {error}") from error
-    try:
-        return typing.cast(Settings, from_plain(Settings, {} if values is None else values))
+        values = read_yaml(path)
+        settings = typing.cast(Settings, from_plain(Settings, {} if values is None else values))
+        for key, fits, wanted in conditions(settings):
+            if not fits:
+                raise SettingsError(f"{key} must be {wanted}")
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error
+    return settings
+
+
+def read_yaml(path: Path) -> Any:
+    """Return what a YAML file holds.
+
+    Raises:
+        SettingsError: It cannot be read, is no YAML, or names a key twice; the text leaves the file's name out.
+    """
+    import yaml
+
+    class UniqueKeyLoader(yaml.SafeLoader):  # type: ignore[misc]
+        """Refuses a key named twice, where PyYAML would forget the first value."""
+
+        def compose_mapping_node(self, anchor: str | None) -> Any:
+            node = super().compose_mapping_node(anchor)
+            seen: set[str] = set()
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                if key.value in seen:
+                    raise yaml.composer.ComposerError(None, None, f"key '{key.value}' is there twice", key.start_mark)
+                seen.add(key.value)
+            return node
+
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=UniqueKeyLoader)
+    except OSError as error:
+        raise SettingsError(f"cannot be read ({error.strerror}). Give a settings file.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"no valid YAML: {error}") from error
+
+
+def is_range(bounds: tuple[float, float], *, below: float = 1e6) -> bool:
+    """Tell whether two numbers are in order and neither is out of all reason, or NaN."""
+    return -below < bounds[0] <= bounds[1] < below
 
 
 def from_plain(kind: Any, value: Any, *, key: str = "") -> Any:
@@ -60,8 +95,10 @@ def from_plain(kind: Any, value: Any, *, key: str = "") -> Any:
         SettingsError: The value does not fit.
     """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if kind is Any or origin is dict:
+    if kind is Any:
         return value
+    if origin is dict:
+        return _mapping(value, key=key)
     if is_dataclass(kind):
         return _dataclass_from(typing.cast(type, kind), value, key=key)
     if origin in (typing.Union, types.UnionType):
@@ -77,16 +114,32 @@ def from_plain(kind: Any, value: Any, *, key: str = "") -> Any:
     # bool is an int to Python, not to a reader; a whole number is a fine float.
     fits = isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (kind is bool)
     if not fits:
-        raise SettingsError(f"{key or 'settings'} must be {_NAMES[kind]}, not {value!r}")
+        raise SettingsError(f"{key or 'settings'} must be {_NAMES[kind]}, not {value!r}{_hint(kind, value)}")
     return kind(value)
 
 
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
-def _dataclass_from(kind: type, value: Any, *, key: str) -> Any:
+def _hint(kind: type, value: Any) -> str:
+    """Return what to do about a number that YAML takes for text, else nothing."""
+    if kind is not float or not isinstance(value, str):
+        return ""
+    try:
+        float(value)
+    except ValueError:
+        return ""
+    return " (text to YAML: write powers of ten with point and sign, as 1.0e-3)"
+
+
+def _mapping(value: Any, *, key: str) -> dict[Any, Any]:
     if not isinstance(value, dict):
         raise SettingsError(f"{key or 'settings'} must be a mapping of keys to values, not {value!r}")
+    return value
+
+
+def _dataclass_from(kind: type, value: Any, *, key: str) -> Any:
+    value = _mapping(value, key=key)
     hints = typing.get_type_hints(kind)
     known = {f.name: f for f in fields(kind)}
     prefix = f"{key}." if key else ""

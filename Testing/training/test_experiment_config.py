@@ -106,6 +106,8 @@ def test_every_setting_must_be_stated_and_no_other() -> None:
         ("network__name", "resnet", "network.name must be one of unet3d"),
         ("network__classes", 1, "experiment.network.classes must be 2 to 255"),
         ("network__options", {"depth": 3}, "unknown key 'network.options.depth'"),
+        ("network__options", None, "experiment.network.options must be a mapping of keys to values, not None"),
+        ("network__options", [1], "experiment.network.options must be a mapping of keys to values, not [1]"),
         ("loss__overlap", "focal", "experiment.loss.overlap must be one of tversky_sum, dice_mean"),
         ("loss__smooth", 0.0, "experiment.loss.smooth must be above 0"),
         ("loss__overlap_weight", -1.0, "experiment.loss.overlap_weight must be 0 or above"),
@@ -118,6 +120,7 @@ def test_every_setting_must_be_stated_and_no_other() -> None:
         ("training__plateau__minimum", 1.0, "experiment.training.plateau.minimum must be 0 to the learning rate"),
         ("training__checkpoint_rule", "best", "experiment.training.checkpoint_rule must be one of best_loss, last"),
         ("training__seed", -1, "experiment.training.seed must be 0 or above"),
+        ("training__seed", 2**63, "experiment.training.seed must be 0 or above, and below 2^63"),
         ("prediction__overlap_ijk", [32, 8, 8], "experiment.prediction.overlap_ijk must be from 0 to below"),
     ],
 )
@@ -127,6 +130,13 @@ def test_impossible_values_are_named_by_file_and_key(tmp_path: Path, path: str, 
     with pytest.raises(SettingsError) as raised:
         read_experiment(recipe)
     assert message in str(raised.value) and "recipe.yaml" in str(raised.value)
+
+
+def test_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    text = yaml.safe_dump(tiny_values())
+    (tmp_path / "recipe.yaml").write_text(text.replace("    epochs: 3\n", "    epochs: 3\n    epochs: 500\n"))
+    with pytest.raises(SettingsError, match=r"recipe.yaml: no valid YAML: key 'epochs' is there twice"):
+        read_experiment(tmp_path / "recipe.yaml")
 
 
 def test_steps_can_be_left_out() -> None:

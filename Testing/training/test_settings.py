@@ -50,6 +50,8 @@ def test_what_is_not_said_has_its_default(tmp_path: Path) -> None:
         ("data: {lungs: [{path: a, side: up}]}", "data.lungs[0].side must be one of left, right, not 'up'"),
         ("fit: {minutes: soon}", "fit.minutes must be a number"),
         ("a: [", "no valid YAML"),
+        ("fit:\n  steps: 3\n  seed: 1\n  steps: 4", "key 'steps' is there twice"),
+        ("fit: {learning_rate: 1e-3}", "fit.learning_rate must be a number, not '1e-3' (text to YAML: write powers of"),
     ],
 )
 def test_mistakes_are_named_by_file_and_key(tmp_path: Path, text: str, message: str) -> None:
