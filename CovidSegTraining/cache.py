@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from CovidSegLib.errors import InputError
+from CovidSegLib.preprocess import PreprocessingRecipe
 
-from .whole_files import whole_file
+from .whole_files import DAMAGED_NPZ, whole_file
 
 #: Packed HU are rounded to this, a ninth of the noise that training adds, and clipped to these ends, which leave
 #: room for its gains and offsets around the network's window.
@@ -28,6 +30,7 @@ class CachedCase:
         key: Fingerprint of file and recipe it was made from; empty if unknown.
         partial_kji: The codes before the network's own prediction was added, None if it was not.
         labelled_by: SHA-256 of the weights whose prediction was added; empty if none was.
+        preprocessing: What it was prepared with, as JSON; empty if unknown.
     """
 
     hu_kji: np.ndarray
@@ -36,6 +39,18 @@ class CachedCase:
     key: str = ""
     partial_kji: np.ndarray | None = field(default=None)
     labelled_by: str = ""
+    preprocessing: str = ""
+
+
+def preparation_of(preprocessing: PreprocessingRecipe) -> str:
+    """Return what decides how cases are prepared, as JSON.
+
+    That is all but the wide kernel: cases are kept sharp, because the interpolation of random patches softens them
+    about as much.
+    """
+    values = preprocessing.to_dict()
+    del values["kernel_voxels"]
+    return json.dumps(values, sort_keys=True)
 
 
 def read_case(path: Path) -> CachedCase:
@@ -53,6 +68,7 @@ def read_case(path: Path) -> CachedCase:
                 key=str(data["key"]) if "key" in data else "",
                 partial_kji=data.get("partial"),
                 labelled_by=str(data["labelled_by"]) if "labelled_by" in data else "",
+                preprocessing=str(data["preprocessing"]) if "preprocessing" in data else "",
             )
     except FileNotFoundError as error:
         raise InputError(f"{path}: not prepared; run 'covidseg-train prepare' first") from error
@@ -61,7 +77,9 @@ def read_case(path: Path) -> CachedCase:
             f"{path}: not prepared by a recipe of the product ({error}); "
             "give the --config it was prepared with, or the cache of this one"
         ) from error
-    except (OSError, ValueError, EOFError) as error:
+    except PermissionError:
+        raise  # nothing is damaged
+    except DAMAGED_NPZ as error:
         raise InputError(f"{path}: damaged ({error}); delete it and run 'covidseg-train prepare' again") from error
 
 
@@ -70,7 +88,7 @@ def key_of(path: Path) -> str:
     try:
         with np.load(path) as data:
             return str(data["key"]) if "key" in data else ""
-    except (OSError, ValueError, EOFError):
+    except DAMAGED_NPZ:
         return ""
 
 
@@ -86,12 +104,13 @@ def pack_cases(cache_dir: Path, packed_dir: Path, *, tell: Callable[[str], objec
         tell: Called with a line per case.
 
     Raises:
-        InputError: There are no cases, or one is damaged.
+        InputError: There are no cases, one is damaged, or both folders are the same.
     """
+    if packed_dir.resolve() == cache_dir.resolve():
+        raise InputError(f"{packed_dir}: packed cases would replace the originals; choose another folder (-o)")
     paths = sorted(cache_dir.glob("*.npz"))
     if not paths:
         raise InputError(f"no prepared cases in {cache_dir}: run 'covidseg-train prepare' first")
-    packed_dir.mkdir(parents=True, exist_ok=True)
     for path in paths:
         case = read_case(path)
         rounded = np.clip(np.rint(case.hu_kji / PACKED_STEP_HU) * PACKED_STEP_HU, *PACKED_HU)
@@ -108,6 +127,7 @@ def write_case(path: Path, case: CachedCase, *, compressed: bool = False) -> Non
         "weight": np.float64(case.weight),  # type: ignore[dict-item]
         "key": np.array(case.key),
         "labelled_by": np.array(case.labelled_by),
+        "preprocessing": np.array(case.preprocessing),
     }
     if case.partial_kji is not None:
         arrays["partial"] = case.partial_kji.astype(np.uint8)

@@ -105,6 +105,8 @@ def evaluate_scores(
 def find_predictions(predictions_dir: Path, *, data_dir: Path) -> dict[str, Path]:
     """Return the prediction of each case that has one: `<case>.nii.gz`, or `<case>/labelmap.nii.gz`.
 
+    Hidden files are none: what a killed `predict` had begun to write is one.
+
     Raises:
         InputError: There is none, one has no case, or a case has two.
     """
@@ -113,6 +115,8 @@ def find_predictions(predictions_dir: Path, *, data_dir: Path) -> dict[str, Path
     files = [(path.name.removesuffix(".nii.gz"), path) for path in sorted(predictions_dir.glob("*.nii.gz"))]
     folders = [(path.parent.name, path) for path in sorted(predictions_dir.glob("*/labelmap.nii.gz"))]
     for case, path in files + folders:
+        if case.startswith("."):
+            continue
         if case not in cases:
             raise InputError(f"{path}: no case '{case}' in {data_dir}; take the file away, or give the data it is of")
         if case in found:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,18 +17,19 @@ import numpy as np
 from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.orient import Orientation
+from CovidSegLib.run_lock import run_lock
 from CovidSegLib.volume import fingerprint_of, read_ct
 
 from .experiment_config import Preprocessing
 from .experiment_loss import UNKNOWN
 from .label_files import read_known, read_labels
 from .splits import find_cases
-from .whole_files import whole_file
+from .whole_files import DAMAGED_NPZ, whole_file
 
 #: Part of every key: raise it when this file makes other cases from the same files.
 VERSION = 1
 #: What a damaged `.npz` is met with.
-_DAMAGED = (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile)
+_DAMAGED = (*DAMAGED_NPZ, KeyError)
 #: Less of a resampled voxel than this lies in the known part of the volume: it is unknown.
 KNOWN_SHARE = 0.99
 
@@ -82,7 +82,8 @@ def prepare_cases(
         The names of the cases.
 
     Raises:
-        InputError: A file is missing or damaged, lies on another grid, or has a label out of range.
+        InputError: A file is missing or damaged, lies on another grid, or has a label out of range; or another run
+            is writing to the cache.
     """
     names = find_cases(data_dir)
     cache_dir.mkdir(parents=True, exist_ok=True)
@@ -92,8 +93,9 @@ def prepare_cases(
         if _key_in(path) == key:
             tell(f"{name}: already prepared")
             continue
-        case = prepare_case(data_dir / name, settings=settings, classes=classes, key=key)
-        _write(path, case, settings=settings, classes=classes)
+        with run_lock(cache_dir):  # case by case: of two runs that share prepared cases, only their writing collides
+            case = prepare_case(data_dir / name, settings=settings, classes=classes, key=key)
+            _write(path, case, settings=settings, classes=classes)
         tell(f"{name}: {'x'.join(map(str, case.image_kji.shape[::-1]))}")
         for label in sorted(set(range(classes)) - set(np.unique(case.labels_kji).tolist())):
             tell(f"{name}: warning: no voxel has label {label}")
@@ -238,6 +240,8 @@ def load_prepared(
                 f"{path}: not prepared; run 'covidseg-train prepare' with this recipe, "
                 "or make folds of the cases there are with 'split'"
             ) from error
+        except PermissionError:
+            raise  # nothing is damaged
         except _DAMAGED as error:
             raise InputError(f"{path}: damaged ({error}); delete it and run 'covidseg-train prepare' again") from error
     return cases

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from CovidSegLib.errors import InputError
 from CovidSegLib.failures import explain
+from CovidSegLib.labels import Label
 from CovidSegLib.run_lock import run_lock
 
 from .evaluate import Evaluation, LabelsAre, evaluate_scores, score_predictions, write_evaluation, write_pictures
@@ -116,6 +117,7 @@ def cross_validate(
     """
     from .experiment_cache import prepare_cases
 
+    _check_classes(variants)
     _check_cases(variants, data_dir=places.data_dir)
     places.output.mkdir(parents=True, exist_ok=True)
     with run_lock(places.output):
@@ -212,6 +214,16 @@ def summary_sheet(evaluations: Mapping[str, Evaluation]) -> Sheet:
         tuple(rows),
         tuple(notes),
     )
+
+
+def _check_classes(variants: Sequence[Variant]) -> None:
+    """Make sure that the predictions can be scored, before the days that training takes."""
+    for variant in variants:
+        if (classes := variant.recipe.network.classes) > len(Label):
+            raise InputError(
+                f"network.classes is {classes}, but only {len(Label)} classes are scored (0 background, 1 left lung, "
+                "2 right lung, 3 infection): lower it, or train with 'covidseg-train fit' and score by other means"
+            )
 
 
 def _check_cases(variants: Sequence[Variant], *, data_dir: Path) -> None:

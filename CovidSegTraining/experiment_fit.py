@@ -17,6 +17,7 @@ import numpy as np
 from CovidSegLib.allocator import freed_memory_kept
 from CovidSegLib.device import resolve_device
 from CovidSegLib.errors import DeviceError, InputError
+from CovidSegLib.run_lock import run_lock
 
 from .experiment_batches import CropStream, Volumes
 from .experiment_cache import PreparedCase
@@ -123,14 +124,14 @@ class ExperimentFit:
 
         Raises:
             DeviceError: The GPU's memory does not suffice.
-            InputError: The loss is not a number any more.
+            InputError: The loss is not a number any more, or another run is writing to the folder.
             OSError: A checkpoint cannot be written; the one before is still there.
         """
         import torch
 
         last = math.inf if epochs is None else self.epoch + epochs
         try:
-            with _fast(self.device):
+            with self._writing(), _fast(self.device):
                 while not self.finished and self.epoch < last:
                     row = self.run_epoch()
                     tell(", ".join(f"{name} {row[name]:.6g}" for name in ("epoch", "loss", "val_loss", "lr")))
@@ -178,6 +179,10 @@ class ExperimentFit:
         if not self._is_broken():
             self.optimizer.step()
         return found.metrics
+
+    def _writing(self) -> AbstractContextManager[None]:
+        """Keep other runs out of the folder, if this process is going to write to it."""
+        return run_lock(self.folder.path) if self.world.rank == 0 and not self.finished else nullcontext()
 
     @property
     def _batches_done(self) -> int:

@@ -90,8 +90,10 @@ def read_history(path: Path) -> History:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: no table of text ({error}); give a history as 'fit' writes it") from error
     reader = csv.DictReader(io.StringIO(text), delimiter="\t" if "\t" in text.partition("\n")[0] else ",")
     columns = ("epoch", "loss", "val_loss")
     if missing := [name for name in columns if name not in (reader.fieldnames or ())]:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from CovidSegLib.allocator import freed_memory_kept
+from CovidSegLib.errors import ModelError
 from CovidSegLib.network import build_network
+from CovidSegLib.run_lock import run_lock
 
 from .fit_config import FitConfig, Stage
 from .label_codes import Code
@@ -51,9 +53,13 @@ class Fit:
         self._resume()
 
     def run(self) -> None:
-        """Train to the end of the budget; a checkpoint is kept at regular intervals and at the end."""
+        """Train to the end of the budget; a checkpoint is kept at regular intervals and at the end.
+
+        Raises:
+            InputError: Another run is writing to the folder.
+        """
         # On the CPU a step is up to twice as fast if its blocks are not given back to the system each time.
-        with freed_memory_kept() if self.device.type == "cpu" else nullcontext():
+        with run_lock(self.folder), freed_memory_kept() if self.device.type == "cpu" else nullcontext():
             self._run()
 
     def _run(self) -> None:
@@ -73,12 +79,18 @@ class Fit:
         """Begin with weights of another run instead of random ones; a resumed run keeps its own.
 
         Raises:
-            RuntimeError: The weights are of another network.
+            ModelError: The weights are of another network.
         """
         if self.step == 0:
             # Weights exported to a bundle lack the counters of batches.
             complete = {**self.network.state_dict(), **state}
-            self.network.load_state_dict(complete)
+            try:
+                self.network.load_state_dict(complete)
+            except RuntimeError as error:
+                raise ModelError(
+                    "the weights to begin with are of another network than fit.network of the settings: "
+                    "give others, or the settings that they were trained with"
+                ) from error
             self.average.load_state_dict(complete)
 
     def progress(self) -> float:
@@ -193,15 +205,19 @@ class Fit:
                     mean.copy_(value)
 
     def _resume(self) -> None:
-        import torch
+        from .run_folder import read_state
 
         path = self.folder / "checkpoint.pt"
         if not path.exists():
             return
-        # On the CPU: what is loaded goes where it belongs, and the optimiser's counters of steps belong there; on a
-        # GPU each of them would be waited for in every step.
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        self.network.load_state_dict(state["network"])
+        state = read_state(path, remedy="delete it to begin again, or choose another folder")
+        try:
+            self.network.load_state_dict(state["network"])
+        except RuntimeError as error:
+            raise ModelError(
+                f"{path}: of another network than fit.network of the settings; "
+                "give the --config that the run was begun with, or choose another folder"
+            ) from error
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.elapsed_s = state["step"], state["elapsed_s"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from CovidSegLib.abdominal_gas import abdominal_gas
+from CovidSegLib.errors import InputError
 
 from .label_codes import Code
 
@@ -35,6 +36,9 @@ def whole_chest_codes(
 
     Returns:
         (k, j, i) uint8 of `Code`.
+
+    Raises:
+        InputError: Left and right lung cannot be told apart.
     """
     from scipy import ndimage
 
@@ -102,7 +106,7 @@ def _split_lungs(
         if count >= 2 and sizes_ml[order[1]] > 0.25 * sizes_ml[order[0]]:
             break
     else:
-        raise ValueError("left and right lung cannot be told apart by threshold in this chest")
+        raise InputError("left and right lung cannot be told apart by threshold in this chest")
     big = [int(n) + 1 for n in order[:2]]
     center_i = [float(ndimage.center_of_mass(seeds == n)[2]) for n in big]
     nearest = ndimage.distance_transform_edt(

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from CovidSegLib.errors import InputError
+from CovidSegLib.preprocess import PreprocessingRecipe
 
 from .augmentation import degrade, sample_patch
-from .cache import read_case
+from .cache import preparation_of, read_case
 from .centers import PatchCenters
 from .data import refuse_measured_only
 from .fit_config import FitConfig, Stage
@@ -30,16 +31,27 @@ class TrainingCase:
     weight: float
 
 
-def load_cases(folder: Path) -> list[TrainingCase]:
+def load_cases(folder: Path, *, preprocessing: PreprocessingRecipe | None = None) -> list[TrainingCase]:
     """Return the cases of a cache folder written by `prepare`.
 
+    Args:
+        folder: The cache.
+        preprocessing: What the cases must have been prepared with, if they tell; None: anything.
+
     Raises:
-        InputError: There are none, one is damaged, or one is measured only.
+        InputError: There are none, one is damaged, measured only, or prepared otherwise.
     """
+    wanted = None if preprocessing is None else preparation_of(preprocessing)
     cases = []
     for path in sorted(folder.glob("*.npz")):
         refuse_measured_only(Path(path.name))
         cached = read_case(path)
+        # The run says what its network is to be fed with; weights learnt on another grid would be worth nothing.
+        if wanted is not None and cached.preprocessing not in ("", wanted):
+            raise InputError(
+                f"{path}: prepared with other settings ({cached.preprocessing}) than fit.preprocessing ({wanted}); "
+                "give the --config it was prepared with, or run 'covidseg-train prepare' with this one"
+            )
         cases.append(TrainingCase(path.stem, cached.hu_kji, cached.codes_kji, cached.weight))
     if not cases:
         raise InputError(f"no prepared cases in {folder}: run 'covidseg-train prepare' first")

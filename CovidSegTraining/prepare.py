@@ -19,9 +19,10 @@ from CovidSegLib.geometry import Geometry
 from CovidSegLib.intensity import to_hounsfield
 from CovidSegLib.labels import Label
 from CovidSegLib.preprocess import NetworkInput, PreprocessingRecipe, preprocess, unscale_hu
+from CovidSegLib.run_lock import run_lock
 from CovidSegLib.volume import case_name, fingerprint_of, read_ct
 
-from .cache import CachedCase, key_of, read_case, write_case
+from .cache import CachedCase, key_of, preparation_of, read_case, write_case
 from .data import HELD_OUT, DataConfig, LabelledCases, LungMask, WholeChest, refuse_measured_only
 from .label_codes import Code
 from .label_files import labels_on_network_grid, read_known, read_labels, share_on_network_grid
@@ -70,19 +71,44 @@ def prepare(
         config: The data lists; paths are relative to `data_dir`.
         data_dir: Folder of the real CTs.
         cache_dir: Made if need be.
-        preprocessing: Of the network to be trained, but for its wide kernel: cases are kept sharp, because the
-            interpolation of random patches softens them about as much.
-        tell: Called with a line per case.
+        preprocessing: Of the network to be trained, but for its wide kernel, see `preparation_of`.
+        tell: Called with a line per case, and with warnings.
 
     Raises:
-        InputError: A file is missing, cannot be used, or is measured only.
+        InputError: A file is missing, cannot be used, or is measured only; the lists name no case, or two of one
+            name; or another run is writing to the cache.
     """
-    cache_dir.mkdir(parents=True, exist_ok=True)
     preprocessing = replace(preprocessing, kernel_voxels=1.0)
     jobs = list(_jobs(config, data_dir=data_dir, recipe=preprocessing))
-    for job in jobs:
-        tell(f"{job.name}: {_prepare_one(job, cache_dir=cache_dir, preprocessing=preprocessing)}")
-    wanted = {job.name for job in jobs}
+    _check_names([job.name for job in jobs])
+    _warn_unknown_weak(config.labelled, data_dir=data_dir, tell=tell)
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with run_lock(cache_dir):
+        for job in jobs:
+            tell(f"{job.name}: {_prepare_one(job, cache_dir=cache_dir, preprocessing=preprocessing)}")
+        _remove_others(cache_dir, wanted={job.name for job in jobs}, tell=tell)
+
+
+def _check_names(names: list[str]) -> None:
+    if not names:
+        raise InputError("the settings name no case to learn from: add some under data")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(
+            f"{names.count(twice[0])} cases of the settings are named '{twice[0]}', and would replace each other: "
+            "rename the files, or take one out of the data lists"
+        )
+
+
+def _warn_unknown_weak(labelled: LabelledCases | None, *, data_dir: Path, tell: Callable[[str], object]) -> None:
+    if labelled is None:
+        return
+    root = data_dir / labelled.folder
+    for name in labelled.weak:
+        if not (root / name).is_dir():
+            tell(f"warning: data.labelled.weak names '{name}', which is not in {root}")
+
+
+def _remove_others(cache_dir: Path, *, wanted: set[str], tell: Callable[[str], object]) -> None:
     for path in sorted(cache_dir.glob("*.npz")):
         if path.stem not in wanted:
             # Only what this command wrote is removed; `fit` would train on it.
@@ -102,7 +128,9 @@ def _prepare_one(job: _Job, *, cache_dir: Path, preprocessing: PreprocessingReci
             write_case(path, replace(cached, weight=job.weight))
         return "already prepared"
     hu, codes = job.build()
-    write_case(path, CachedCase(hu_kji=hu, codes_kji=codes, weight=job.weight, key=key))
+    preparation = preparation_of(preprocessing)
+    case = CachedCase(hu_kji=hu, codes_kji=codes, weight=job.weight, key=key, preprocessing=preparation)
+    write_case(path, case)
     shares = np.bincount(codes.ravel(), minlength=len(Code)) / codes.size
     return f"{'x'.join(map(str, hu.shape))}, " + ", ".join(f"{c.name.lower()} {100 * shares[c]:.1f} %" for c in Code)
 
@@ -158,12 +186,15 @@ def _chest_job(chest: WholeChest, *, data_dir: Path, recipe: PreprocessingRecipe
 
     def build() -> tuple[np.ndarray, np.ndarray]:
         hu, network_input, _ = _on_network_grid(path, recipe=recipe)
-        codes = whole_chest_codes(
-            hu,
-            inside_kji=network_input.inside_kji,
-            spacing_kji_mm=recipe.spacing_ijk_mm[::-1],  # type: ignore[arg-type]
-            diseased=chest.diseased,
-        )
+        try:
+            codes = whole_chest_codes(
+                hu,
+                inside_kji=network_input.inside_kji,
+                spacing_kji_mm=recipe.spacing_ijk_mm[::-1],  # type: ignore[arg-type]
+                diseased=chest.diseased,
+            )
+        except InputError as error:
+            raise InputError(f"{path}: {error}; take it out of data.whole_chests") from error
         return hu, codes
 
     depends_on = {"kind": "chest", "diseased": chest.diseased, "files": _fingerprints([path])}
@@ -213,7 +244,10 @@ def build_phantom(seed: int, *, findings: dict[str, Any], recipe: PreprocessingR
 def _on_network_grid(path: Path, *, recipe: PreprocessingRecipe) -> tuple[np.ndarray, NetworkInput, Geometry]:
     """Return HU and grid of a whole CT, as the product sees it but not cut to the chest, and its own geometry."""
     ct = to_hounsfield(read_ct(path), lungs_found=lungs_found)
-    network_input = preprocess(ct.hu_kji, geometry=ct.geometry, recipe=recipe, crop_to_chest=False)
+    try:
+        network_input = preprocess(ct.hu_kji, geometry=ct.geometry, recipe=recipe, crop_to_chest=False)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     return _rounded_hu(network_input, recipe=recipe), network_input, ct.geometry
 
 

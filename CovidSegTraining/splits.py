@@ -154,12 +154,13 @@ def read_patients(path: Path) -> dict[str, str]:
 
 
 def find_cases(data_dir: Path) -> list[str]:
-    """Return the names of the case folders, those with `imaging.nii.gz`.
+    """Return the names of the case folders, those with `imaging.nii.gz`; hidden ones are none.
 
     Raises:
         InputError: There is none, or one has no segmentation.
     """
-    cases = sorted(path.parent.name for path in data_dir.glob("*/imaging.nii.gz"))
+    names = sorted(path.parent.name for path in data_dir.glob("*/imaging.nii.gz"))
+    cases = [name for name in names if not name.startswith(".")]
     if not cases:
         raise InputError(f"{data_dir}: no cases; give the folder that holds <case>/imaging.nii.gz")
     for case in cases:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+#: What reading a damaged `.npz` raises.
+DAMAGED_NPZ = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a path to write to; the file becomes `path` afterwards, or goes if anything was raised meanwhile."""
+    """Give a path to write to; the file becomes `path` afterwards, or goes if anything was raised meanwhile.
+
+    Raises:
+        IsADirectoryError: There is a folder of this name; said before anything is made.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".part")
     try:

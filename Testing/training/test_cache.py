@@ -10,7 +10,7 @@ import pytest
 from CovidSegLib.errors import InputError
 from helpers_training import ball_case
 
-from CovidSegTraining.cache import PACKED_HU, pack_cases, read_case, write_case
+from CovidSegTraining.cache import PACKED_HU, key_of, pack_cases, read_case, write_case
 from CovidSegTraining.cli import main
 from CovidSegTraining.patches import load_cases
 
@@ -47,3 +47,36 @@ def test_case_of_an_experiment_is_not_called_damaged(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", image=np.zeros((2, 2, 2)), labels=np.zeros((2, 2, 2)), recipe=np.array("x"))
     with pytest.raises(InputError, match=r"a.npz: not prepared by a recipe of the product .*; give the --config"):
         read_case(tmp_path / "a.npz")
+
+
+def test_damaged_case_is_named_however_it_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    write_case(tmp_path / "cache" / "ball.npz", ball_case(seed=0))
+    pack_cases(tmp_path / "cache", tmp_path / "packed")
+    whole, packed = ((tmp_path / folder / "ball.npz").read_bytes() for folder in ("cache", "packed"))
+    flipped, scrambled = bytearray(whole), bytearray(packed)
+    flipped[len(whole) // 4] ^= 0xFF
+    scrambled[200:400] = bytes(byte ^ 0xFF for byte in packed[200:400])
+    for content in (whole[:3000], flipped, scrambled, b"", b"nonsense"):
+        (tmp_path / "ball.npz").write_bytes(content)
+        with pytest.raises(InputError, match=r"ball.npz: damaged .*; delete it and run 'covidseg-train prepare' again"):
+            read_case(tmp_path / "ball.npz")
+    (tmp_path / "ball.npz").write_bytes(whole[:3000])
+    assert key_of(tmp_path / "ball.npz") == ""
+
+
+def test_case_that_may_not_be_read_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(np, "load", refuse)
+    with pytest.raises(PermissionError):
+        read_case(tmp_path / "ball.npz")
+
+
+def test_cases_are_not_packed_over_themselves(tmp_path: Path) -> None:
+    write_case(tmp_path / "ball.npz", ball_case(seed=0))
+    before = (tmp_path / "ball.npz").read_bytes()
+    with pytest.raises(InputError, match="would replace the originals"):
+        pack_cases(tmp_path, tmp_path / "." / ".." / tmp_path.name)
+    assert (tmp_path / "ball.npz").read_bytes() == before

@@ -216,3 +216,8 @@ def test_image_on_another_grid_than_its_labels_is_refused(data: Path, prediction
     sitk.WriteImage(image, str(path))
     with pytest.raises(InputError, match="imaging and segmentation lie on different grids"):
         run("evaluate", "--predictions", predictions, "--data", data, "-o", tmp_path / "out")
+
+
+def test_what_a_killed_prediction_had_begun_is_no_prediction(data: Path, predictions: Path) -> None:
+    (predictions / ".part-a.nii.gz").write_bytes(b"half")
+    assert list(find_predictions(predictions, data_dir=data)) == ["a", "b", "c"]

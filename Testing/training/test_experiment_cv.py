@@ -185,7 +185,7 @@ def test_case_that_is_not_there_is_found_before_anything_is_written(data: Path, 
 
 @pytest.mark.parametrize(
     ("classes", "message"),
-    [(3, "label 3 is out of range; the recipe has 3 classes"), (5, "no training case has a voxel of label 4")],
+    [(3, "label 3 is out of range; the recipe has 3 classes"), (5, "only 4 classes are scored")],
 )
 def test_recipe_that_the_cases_do_not_fit_can_be_corrected_in_the_same_folder(
     data: Path, tmp_path: Path, classes: int, message: str

@@ -128,6 +128,13 @@ def test_damaged_history_is_refused_by_line(tmp_path: Path, text: str, message: 
         read_history(path)
 
 
+def test_missing_history_is_named_once_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as raised:
+        read_history(tmp_path / "history.csv")
+    path = tmp_path / "history.csv"
+    assert str(raised.value) == f"{path}: cannot be read (No such file or directory); check the path"
+
+
 def test_folder_without_histories_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no history"):
         find_histories(tmp_path)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from CovidSegLib.errors import InputError
+from CovidSegLib.errors import InputError, ModelError
 from CovidSegLib.network import NetworkConfig
 from helpers_training import ball_case, write_ball_cache
 
@@ -219,3 +219,21 @@ def test_measured_only_case_in_the_cache_is_refused(cache: Path) -> None:
     write_case(cache / "normal001.npz", ball_case(seed=0))
     with pytest.raises(InputError, match=r"normal001.*measured only"):
         load_cases(cache)
+
+
+@pytest.mark.parametrize("content", [b"", b"hi", b"PK\x03\x04 cut short"])
+def test_damaged_checkpoint_is_named_with_what_to_do(tmp_path: Path, cache: Path, content: bytes) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint.pt").write_bytes(content)
+    with pytest.raises(ModelError, match=r"checkpoint.pt: damaged; delete it to begin again"):
+        _fit(tmp_path / "run", cache)
+
+
+def test_run_does_not_go_on_with_another_network(tmp_path: Path, cache: Path) -> None:
+    fit = _fit(tmp_path / "run", cache)
+    fit.save()
+    wider = replace(CONFIG, network=NetworkConfig(width=4))
+    with pytest.raises(ModelError, match=r"checkpoint.pt: of another network than fit.network of the settings"):
+        _fit(tmp_path / "run", cache, wider)
+    with pytest.raises(ModelError, match="the weights to begin with are of another network"):
+        _fit(tmp_path / "other", cache, wider).start_from(_weights(fit))

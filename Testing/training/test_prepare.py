@@ -12,6 +12,7 @@ from CovidSegLib.phantom import Phantom
 from CovidSegLib.preprocess import PreprocessingRecipe
 from helpers_training import SPACING_IJK_MM, ball_case, write_nifti
 
+from CovidSegTraining import partial_labels
 from CovidSegTraining import prepare as prepare_module
 from CovidSegTraining.cache import read_case, write_case
 from CovidSegTraining.data import (
@@ -223,3 +224,42 @@ def test_values_that_are_no_labels_are_refused_and_not_folded_into_one(tmp_path:
     sitk.WriteImage(image, str(tmp_path / "labels.nii.gz"))
     with pytest.raises(InputError, match="whole numbers from 0 to 255"):
         read_labels(tmp_path / "labels.nii.gz", geometry=Geometry.from_sitk(image))
+
+
+def test_cases_of_one_name_are_refused_as_one_would_replace_the_other(tmp_path: Path, phantom_data: Path) -> None:
+    chest = WholeChest("ct/chest_a.nii.gz", diseased=True)
+    with pytest.raises(InputError, match="2 cases of the settings are named 'chest_a'"):
+        _prepare(replace(LISTS, whole_chests=(chest, chest)), phantom_data, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_lists_without_a_case_do_not_empty_the_cache(tmp_path: Path) -> None:
+    write_case(tmp_path / "a.npz", replace(ball_case(seed=0), key="of prepare"))
+    with pytest.raises(InputError, match="name no case to learn from"):
+        _prepare(DataConfig(labelled=None, phantoms=Phantoms(count=0)), tmp_path, tmp_path)
+    assert (tmp_path / "a.npz").exists()
+
+
+def test_weak_case_that_is_not_there_is_named(tmp_path: Path, phantom_data: Path) -> None:
+    lists = replace(LISTS, labelled=LabelledCases(weak=("coronacases_001", "coronacases_00l")), whole_chests=())
+    lines = _prepare(lists, phantom_data, tmp_path)
+    assert [line for line in lines if "warning" in line] == [
+        f"warning: data.labelled.weak names 'coronacases_00l', which is not in {phantom_data / 'muller20'}"
+    ]
+
+
+def test_chest_whose_lungs_cannot_be_told_apart_is_named(
+    tmp_path: Path, phantom_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partial_labels, "_shrink", lambda air, *_: air & False)
+    with pytest.raises(InputError, match=r"chest_a.nii.gz: left and right lung cannot .*; take it out of data.whole"):
+        _prepare(replace(LISTS, labelled=None, lungs=()), phantom_data, tmp_path)
+
+
+def test_case_without_lungs_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "muller20" / "water"
+    water = np.random.default_rng(0).normal(0, 50, (24, 30, 30)).astype(np.int16)
+    for name in ("imaging", "segmentation"):
+        write_nifti(folder / f"{name}.nii.gz", water, geometry=Geometry((30, 30, 24), (8.0, 8.0, 8.0)))
+    with pytest.raises(InputError, match=r"water.imaging.nii.gz: .*no lungs found"):
+        _prepare(replace(LISTS, whole_chests=(), lungs=()), tmp_path, tmp_path / "cache")

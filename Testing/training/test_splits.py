@@ -178,6 +178,8 @@ def test_cases_are_folders_with_image_and_segmentation(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a: no segmentation\.nii\.gz"):
         find_cases(tmp_path)
     (tmp_path / "a" / "segmentation.nii.gz").touch()
+    (tmp_path / ".a").mkdir()
+    (tmp_path / ".a" / "imaging.nii.gz").touch()  # hidden, as editors and file servers leave them
     assert find_cases(tmp_path) == ["a", "b"]
     with pytest.raises(InputError, match="no cases"):
         find_cases(tmp_path / "a")
@@ -188,3 +190,10 @@ def test_nothing_half_written_is_left(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         write_whole(tmp_path / "taken", b"text")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_folder_in_the_way_is_named(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError) as raised:
+        write_whole(tmp_path, b"x")
+    assert raised.value.filename == str(tmp_path)
+    assert not tmp_path.with_name(tmp_path.name + ".part").exists()

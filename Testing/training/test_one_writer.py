@@ -1,0 +1,81 @@
+"""Two runs that write to the same folder do not spoil each other's files: the second is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from CovidSegLib.errors import InputError
+from CovidSegLib.network import NetworkConfig
+from CovidSegLib.preprocess import PreprocessingRecipe
+from CovidSegLib.run_lock import run_lock
+from helpers_experiment import ball_cases, tiny_recipe, write_cases
+from helpers_training import SPACING_IJK_MM, write_ball_cache
+
+from CovidSegTraining import run_folder
+from CovidSegTraining.data import DataConfig, LabelledCases, Phantoms
+from CovidSegTraining.experiment_cache import prepare_cases
+from CovidSegTraining.experiment_fit import ExperimentFit
+from CovidSegTraining.fit import Fit
+from CovidSegTraining.fit_config import FitConfig, Stage
+from CovidSegTraining.patches import load_cases
+from CovidSegTraining.prepare import prepare
+from CovidSegTraining.splits import Fold
+
+REFUSED = "another CovidSeg run is writing to"
+
+
+def test_fold_is_trained_by_one_run_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_folder, "_summary_writer", lambda folder, *, first_epoch: False)
+    fold = Fold(("case_0", "case_1"), ("case_2",))
+    recipe = tiny_recipe(training__epochs=1, training__batches_per_epoch=1)
+    fit = ExperimentFit(tmp_path, cases=ball_cases(), fold=fold, fold_number=0, recipe=recipe, device="cpu")
+    with run_lock(tmp_path), pytest.raises(InputError, match=REFUSED):
+        fit.run(tell=lambda line: None)
+    assert fit.epoch == 0
+    fit.run(tell=lambda line: None)
+    with run_lock(tmp_path):
+        fit.run(tell=lambda line: None)  # at its end it writes nothing
+    assert fit.epoch == 1 and not list(tmp_path.glob(".*"))
+
+
+def test_product_is_trained_by_one_run_at_a_time(tmp_path: Path) -> None:
+    cases = load_cases(write_ball_cache(tmp_path / "cache", count=1))
+    stages = (Stage(1.0, (16, 32, 32), 1),)
+    config = FitConfig(network=NetworkConfig(width=2), stages=stages, steps=1, bfloat16=False)
+    fit = Fit(tmp_path / "run", cases=cases, config=config)
+    with run_lock(tmp_path / "run"), pytest.raises(InputError, match=REFUSED):
+        fit.run()
+    fit.run()
+    assert fit.step == 1 and not list((tmp_path / "run").glob(".*"))
+
+
+def test_prepared_cases_that_two_runs_share_are_written_by_one(tmp_path: Path) -> None:
+    data, cache = write_cases(tmp_path / "data", count=1), tmp_path / "cache"
+    settings = tiny_recipe().preprocessing
+
+    def prepared() -> list[str]:
+        return prepare_cases(data, cache_dir=cache, settings=settings, classes=4, tell=lambda line: None)
+
+    cache.mkdir()
+    with run_lock(cache), pytest.raises(InputError, match=REFUSED):
+        prepared()
+    assert prepared() == ["case_0"]
+    with run_lock(cache):
+        assert prepared() == ["case_0"]  # complete: nothing is written
+
+
+def test_products_cases_are_prepared_by_one_run_at_a_time(tmp_path: Path, phantom_data: Path) -> None:
+    config = DataConfig(labelled=LabelledCases(), phantoms=Phantoms(count=0))
+    cache = tmp_path / "cache"
+
+    def run() -> None:
+        recipe = PreprocessingRecipe(spacing_ijk_mm=SPACING_IJK_MM)
+        prepare(config, data_dir=phantom_data, cache_dir=cache, preprocessing=recipe, tell=lambda line: None)
+
+    cache.mkdir()
+    with run_lock(cache), pytest.raises(InputError, match=REFUSED):
+        run()
+    assert not list(cache.glob("*.npz"))
+    run()
+    assert [path.name for path in cache.iterdir()] == ["coronacases_001.npz"]
