@@ -91,12 +91,26 @@ def set_up_editor(
     node.SetAndObserveSourceVolumeNode(volume_node)
     node.SetSelectedSegmentID(found["infection"])
     node.SetOverwriteMode(slicer.vtkMRMLSegmentEditorNode.OverwriteNone)
+    node.SetMaskSegmentID(mask_id)  # before the mode: Slicer lifts a mask whose segment is not named
     node.SetMaskMode(mode)
-    node.SetMaskSegmentID(mask_id)
     node.SetSourceVolumeIntensityMask(range_hu is not None)
     if range_hu is not None:
         node.SetSourceVolumeIntensityMaskRange(*(from_hu(volume_node, hu=hu) for hu in range_hu))
     return node
+
+
+def erasing_adds_to_mask(node: Any) -> bool:
+    """Tell whether Slicer adds to another segment what is erased now, be it inside the mask or not.
+
+    It does so if editing is confined to one segment and another one is edited.
+
+    Args:
+        node: The editor's node, as `set_up_editor` returns it.
+    """
+    import slicer
+
+    inside_one = node.GetMaskMode() == slicer.vtkMRMLSegmentationNode.EditAllowedInsideSingleSegment
+    return bool(inside_one and node.GetMaskSegmentID() != node.GetSelectedSegmentID())
 
 
 def remove_infection_islands(

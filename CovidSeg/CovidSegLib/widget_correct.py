@@ -8,13 +8,16 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from .errors import CovidSegError
-from .scene_edit import EditMask, editor_node, remove_infection_islands, set_up_editor
+from .scene_edit import EditMask, editor_node, erasing_adds_to_mask, remove_infection_islands, set_up_editor
 from .scene_outputs import VOLUME_ROLE
 from .scene_segments import find_segments
 from .widget_tools import Workplace, explain_error, set_role, show_text
 
 EFFECTS = ("Paint", "Draw", "Erase", "Threshold", "Level tracing", "Scissors", "Islands", "Smoothing", "Margin")
 """Tools shown, in this order; the others are in Slicer's module Segment Editor."""
+
+TAKING_AWAY = ("Erase", "Scissors", "Islands")
+"""Those that can take voxels away; not shown where Slicer would add these to the infection."""
 
 UNDO_STATES = 10
 
@@ -27,6 +30,8 @@ class CorrectSection:
         self._place, self._ui = place, place.ui
         self._editor: Any = None
         self._set_up: Callable[[], None] | None = None
+        self._edited: Any = None  # the segmentation that the editor is set up for
+        self._watched: tuple[Any, int] | None = None  # the editor's node, with the tag of the observer
         self._confined: tuple[bool, tuple[int, int] | None] = (False, None)
         ui = self._ui
         ui.editInfectionButton.connect("clicked(bool)", self.edit_infection)
@@ -39,14 +44,13 @@ class CorrectSection:
         reason = self._why_not()
         for name in ("editInfectionButton", "editLungsButton", "islandButton"):
             self._place.allow(name, unless=reason)
-        if self._editor is not None:
-            self._editor.enabled = not reason
-            if self._editor.segmentationNode() is not self._place.segmentation() or reason:
-                self._put_down()
+        if reason or not self._edits_the_chosen_one():
+            self._put_down()
         confined = (self._only_inside_infection(), self._chosen_range())
         if confined != self._confined:
             self._confined = confined
             self._renew()
+        self._offer_tools()
 
     def edit_infection(self) -> None:
         """Take up the infection, inside the lungs or itself, with the brush."""
@@ -93,25 +97,26 @@ class CorrectSection:
             self._editor.setMRMLScene(None)
 
     def close(self) -> None:
-        """Listen to the editor's keys no longer."""
+        """Listen to the editor and its keys no longer."""
+        self._stop_watching()
         if self._editor is not None:
             self._editor.uninstallKeyboardShortcuts()
 
     def scene_opened(self) -> None:
-        """Follow the scene again, after it was closed."""
+        """Follow the scene again, after it was closed; a scene that was read set the editor up as it was saved."""
+        self._put_down()
         if self._editor is not None:
             self._connect_editor()
 
     def enter(self) -> None:
-        """Listen to the editor's keys while the panel is on show."""
+        """Listen to the editor's keys while the panel is on show; to the views it listens while a tool is in hand."""
         if self._editor is not None:
             self._editor.installKeyboardShortcuts()
-            self._editor.setupViewObservations()
 
     def exit(self) -> None:
         """Lay the tool down, so that no click in a view paints while another module is on show."""
         if self._editor is not None:
-            self._put_down()
+            self._lay_tool_down()
             self._editor.uninstallKeyboardShortcuts()
             self._editor.removeViewObservations()
 
@@ -133,20 +138,52 @@ class CorrectSection:
             return
         self._ensure_editor()
         self._set_up = set_up
-        # Without the mask that was asked for no tool may be at hand.
-        self._editor.setActiveEffectByName("Paint" if self._renew() else "")
+        self._renew()
+        self._offer_tools()
+        if self._edited is not None:
+            self._editor.setActiveEffectByName("Paint")
 
-    def _renew(self) -> bool:
-        """Set the editor up as it was chosen, confined as is chosen now; tell whether it is set up."""
+    def _renew(self) -> None:
+        """Set the editor up as it was chosen, confined as is chosen now."""
+        self._edited = None
         if self._set_up is None:
-            return False
+            return
         try:
             self._set_up()
         except CovidSegError as error:
             self._say(explain_error(error), role="error")
-            return False
+            return
         self._say("")
-        return True
+        self._edited = self._place.segmentation()
+
+    def _edits_the_chosen_one(self) -> bool:
+        """Tell whether the editor works on the chosen result, if on any: its own hidden list chooses one, too."""
+        if self._edited is None:
+            return True
+        return self._place.segmentation() is self._edited is self._editor.segmentationNode()
+
+    def _offer_tools(self) -> None:
+        """Offer the editor's tools only as set up here: by itself it lets a segment take voxels from the others."""
+        ready = self._edited is not None
+        if self._editor is not None and self._editor.readOnly == ready:
+            self._editor.enabled = ready
+            self._editor.readOnly = not ready  # lays the tool down; else the keys would still take one up
+        self._leave_out_harmful_tools()
+
+    def _leave_out_harmful_tools(self, caller: Any = None, event: Any = None) -> None:
+        """Show the tools that do what they promise with the segment and the mask of now."""
+        if self._edited is None:
+            return
+        node = self._editor.mrmlSegmentEditorNode()
+        harmful = TAKING_AWAY if erasing_adds_to_mask(node) else ()
+        tools = [name for name in EFFECTS if name not in harmful]
+        if tools == list(self._editor.effectNameOrder()):
+            return
+        in_hand = node.GetActiveEffectName()
+        self._editor.setEffectNameOrder(tools)
+        # The space key brings back the tool before this one, shown or not: let that be the brush.
+        for name in ("Paint", "", in_hand if in_hand in tools else ""):
+            self._editor.setActiveEffectByName(name)
 
     def _set_editor(self, *, mask: EditMask, segments: tuple[str, ...]) -> None:
         """Set the editor up for the first of these segments that is there."""
@@ -193,15 +230,29 @@ class CorrectSection:
         self._connect_editor()
         self._ui.editorPlace.layout().addWidget(self._editor)
         self.enter()
+        self._offer_tools()
 
     def _connect_editor(self) -> None:
         context = self._place.logic.context
+        node = editor_node(context)
         self._editor.setMRMLScene(context.scene)
-        self._editor.setMRMLSegmentEditorNode(editor_node(context))
+        self._editor.setMRMLSegmentEditorNode(node)
+        self._stop_watching()
+        # Not the editor's signal: by its keys another segment is chosen without one.
+        self._watched = node, node.AddObserver("ModifiedEvent", self._leave_out_harmful_tools)
+
+    def _stop_watching(self) -> None:
+        if self._watched is not None:
+            node, tag = self._watched
+            node.RemoveObserver(tag)
+            self._watched = None
 
     def _put_down(self) -> None:
-        """Lay the tool down."""
-        self._set_up = None
+        """Lay the tool down, and forget what it was meant for."""
+        self._set_up = self._edited = None
+        self._lay_tool_down()
+
+    def _lay_tool_down(self) -> None:
         if self._editor is not None and self._editor.activeEffect() is not None:
             self._editor.setActiveEffectByName("")
 

@@ -5,6 +5,7 @@ Nothing is drawn. What the views would show stands in their nodes, which are rea
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from host_errors import HostError
@@ -31,6 +32,7 @@ class LayoutManager:
         self._slices = {name: SliceWidget(name, application_logic) for name in SLICES}
         self._view = ThreeDWidget(scene.GetFirstNodeByClass("vtkMRMLViewNode"))
         self._plots: dict[str, PlotWidget] = {}
+        self.followers: list[Callable[[], None]] = []  # told of another arrangement, as by Slicer's layoutChanged
 
     def __getattr__(self, name: str) -> Any:
         raise HostError(f"the host's layout manager does not know '{name}'")
@@ -61,6 +63,8 @@ class LayoutManager:
         views = self._logic.GetViewNodes()
         for node in self._plot_nodes():
             node.SetMappedInLayout(bool(views.IsItemPresent(node)))
+        for follower in self.followers:
+            follower()
 
     def layoutLogic(self) -> Any:
         """Return the real layout logic."""

@@ -9,7 +9,7 @@ import weakref
 from typing import Any
 
 from host_errors import HostError
-from mrml_widgets import qMRMLWidget
+from mrml_widgets import qMRMLNodeComboBox, qMRMLWidget
 from PySide6 import QtWidgets
 from PySide6.QtCore import Signal
 
@@ -47,51 +47,101 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
         self._watched: Any = None
         self._order: tuple[str, ...] = EFFECTS
         self._unordered = True
-        self.shortcuts = False
+        self.shortcuts = self.observes = self._read_only = False
         self.undoStates = 0
         self.hidden: set[str] = set()
         QtWidgets.QVBoxLayout(self).addWidget(QtWidgets.QLabel("Segment Editor of Slicer"))
+        # Without an entry "none" it always chooses a segmentation, hidden or not.
+        self._list = qMRMLNodeComboBox(self)
+        self._list.nodeTypes = ["vtkMRMLSegmentationNode"]
+        self._list.hide()
+        self._list.currentNodeChanged.connect(self._listed)
+
+    def setMRMLScene(self, scene: Any) -> None:
+        """Follow a scene."""
+        if scene is self._scene:
+            return
+        import slicer
+
+        super().setMRMLScene(scene)
+        show = weakref.WeakMethod(self._show_source)
+        slicer.app.layoutManager().followers.append(lambda: (alive := show()) and alive())
+        self._list.blockSignals(True)
+        self._list.setMRMLScene(scene)
+        self._list.blockSignals(False)
+        self.updateWidgetFromMRML()
 
     def setMRMLSegmentEditorNode(self, node: Any) -> None:
         """Keep the editor's state in a node."""
         if node is not self._node:
             self._node = node
-            follow = weakref.WeakMethod(self._follow)
+            follow = weakref.WeakMethod(self.updateWidgetFromMRML)
             node.AddObserver("ModifiedEvent", lambda *_: (alive := follow()) and alive())
+            self.updateWidgetFromMRML()
 
     def mrmlSegmentEditorNode(self) -> Any:
         """Return the node."""
         return self._node
 
-    def _follow(self) -> None:
-        """Watch the segmentation that is edited."""
+    def updateWidgetFromMRML(self) -> None:
+        """Do what the node says; nothing without a scene, and while it is closed or read, when a tool stays in hand."""
+        if self._node is None or self._scene is None or self._scene.IsClosing() or self._scene.IsBatchProcessing():
+            return
+        self._watch_segmentation()
+        self._lift_mask_of_no_segment()
+        name = self._node.GetActiveEffectName()
+        if name != (self._effect.name if self._effect else ""):
+            self._effect = Effect(name, self._node) if name else None
+            self.observes = bool(name)
+            self.activeEffectChanged.emit()
+
+    def _watch_segmentation(self) -> None:
+        """Watch the segmentation that is edited, and choose the first segment of another one."""
         import slicer
 
         node = self.segmentationNode()
-        if node is not self._watched:
-            self._watched = node
+        self._list.blockSignals(True)
+        self._list.setCurrentNode(node)
+        self._list.blockSignals(False)
+        if node is self._watched:
+            return
+        self._watched = node
+        if node is not None:
             look = weakref.WeakMethod(self._segment_removed)
-            if node is not None:
-                event = slicer.vtkSegmentation.SegmentRemoved
-                node.AddObserver(event, lambda caller, _event: (alive := look()) and alive(caller))
+            event = slicer.vtkSegmentation.SegmentRemoved
+            node.AddObserver(event, lambda caller, _event: (alive := look()) and alive(caller))
+            if node.GetSegmentation().GetNumberOfSegments():
+                self._node.SetSelectedSegmentID(node.GetSegmentation().GetNthSegmentID(0))
+
+    def _listed(self, node: Any) -> None:
+        """Edit what the list chose: the first segmentation there is, another one if that is removed."""
+        if self._scene is not None and not self._scene.IsBatchProcessing() and self._node is not None:
+            self.setSegmentationNode(node)
 
     def _segment_removed(self, node: Any) -> None:
         """Forget, as Slicer does, what was chosen of a segment that is gone: the tool is laid down, the mask lifted."""
-        import slicer
-
         if node is not self.segmentationNode():
             return
-        modes, segmentation = slicer.vtkMRMLSegmentationNode, node.GetSegmentation()
-        inside_one = self._node.GetMaskMode() == modes.EditAllowedInsideSingleSegment
-        if inside_one and segmentation.GetSegmentIndex(self._node.GetMaskSegmentID()) < 0:
-            self._node.SetMaskMode(modes.EditAllowedEverywhere)
-        if segmentation.GetSegmentIndex(self._node.GetSelectedSegmentID() or "") < 0:
+        self._lift_mask_of_no_segment()
+        if node.GetSegmentation().GetSegmentIndex(self._node.GetSelectedSegmentID() or "") < 0:
             self._node.SetSelectedSegmentID(None)
             self.setActiveEffectByName("")
 
+    def _lift_mask_of_no_segment(self) -> None:
+        """Let everything be edited if it is to be inside one segment, and that is not there, or not named yet."""
+        import slicer
+
+        modes, node = slicer.vtkMRMLSegmentationNode, self.segmentationNode()
+        inside_one = self._node.GetMaskMode() == modes.EditAllowedInsideSingleSegment
+        mask_id = self._node.GetMaskSegmentID() or ""
+        if inside_one and node is not None and node.GetSegmentation().GetSegmentIndex(mask_id) < 0:
+            self._node.SetMaskMode(modes.EditAllowedEverywhere)
+
     def setSegmentationNode(self, node: Any) -> None:
-        """Edit a segmentation."""
-        self._need_node().SetAndObserveSegmentationNode(node)
+        """Edit a segmentation; the tool is laid down if it is another one."""
+        if node is not self.segmentationNode():
+            self._need_node().SetAndObserveSegmentationNode(node)
+            self.setActiveEffectByName("")
 
     def segmentationNode(self) -> Any:
         """Return the segmentation that is edited."""
@@ -115,15 +165,12 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
         return self._node.GetSelectedSegmentID() if self._node is not None else ""
 
     def setActiveEffectByName(self, name: str) -> None:
-        """Take up a tool; an empty name or "None" lays it down."""
-        if name in ("", "None"):
-            self._effect = None
-        elif name in EFFECTS:
-            self._effect = Effect(name, self._need_node())
-        else:
+        """Take up a tool; an empty name lays it down."""
+        if name and name not in EFFECTS:
             raise HostError(f"the Segment Editor has no effect '{name}'")
-        self._need_node().SetActiveEffectName(name if self._effect else "")
-        self.activeEffectChanged.emit()
+        node = self._need_node() if name else self._node
+        if node is not None:
+            node.SetActiveEffectName(name)
 
     def activeEffect(self) -> Effect | None:
         """Return the tool in use."""
@@ -143,6 +190,18 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
     unorderedEffectsVisible = property(
         lambda self: self._unordered, lambda self, value: setattr(self, "_unordered", bool(value))
     )
+
+    def _set_read_only(self, read_only: bool) -> None:
+        self._read_only = bool(read_only)
+        if read_only:
+            self.setActiveEffectByName("")
+
+    readOnly = property(lambda self: self._read_only, _set_read_only)
+
+    def press_key(self, number: int) -> None:
+        """Take up the tool of a number key, in any view: whether the editor is enabled or not, but not read-only."""
+        if self.shortcuts and not self._read_only:
+            self.setActiveEffectByName(self._order[number - 1])
 
     def setMaximumNumberOfUndoStates(self, count: int) -> None:
         """Allow so many steps to be undone."""
@@ -185,10 +244,6 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
         """Show or hide the button to the module Segmentations."""
         self._show("switch", visible)
 
-    def setAddRemoveSegmentButtonsVisible(self, visible: bool) -> None:
-        """Show or hide the buttons that add and remove segments."""
-        self._show("addremove", visible)
-
     def installKeyboardShortcuts(self, parent: Any = None) -> None:
         """Listen to the editor's keys."""
         self.shortcuts = True
@@ -198,13 +253,23 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
         self.shortcuts = False
 
     def setupViewObservations(self) -> None:
-        """Listen to the views."""
+        """Listen to the views; Slicer's editor does so by itself while a tool is in hand."""
+        self.observes = True
 
     def removeViewObservations(self) -> None:
         """Stop listening to the views."""
+        self.observes = False
 
-    def updateWidgetFromMRML(self) -> None:
-        """Show what the nodes say."""
+    def _show_source(self) -> None:
+        """In another layout, show the volume that is edited by, if the views are listened to."""
+        volume = self.sourceVolumeNode()
+        if not self.observes or volume is None:
+            return
+        count = self._scene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode")
+        for composite in (self._scene.GetNthNodeByClass(n, "vtkMRMLSliceCompositeNode") for n in range(count)):
+            if volume.GetID() not in (composite.GetBackgroundVolumeID(), composite.GetForegroundVolumeID()):
+                composite.SetBackgroundVolumeID(volume.GetID())
+                composite.SetForegroundVolumeID(None)
 
     def _show(self, part: str, visible: bool) -> None:
         self.hidden = self.hidden - {part} if visible else self.hidden | {part}

@@ -131,11 +131,24 @@ class Host:
         widget.setup()
         representation.resize(500, 768)
         representation.show()
+        representation.isEntered = True
         if hasattr(widget, "enter"):
             widget.enter()
         self._panels.append(widget)
         self.process_events()
         return widget
+
+    def reload_panel(self, widget: Any) -> Any:
+        """Return the new widget of a panel after the developer's button Reload; it is not entered anew."""
+        name, representation = widget.moduleName, widget.parent
+        sys.modules.pop(name)
+        widget.cleanup()
+        again = getattr(importlib.import_module(name), f"{name}Widget")(representation)
+        representation.python = again
+        again.setup()
+        self._panels[self._panels.index(widget)] = again
+        self.process_events()
+        return again
 
     def complete_startup(self) -> None:
         """Tell that the application has started; modules register their sample data then."""
@@ -151,6 +164,7 @@ class Host:
         self._panels.remove(widget)
         if hasattr(widget, "exit"):
             widget.exit()
+        widget.parent.isEntered = False
         widget.cleanup()
         widget.parent.deleteLater()
         self.process_events()
@@ -271,6 +285,7 @@ class qSlicerScriptedLoadableModuleWidget(mrml_widgets.qMRMLWidget):  # noqa: N8
     """The panel in the module area; `self()` is the Python object."""
 
     python: Any = None
+    isEntered = False
 
     def self(self) -> Any:
         """Return the module's Python widget."""

@@ -18,10 +18,12 @@ from CovidSegLib.scene_edit import (  # noqa: E402
     EditMask,
     ResultsHistory,
     editor_node,
+    erasing_adds_to_mask,
     remove_infection_islands,
     set_up_editor,
 )
 from CovidSegLib.scene_edited import is_edited, mark_computed  # noqa: E402
+from CovidSegLib.scene_segments import oriented_image  # noqa: E402
 from CovidSegLib.scene_volume import remember_hu_scale  # noqa: E402
 
 pytestmark = pytest.mark.slicer
@@ -113,6 +115,32 @@ def test_range_of_hu_means_hu_also_where_the_ct_holds_other_values(context: Any,
     remember_hu_scale(case.volume, hu_kji=hu_kji)
     editor = set_up(context, case=case, node=node, range_hu=(INFECTION_HU - 1, INFECTION_HU + TEXTURE_HU))
     np.testing.assert_array_equal(editable(editor, case=case), case.labels_kji == Label.INFECTION)
+
+
+@pytest.mark.parametrize(
+    ("mask", "segment_id", "added"),
+    [
+        (EditMask.INFECTION, "left_lung", True),
+        (EditMask.INFECTION, "infection", False),
+        (EditMask.LUNGS, "infection", False),
+        (EditMask.EVERYWHERE, "left_lung", False),
+    ],
+)
+def test_it_is_known_where_slicer_adds_to_the_infection_what_is_erased(
+    context: Any, logic: Any, case: Any, mask: EditMask, segment_id: str, added: bool
+) -> None:
+    node = logic.process(case.volume).segmentationNode
+    editor = set_up(context, case=case, node=node, mask=mask)
+    editor.SetSelectedSegmentID(segment_id)
+    assert erasing_adds_to_mask(editor) is added
+    tools = slicer.vtkSlicerSegmentEditorLogic()
+    tools.SetMRMLApplicationLogic(context.logic("Data").GetMRMLApplicationLogic())
+    tools.SetMRMLScene(context.scene)
+    tools.SetSegmentEditorNode(editor)
+    infection = mask_of(node, segment_id="infection", case=case)
+    brush = oriented_image(np.ones(SIZE_IJK[::-1], dtype=np.uint8), matrix=case.matrix)
+    tools.ModifySegmentByLabelmap(node, segment_id, brush, tools.ModificationModeRemove, True, False)
+    assert bool((mask_of(node, segment_id="infection", case=case) & ~infection).any()) is added
 
 
 def test_there_is_one_editor_node_apart_from_slicers_own(context: Any, logic: Any, case: Any) -> None:

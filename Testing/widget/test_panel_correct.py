@@ -174,3 +174,130 @@ def test_editor_survives_a_closed_scene(host: Any) -> None:
     segmentation = journey.run()
     journey.ui.editInfectionButton.click()
     assert editor_of(journey).segmentationNode() is segmentation
+
+
+def test_tools_are_offered_only_as_set_up_after_islands_were_removed(host: Any) -> None:
+    journey = Journey(host)
+    journey.run()
+    journey.parameters.islandMl = 100.0
+    journey.ui.islandButton.click()
+    assert not editor_of(journey).enabled, "its brush would take voxels from the lungs"
+    editor_of(journey).press_key(1)
+    assert editor_of(journey).activeEffect() is None
+    journey.ui.editInfectionButton.click()
+    assert editor_of(journey).enabled
+
+
+def test_tools_are_offered_only_as_set_up_after_a_closed_scene(host: Any) -> None:
+    import slicer
+
+    journey = Journey(host)
+    journey.run()
+    journey.ui.editInfectionButton.click()
+    host.close_scene()
+    assert editor_of(journey).activeEffect() is None
+    journey.volume = None
+    journey.add_ct()
+    segmentation = journey.run()
+    node = editor_of(journey).mrmlSegmentEditorNode()
+    assert editor_of(journey).segmentationNode() is segmentation, "Slicer's own list chose it"
+    assert node.GetOverwriteMode() == slicer.vtkMRMLSegmentEditorNode.OverwriteAllSegments
+    assert not editor_of(journey).enabled
+    journey.ui.editInfectionButton.click()
+    assert node.GetOverwriteMode() == slicer.vtkMRMLSegmentEditorNode.OverwriteNone
+    assert editor_of(journey).enabled
+
+
+def test_tools_do_not_stay_on_a_result_that_is_not_chosen_any_more(host: Any) -> None:
+    journey = Journey(host)
+    first = journey.run()
+    journey.parameters.segmentation = None
+    second = journey.run()
+    assert second is not first
+    journey.ui.editInfectionButton.click()
+    journey.parameters.segmentation = first
+    editor = editor_of(journey)
+    assert editor.segmentationNode() is second
+    assert not editor.enabled, "its segments bear the names of those that are chosen"
+    editor.press_key(1)
+    assert editor.activeEffect() is None
+    journey.ui.editInfectionButton.click()
+    assert editor.segmentationNode() is first
+    assert editor.enabled
+
+
+def test_tools_go_with_the_result_that_is_removed(host: Any) -> None:
+    journey = Journey(host)
+    journey.run()
+    journey.parameters.segmentation = None
+    journey.run()
+    journey.ui.editInfectionButton.click()
+    host.scene.RemoveNode(journey.segmentation)
+    journey.settle()
+    assert journey.segmentation is not None, "the other one is chosen"
+    assert editor_of(journey).activeEffect() is None
+    assert not editor_of(journey).enabled
+
+
+def test_editor_is_as_it_was_set_up_when_the_panel_comes_back_on_show(host: Any) -> None:
+    journey = Journey(host)
+    journey.run()
+    journey.ui.editLungsButton.click()
+    journey.widget.exit()
+    journey.widget.enter()
+    assert editor_of(journey).activeEffect() is None
+    assert editor_of(journey).enabled
+    node = editor_of(journey).mrmlSegmentEditorNode()
+    journey.ui.insideInfectionCheckBox.checked = True
+    assert node.GetMaskSegmentID() == "infection"
+    assert node.GetSelectedSegmentID() == "left_lung"
+
+
+def test_another_layout_does_not_bring_back_the_ct_that_was_corrected_before(host: Any) -> None:
+    import slicer
+
+    journey = Journey(host)
+    journey.run()
+    journey.ui.editInfectionButton.click()
+    journey.widget.exit()
+    journey.widget.enter()
+    journey.parameters.inputVolume = other = journey.add_ct(seed=2)
+    journey.run()
+    manager = host.app.layoutManager()
+    manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalPlotView)
+    assert manager.sliceWidget("Red").mrmlSliceCompositeNode().GetBackgroundVolumeID() == other.GetID()
+
+
+def test_tools_are_put_down_when_a_scene_is_added(host: Any) -> None:
+    journey = Journey(host)
+    journey.run()
+    journey.ui.editInfectionButton.click()
+    node = editor_of(journey).mrmlSegmentEditorNode()
+    host.scene.StartState(host.scene.ImportState)
+    node.SetOverwriteMode(node.OverwriteAllSegments)  # as the added scene has it: there is one such node
+    host.scene.EndState(host.scene.ImportState)
+    journey.settle()
+    assert editor_of(journey).activeEffect() is None
+    assert not editor_of(journey).enabled
+    journey.ui.editInfectionButton.click()
+    assert node.GetOverwriteMode() == node.OverwriteNone
+
+
+def test_lung_inside_the_infection_is_offered_no_tool_that_takes_away(host: Any) -> None:
+    journey = Journey(host)
+    journey.run()
+    journey.ui.editLungsButton.click()
+    editor = editor_of(journey)
+    editor.setActiveEffectByName("Erase")
+    journey.ui.insideInfectionCheckBox.checked = True
+    assert not {"Erase", "Scissors", "Islands"} & set(editor.effectNameOrder())
+    assert editor.activeEffect() is None
+    editor.setActiveEffectByName("Paint")
+    node = editor.mrmlSegmentEditorNode()
+    node.SetSelectedSegmentID("infection")
+    assert {"Erase", "Scissors", "Islands"} <= set(editor.effectNameOrder())
+    assert editor.activeEffect().name == "Paint"
+    node.SetSelectedSegmentID("right_lung")
+    assert "Erase" not in editor.effectNameOrder()
+    journey.ui.insideInfectionCheckBox.checked = False
+    assert "Erase" in editor.effectNameOrder()

@@ -1,0 +1,59 @@
+"""The stand-in for Slicer's segment editor does by itself what Slicer's does, whether a panel wants it or not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+slicer = pytest.importorskip("slicer")
+
+pytestmark = pytest.mark.slicer
+
+
+def editor_on_a_segment(host: Any) -> tuple[Any, Any, Any]:
+    """Return a segment editor with its node, and a segmentation with the segment "a" that it edits."""
+    editor = slicer.qMRMLSegmentEditorWidget()
+    node = host.scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
+    node.SetSingletonTag("editor")
+    segmentation = host.scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    segmentation.GetSegmentation().AddEmptySegment("a")
+    editor.setMRMLSegmentEditorNode(node)
+    editor.setMRMLScene(host.scene)
+    editor.setSegmentationNode(segmentation)
+    return editor, node, segmentation
+
+
+def test_segment_editor_keeps_its_tool_while_the_scene_is_closed(host: Any) -> None:
+    editor, _node, _segmentation = editor_on_a_segment(host)
+    held: list[Any] = []
+
+    def lay_down(*_event: Any) -> None:
+        editor.setActiveEffectByName("")
+        held.append(editor.activeEffect())
+
+    tag = host.scene.AddObserver(host.scene.StartCloseEvent, lay_down)
+    editor.setActiveEffectByName("Paint")
+    host.close_scene()
+    host.scene.RemoveObserver(tag)
+    assert held[0].name == "Paint", "Slicer's editor does nothing then"
+    editor.updateWidgetFromMRML()
+    assert editor.activeEffect() is None
+
+
+def test_segment_editor_lifts_a_mask_before_its_segment_is_named(host: Any) -> None:
+    _editor, node, _segmentation = editor_on_a_segment(host)
+    modes = slicer.vtkMRMLSegmentationNode
+    node.SetMaskMode(modes.EditAllowedInsideSingleSegment)
+    assert node.GetMaskMode() == modes.EditAllowedEverywhere
+    node.SetMaskSegmentID("a")
+    node.SetMaskMode(modes.EditAllowedInsideSingleSegment)
+    assert node.GetMaskMode() == modes.EditAllowedInsideSingleSegment
+
+
+def test_segment_editor_chooses_a_segmentation_by_itself(host: Any) -> None:
+    editor, node, segmentation = editor_on_a_segment(host)
+    node.SetAndObserveSegmentationNode(None)
+    host.scene.RemoveNode(segmentation)
+    other = host.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "other")
+    assert editor.segmentationNode() is other
