@@ -83,7 +83,7 @@ class CovidSegWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationMix
         self.layout.addWidget(uiWidget)
         self.ui, self.logic = slicer.util.childWidgetVariables(uiWidget), CovidSegLogic()
         uiWidget.setMRMLScene(scene)
-        self.panel = Panel(self.ui, logic=self.logic)
+        self.panel = Panel(self.ui, logic=self.logic, on_show=getattr(self.parent, "isEntered", False))
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.initializeParameterNode)
         self.addObserver(scene, scene.EndImportEvent, self.initializeParameterNode)

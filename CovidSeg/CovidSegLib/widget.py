@@ -43,6 +43,7 @@ class Panel:
         views: Views | None = None,
         prepare: Callable[[], None] | None = None,
         batch_engine: BatchEngine | None = None,
+        on_show: bool = False,
     ) -> None:
         """Bring the widgets of CovidSeg.ui to life.
 
@@ -53,6 +54,7 @@ class Panel:
             views: Plots and slices; those of the application if None.
             prepare: Makes sure that the network can run; by default missing packages are installed after consent.
             batch_engine: The parts that a batch calls; the real ones if None.
+            on_show: Whether the panel is on show already: Slicer reloads a module without entering it again.
         """
         import qt
 
@@ -82,7 +84,7 @@ class Panel:
         self._segmentation: Any = None
         self._changing = False
         self._new_scene = True  # which is shown as it was saved
-        self._entered = False
+        self._entered = on_show
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(LOOK_AGAIN_MS)

@@ -67,6 +67,7 @@ class BatchSection:
         ui.batchOpenButton.connect("clicked(bool)", self.open_results)
         for name in ("batchInputEdit", "batchOutputEdit"):
             getattr(ui, name).connect("currentPathChanged(QString)", self.refresh)
+            getattr(ui, name).connect("validInputChanged(bool)", self.refresh)  # all that is told of an emptied one
         self._say("")
 
     @property

@@ -5,7 +5,7 @@ actions, layouts) behave like those made in Python, and `type(widget) == qt.QPus
 
 - Qt properties are attributes: `button.text`, `button.enabled = False`; `name` is `objectName`;
 - `object.connect("clicked(bool)", function)` and `disconnect`, beside `object.clicked.connect(function)`;
-  a function that takes fewer arguments than the signal has gets the first ones;
+  a function that takes fewer arguments than the signal has gets the first ones; what is no function gets all;
 - an unknown property, method or signal is an error, on reading and on writing; so is a Qt object that is
   touched from a thread it does not live in.
 
@@ -227,12 +227,13 @@ def _argument_count(signature: str) -> int:
 
 
 def _arity(function: Callable[..., Any]) -> int | None:
-    """Return how many positional arguments a function takes; None if any number."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
+    """Return how many arguments PythonQt gives a function, at most; None if all that the signal has.
+
+    It counts those of functions and of their methods, also the ones with a default; of anything else that can be
+    called, such as `functools.partial`, it knows nothing.
+    """
+    bound = 1 if inspect.ismethod(function) else 0
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    if code is None or code.co_flags & inspect.CO_VARARGS:
         return None
-    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
-        return None
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(parameter.kind in kinds for parameter in parameters)
+    return int(code.co_argcount) - bound

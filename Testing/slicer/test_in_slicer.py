@@ -237,6 +237,27 @@ def test_erased_infection_changes_the_figures_and_not_the_lungs(widget: Any, pha
     wait_until(lambda: shown in widget.ui.headlineLabel.text or not widget.ui.staleLabel.isHidden())
 
 
+def test_correction_is_confined_as_chosen(widget: Any, phantom: Any) -> None:
+    if slicer.app.layoutManager() is None:
+        pytest.skip("without the main window nobody corrects anything")
+    segment(widget)
+    modes, check_box = slicer.vtkMRMLSegmentationNode, widget.ui.insideInfectionCheckBox
+    try:
+        widget.ui.editInfectionButton.click()
+        node = slicer.mrmlScene.GetSingletonNode("CovidSeg", "vtkMRMLSegmentEditorNode")
+        assert (node.GetActiveEffectName(), node.GetSelectedSegmentID()) == ("Paint", "infection")
+        assert node.GetOverwriteMode() == node.OverwriteNone
+        assert node.GetMaskMode() == modes.EditAllowedInsideAllSegments
+        check_box.checked = True
+        assert node.GetMaskMode() == modes.EditAllowedInsideSingleSegment
+        assert node.GetMaskSegmentID() == "infection"
+        widget.ui.editLungsButton.click()
+        assert node.GetMaskMode() == modes.EditAllowedInsideSingleSegment
+        assert "Erase" not in widget.panel.correct._editor.effectNameOrder(), "Slicer would add to the infection"
+    finally:
+        check_box.checked = False
+
+
 def test_segmenting_again_asks_before_it_replaces_corrected_segments(widget: Any, phantom: Any) -> None:
     segmentation = segment(widget)
     volume = widget.panel.place.volume()

@@ -140,6 +140,19 @@ def test_qt_objects_have_properties_and_signals_as_in_pythonqt(host: Host) -> No
     assert button.objectName == "goButton"
 
 
+def test_only_a_functions_arguments_are_counted_as_pythonqt_does(host: Host) -> None:
+    import functools
+
+    import qt
+
+    heard: list[Any] = []
+    button = qt.QPushButton("Go")
+    button.connect("clicked(bool)", lambda checked=True: heard.append(checked))
+    button.connect("clicked(bool)", functools.partial(lambda name, *rest: heard.append((name, rest)), "partial"))
+    button.click()
+    assert heard == [False, ("partial", (False,))]
+
+
 def test_touching_a_widget_from_a_worker_thread_is_an_error(host: Host) -> None:
     import qt
 

@@ -151,6 +151,14 @@ def test_device_line_says_what_will_be_used(host: Any) -> None:
     assert journey.ui.deviceButton.isHidden()
 
 
+def test_reloaded_panel_is_on_show_as_it_was_before(host: Any) -> None:
+    journey = Journey(host)
+    again = host.reload_panel(journey.widget)
+    assert again is not journey.widget
+    assert again.ui.deviceStatusLabel.text.startswith("CPU (a test), 2 threads")
+    assert again.panel.place.volume() is journey.volume
+
+
 def test_torch_is_loaded_only_when_asked_for(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     journey = Journey(host)
     device, loaded = module("widget_device"), []
