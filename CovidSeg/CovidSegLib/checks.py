@@ -17,7 +17,8 @@ from .texts import text as _
 MIN_SLICES = 8
 #: Share of the slice spacing by which slices may be off: shear, tilt, uneven spacing.
 GRID_TOLERANCE = 0.01
-IN_PLANE_SPACING_MM = (0.1, 10.0)
+#: Of more than 6 mm, voxels blur the chest wall until air inside is not told from air around.
+IN_PLANE_SPACING_MM = (0.1, 6.0)
 SLICE_SPACING_MM = (0.1, 20.0)
 MAX_EXTENT_MM = 2500.0
 THICK_SLICES_MM = 5.0

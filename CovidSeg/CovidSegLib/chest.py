@@ -20,6 +20,7 @@ from .resample import AxisGrid, covering_axis, input_axis, resample_kji
 from .texts import text as _
 
 COARSE_STEP_MM = 4.0
+LONGEST_ACROSS_MM = 6.0
 #: Less aerated lung than this and the box is the whole body (both lungs may be consolidated).
 LITTLE_LUNG_ML = 1200.0
 #: Less air than this inside the body is no chest at all.
@@ -69,10 +70,7 @@ def find_chest(volume_spl: np.ndarray, *, spacing_mm: tuple[float, float, float]
         InputError: There is no air-filled lung inside a body.
     """
     source = tuple(input_axis(n, s) for n, s in zip(volume_spl.shape, spacing_mm, strict=True))
-    # Across the body the masks' voxels may not be longer, else the chest wall is too thin for them; slices may be.
-    axes = tuple(
-        covering_axis(s, max(COARSE_STEP_MM, s.step_mm) if n == 0 else COARSE_STEP_MM) for n, s in enumerate(source)
-    )
+    axes = tuple(covering_axis(axis, _coarse_step_mm(axis.step_mm, is_across=n > 0)) for n, axis in enumerate(source))
     coarse = resample_kji(volume_spl, source=source, target=axes)  # type: ignore[arg-type]
     voxel_ml = float(np.prod([axis.step_mm for axis in axes])) / 1000.0
 
@@ -100,6 +98,15 @@ def find_chest(volume_spl: np.ndarray, *, spacing_mm: tuple[float, float, float]
         touches_side=bool(rim(lungs).any()),
         touches_padding=bool((dilate(padding, 1) & lungs).any()),
     )
+
+
+def _coarse_step_mm(step_mm: float, *, is_across: bool) -> float:
+    """Return the step of the coarse grid along an axis of the CT, across the body or along it.
+
+    Across the body somewhat longer voxels are interpolated: a thin chest wall needs the masks' small steps. Beyond
+    `LONGEST_ACROSS_MM` it is too blurred for that.
+    """
+    return COARSE_STEP_MM if is_across and step_mm <= LONGEST_ACROSS_MM else max(COARSE_STEP_MM, step_mm)
 
 
 def lungs_found(hu_kji: np.ndarray, geometry: Geometry) -> bool:

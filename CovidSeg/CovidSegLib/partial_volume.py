@@ -3,8 +3,8 @@
 Where a dome of liver or heart ends within a slice, its voxels mix lung and organ and look like ground glass; the
 thicker the slices, the wider that sheet. It borders on lung on one face only, and so do specks of spleen or stomach
 below the diaphragm, while infection in a lung has lung around it: on half of its surface, in all labelled cases, and on
-two thirds if it is a film, but for specks of 0.1 ml. What is thick or large stays, whatever it borders on: a collapsed, wholly infected lobe
-touches little lung.
+two thirds if it is a film, but for specks of 0.1 ml. What is thick or large stays, whatever it borders on: a collapsed,
+wholly infected lobe touches little lung.
 """
 
 from __future__ import annotations
