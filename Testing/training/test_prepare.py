@@ -260,6 +260,6 @@ def test_case_without_lungs_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "muller20" / "water"
     water = np.random.default_rng(0).normal(0, 50, (24, 30, 30)).astype(np.int16)
     for name in ("imaging", "segmentation"):
-        write_nifti(folder / f"{name}.nii.gz", water, geometry=Geometry((30, 30, 24), (8.0, 8.0, 8.0)))
+        write_nifti(folder / f"{name}.nii.gz", water, geometry=Geometry((30, 30, 24), (6.0, 6.0, 8.0)))
     with pytest.raises(InputError, match=r"water.imaging.nii.gz: .*no lungs found"):
         _prepare(replace(LISTS, whole_chests=(), lungs=()), tmp_path, tmp_path / "cache")
