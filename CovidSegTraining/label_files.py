@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
+from CovidSegLib.label_image import read_label_image
 from CovidSegLib.preprocess import NetworkInput
 from CovidSegLib.resample import resample_kji
 
@@ -15,14 +16,11 @@ def read_labels(path: Path, *, geometry: Geometry) -> np.ndarray:
     """Return the (k, j, i) uint8 labels of a file that lies on a CT's grid.
 
     Raises:
-        InputError: The file is missing, damaged, lies on another grid, or holds what is no label.
+        InputError: The file is missing, damaged, cut short, lies on another grid, or holds what is no label.
     """
     import SimpleITK as sitk
 
-    try:
-        image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise InputError(f"{path}: missing or damaged; labels are needed beside the CT") from error
+    image = read_label_image(path, expected="Expected whole numbers on the CT's grid, beside the CT.")
     found = Geometry.from_sitk(image)
     if not found.is_close_to(geometry):
         raise InputError(

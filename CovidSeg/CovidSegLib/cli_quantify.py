@@ -32,13 +32,14 @@ def run_quantify(arguments: argparse.Namespace) -> int:
         return USAGE
     try:
         started_s = time.perf_counter()
-        ct, quantities = _measure(arguments.ct, arguments.segmentation, series=arguments.series)
+        ct, quantities, warnings = _measure(arguments.ct, arguments.segmentation, series=arguments.series)
         for line in _table(quantities):
             print_line(line)
-        for warning in (*ct.warnings, *quantities.warnings()):
+        for warning in (*warnings, *quantities.warnings()):
             print_line(f"warning: {warning}")
         if arguments.output is not None:
-            _write(arguments.output, ct=ct, quantities=quantities, seconds=time.perf_counter() - started_s)
+            seconds = time.perf_counter() - started_s
+            _write(arguments.output, ct=ct, quantities=quantities, warnings=warnings, seconds=seconds)
     except (CovidSegError, OSError, MemoryError) as error:
         print_error(explain(error))
         if arguments.verbose:
@@ -58,13 +59,16 @@ def _why_unusable(arguments: argparse.Namespace) -> str | None:
     return None
 
 
-def _measure(ct_path: Path, segmentation_path: Path, *, series: str | None) -> tuple[CTVolume, Quantities]:
-    """Return the CT in HU and the figures.
+def _measure(
+    ct_path: Path, segmentation_path: Path, *, series: str | None
+) -> tuple[CTVolume, Quantities, tuple[str, ...]]:
+    """Return the CT in HU, the figures, and what to know of the CT and of what it shows of the lungs.
 
     Raises:
         InputError: A file cannot be read, or the two lie on different grids.
     """
     from .chest import lungs_found
+    from .field_of_view import field_of_view_warnings
     from .intensity import to_hounsfield
     from .quantify import quantify
     from .segmentation_file import read_segmentation
@@ -80,7 +84,8 @@ def _measure(ct_path: Path, segmentation_path: Path, *, series: str | None) -> t
         right_kji=masks.right_kji,
         infection_kji=masks.infection_kji,
     )
-    return ct, quantities
+    unseen = field_of_view_warnings(masks.to_labelmap(), geometry=ct.geometry, hu_kji=ct.hu_kji)
+    return ct, quantities, (*ct.warnings, *unseen)
 
 
 def _table(quantities: Quantities) -> Iterator[str]:
@@ -97,7 +102,7 @@ def _table(quantities: Quantities) -> Iterator[str]:
     yield f"severity {severity.overall_class or 'n/a'} (percentage class; the worse lung: {worse})"
 
 
-def _write(folder: Path, *, ct: CTVolume, quantities: Quantities, seconds: float) -> None:
+def _write(folder: Path, *, ct: CTVolume, quantities: Quantities, warnings: tuple[str, ...], seconds: float) -> None:
     """Write report.json and report.csv; in a case's own folder the new figures replace the old.
 
     Raises:
@@ -118,7 +123,7 @@ def _write(folder: Path, *, ct: CTVolume, quantities: Quantities, seconds: float
         model=model,
         runtime=runtime,
         input_details={} if ct.series is None else {"series": ct.series},
-        warnings=_warnings(earlier, ct=ct, quantities=quantities),
+        warnings=_warnings(earlier, now=warnings, quantities=quantities),
     )
     folder.mkdir(parents=True, exist_ok=True)
     for name, write in ((REPORT_CSV_FILE, write_report_csv), (REPORT_JSON_FILE, write_report_json)):
@@ -127,14 +132,14 @@ def _write(folder: Path, *, ct: CTVolume, quantities: Quantities, seconds: float
         print_line(f"wrote {folder / name}")
 
 
-def _warnings(earlier: Mapping[str, Any], *, ct: CTVolume, quantities: Quantities) -> tuple[str, ...]:
-    """Return what the CT, the run recorded earlier and the new figures warn of, each once.
+def _warnings(earlier: Mapping[str, Any], *, now: tuple[str, ...], quantities: Quantities) -> tuple[str, ...]:
+    """Return what there is to warn of `now`, by the run recorded earlier and by the new figures, each once.
 
     What the earlier figures warned of was another segmentation's, and goes with them.
     """
     gone = {_CORRECTED, *_warnings_of_figures(earlier, like=quantities)}
     run = [text for text in earlier.get("warnings", ()) if isinstance(text, str) and text not in gone]
-    return tuple(dict.fromkeys((*ct.warnings, *run, *quantities.warnings(), _CORRECTED)))
+    return tuple(dict.fromkeys((*now, *run, *quantities.warnings(), _CORRECTED)))
 
 
 def _warnings_of_figures(report: Mapping[str, Any], *, like: Quantities) -> tuple[str, ...]:

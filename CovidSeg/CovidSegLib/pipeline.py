@@ -14,12 +14,13 @@ from .bundle import Bundle, load_bundle
 from .chest import lungs_found
 from .device import resolve_device
 from .errors import InputError
+from .field_of_view import field_of_view_warnings
 from .geometry import Geometry
 from .inference import MODES, load_libraries, predict
 from .intensity import to_hounsfield
 from .lung_border import trim_lung_border
 from .postprocess import consistent_labels
-from .preprocess import NetworkInput, preprocess
+from .preprocess import preprocess
 from .progress import CancelledCallback, ProgressCallback, Reporter
 from .quantify import Quantities, quantify_labelmap
 from .report import build_report
@@ -28,10 +29,6 @@ from .runtime import Clock, runtime_record
 from .texts import text as _
 from .uncertainty import entropy
 from .volume import CTVolume
-
-#: Lungs whose cross-section in the first or last slice is larger than this share of their largest go on beyond it.
-#: On six chests that were scanned whole: up to 0.03.
-CUT_OFF_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -141,6 +138,7 @@ def segment(
     with clock.stage("quantify"):
         reporter.tell("quantify", 0, 1)
         quantities = quantify_labelmap(ct.hu_kji, geometry=ct.geometry, labelmap_kji=labelmap)
+        unseen = field_of_view_warnings(labelmap, geometry=ct.geometry, hu_kji=ct.hu_kji, chest=network_input.chest)
     return SegmentationResult(
         labelmap=labelmap,
         geometry=ct.geometry,
@@ -150,7 +148,7 @@ def segment(
         fingerprint=ct.fingerprint,
         warnings=(
             *ct.warnings,
-            *_view_warnings(network_input, labelmap=labelmap),
+            *unseen,
             *quantities.warnings(),
             *prediction.messages,
         ),
@@ -170,25 +168,3 @@ def _naming(ct: CTVolume) -> Iterator[None]:
         if error.text.startswith(ct.name):
             raise
         raise InputError(_("{case}: {problem}").format(case=ct.name, problem=error.text)) from error
-
-
-def _view_warnings(network_input: NetworkInput, *, labelmap: np.ndarray) -> tuple[str, ...]:
-    """Return what of the lungs the image does not show; the labelmap is that of the CT's own grid."""
-    warnings = []
-    chest = network_input.chest
-    if chest.touches_side or chest.touches_padding:
-        warnings.append(
-            _(
-                "The lungs reach the border of the image: the field of view is cropped, "
-                "volumes and POI cover only what is shown."
-            )
-        )
-    lung_voxels = [np.count_nonzero(plane) for plane in network_input.orientation.view(labelmap)]
-    if max(lung_voxels[0], lung_voxels[-1]) > CUT_OFF_SHARE * max(lung_voxels):
-        warnings.append(
-            _(
-                "The lungs reach the first or the last slice: they are not scanned whole, "
-                "volumes and POI cover only what is shown."
-            )
-        )
-    return tuple(warnings)

@@ -15,23 +15,15 @@ import numpy as np
 
 from .errors import InputError
 from .geometry import Geometry
+from .label_image import not_finite, read_label_image
 from .labels import SEGMENTS, Label
-from .metaimage import verify_metaimage
-from .nrrd import verify_nrrd
-from .pixels import DAMAGED, open_maybe_gzip, reason_of
 from .segment_masks import SegmentMasks
-from .sitk_quiet import itk_reason, quiet_itk
 from .terminology import TERMINOLOGY_TAG, segment_id_of
 from .texts import text as _
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-_NIFTI_HEADER_BYTES = 352
-_NIFTI_FLOATS = {16: "f4", 64: "f8"}
-_NIFTI_WHOLE = {2: 1, 256: 1, 4: 2, 512: 2, 8: 4, 768: 4, 1024: 8, 1280: 8}
-"""Data type -> bytes of a voxel in the file; ITK says how many a scaled one has in memory."""
-_CHUNK_BYTES = 1 << 22
 _EXPECTED = _(
     "Expected a labelmap (0 background, 1 left lung, 2 right lung, 3 infection) or a .seg.nrrd with the "
     "segments left_lung, right_lung and infection."
@@ -51,91 +43,10 @@ def read_segmentation(path: str | Path) -> SegmentMasks:
         InputError: The file is missing, damaged, no segmentation, or lacks a segment.
     """
     path = Path(path)
-    image = _read_image(path)
+    image = read_label_image(path, expected=_EXPECTED)
     if image.HasMetaDataKey("Segment0_ID"):
         return _masks_of_segments(path, image)
     return _masks_of_labels(path, image)
-
-
-def _read_image(path: Path) -> sitk.Image:
-    """Return the file's 3D image; the layers of a segmentation are its components."""
-    import SimpleITK as sitk
-
-    if not path.is_file():
-        raise InputError(_("Segmentation '{file}' does not exist or is no file. Check the path.").format(file=path))
-    is_nifti = path.name.lower().endswith((".nii", ".nii.gz"))
-    if is_nifti:
-        _check_nifti_stands_alone(path)
-    try:
-        if path.name.lower().endswith((".nrrd", ".nhdr")):
-            verify_nrrd(path)
-        elif path.name.lower().endswith((".mha", ".mhd")):
-            verify_metaimage(path)
-        with quiet_itk():
-            image = sitk.ReadImage(str(path))
-        if is_nifti:
-            _check_nifti_voxels(path, image)
-    except (RuntimeError, *DAMAGED) as error:
-        reason = itk_reason(error) if isinstance(error, RuntimeError) else reason_of(error)
-        text = _(
-            "Segmentation '{file}' cannot be read: it is damaged, cut short, or not an image ({reason}). "
-            "Copy or save it again. {expected}"
-        )
-        raise InputError(text.format(file=path, reason=reason, expected=_EXPECTED)) from error
-    if image.GetDimension() != 3:
-        text = _("Segmentation '{file}' has {count} dimensions, not 3. {expected}")
-        raise InputError(text.format(file=path, count=image.GetDimension(), expected=_EXPECTED))
-    return image
-
-
-def _check_nifti_stands_alone(path: Path) -> None:
-    """Raise InputError if an unpacked file of the name lies beside: ITK would take its voxels without a word."""
-    unpacked = path.with_suffix("")
-    if path.suffix.lower() == ".gz" and unpacked.is_file():
-        text = _(
-            "Segmentation '{file}': '{other}' lies beside it and would be read in its place. "
-            "Move one of the two into another folder, or rename it."
-        )
-        raise InputError(text.format(file=path, other=unpacked.name))
-
-
-def _check_nifti_voxels(path: Path, image: sitk.Image) -> None:
-    """Check in the file itself what ITK does not tell: it fills missing voxels with leftovers and takes NaN for 0.
-
-    Raises:
-        EOFError, zlib.error, gzip.BadGzipFile: Voxels are missing or damaged.
-        InputError: Some are NaN or infinite.
-    """
-    broken = 0
-    with open_maybe_gzip(path) as stream:
-        header = stream.read(_NIFTI_HEADER_BYTES).ljust(_NIFTI_HEADER_BYTES, b"\0")
-        order = "<" if header[0] == 348 % 256 else ">"  # the header starts with its own size
-        kind = int(np.frombuffer(header, f"{order}i2", 1, 70)[0])
-        floats = _NIFTI_FLOATS.get(kind)
-        offset = float(np.frombuffer(header, f"{order}f4", 1, 108)[0])
-        start = int(offset) if _NIFTI_HEADER_BYTES <= offset < 2**31 else _NIFTI_HEADER_BYTES
-        voxel_bytes = int(floats[1]) if floats else _NIFTI_WHOLE.get(kind, image.GetSizeOfPixelComponent())
-        expected = start + image.GetNumberOfPixels() * voxel_bytes
-        stream.seek(start)
-        found = stream.tell()
-        while chunk := stream.read(min(_CHUNK_BYTES, expected - found)):
-            found += len(chunk)
-            if floats:
-                values = np.frombuffer(chunk, f"{order}{floats}", len(chunk) // voxel_bytes)
-                broken += int(np.count_nonzero(~np.isfinite(values)))
-        stream.read(_CHUNK_BYTES)  # compressed: reaching the end verifies the checksum
-    if found < expected:
-        raise EOFError(_("{found} bytes instead of {expected}").format(found=found, expected=expected))
-    if broken:
-        raise _not_finite(path, count=broken)
-
-
-def _not_finite(path: Path, *, count: int) -> InputError:
-    text = _(
-        "Segmentation '{file}': {count} voxel(s) are NaN or infinite, which is no label. "
-        "Replace them by 0 where there is background, and save it again. {expected}"
-    )
-    return InputError(text.format(file=path, count=count, expected=_EXPECTED))
 
 
 # --- exclusive labelmap ---------------------------------------------------------------------------
@@ -151,7 +62,8 @@ def _masks_of_labels(path: Path, image: sitk.Image) -> SegmentMasks:
     labels_kji = sitk.GetArrayViewFromImage(image)
     foreign = _foreign_values(labels_kji)
     if not np.isfinite(foreign).all():
-        raise _not_finite(path, count=int(np.count_nonzero(~np.isfinite(labels_kji))))
+        count = int(np.count_nonzero(~np.isfinite(labels_kji)))
+        raise not_finite(path, count=count, expected=_EXPECTED)
     if foreign:
         shown = ", ".join(f"{value:g}" for value in foreign[:5])
         text = _(

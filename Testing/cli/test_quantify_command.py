@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from CovidSegLib.cli import main
+from CovidSegLib.geometry import Geometry
 from CovidSegLib.runtime import versions
 from fake_engine import GEOMETRY, write_ct
 from helpers_cli import report_of, segment, summary
+from helpers_phantom import SPACING_IJK_MM, small_phantom
 
 pytestmark = pytest.mark.usefixtures("fake_engine")
 
@@ -179,3 +182,30 @@ def test_output_that_is_a_file_is_a_usage_error(tmp_path: Path, capsys: pytest.C
     printed = capsys.readouterr()
     assert "is a file: give a folder with -o OUT" in printed.err
     assert printed.out == ""
+
+
+@pytest.mark.parametrize(
+    ("cut", "words"),
+    [
+        (np.s_[:, :, 24:-24], ["reach the border of the image"]),
+        (np.s_[34:], ["reach the first or the last slice"]),
+        (np.s_[:], []),
+    ],
+)
+def test_lungs_that_the_image_cuts_are_warned_of_in_a_folder_without_a_run_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], cut: Any, words: list[str]
+) -> None:
+    import SimpleITK
+    from CovidSegLib.segmentation_file import write_labelmap_nifti
+
+    phantom = small_phantom(3)
+    hu, labels = (np.ascontiguousarray(values[cut]) for values in (phantom.ct.hu_kji, phantom.labelmap_kji))
+    geometry = Geometry(size_ijk=(hu.shape[2], hu.shape[1], hu.shape[0]), spacing_ijk_mm=SPACING_IJK_MM)
+    SimpleITK.WriteImage(geometry.to_sitk(hu), str(tmp_path / "a.nii.gz"))
+    write_labelmap_nifti(tmp_path / "l.nii.gz", labelmap_kji=labels, geometry=geometry)
+    assert _quantify(tmp_path / "a.nii.gz", tmp_path / "l.nii.gz", "-o", tmp_path / "figures") == 0
+    reported = [text for text in report_of(tmp_path / "figures")["warnings"] if "The lungs reach" in text]
+    assert len(reported) == len(words)
+    assert all(part in text for part, text in zip(words, reported, strict=True))
+    printed = [line for line in capsys.readouterr().out.splitlines() if "The lungs reach" in line]
+    assert printed == [f"warning: {text}" for text in reported]

@@ -137,7 +137,7 @@ def test_damaged_cases_are_named_and_the_others_done(tmp_path: Path) -> None:
         found.errors,
         [
             ("ct/imaging.nii.gz", ""),
-            ("labels/segmentation.nii.gz", "missing or damaged"),
+            ("labels/segmentation.nii.gz", "it is damaged, cut short, or not an image"),
             ("nothing/valid.nii.gz", "no voxel is marked as known"),
             ("seven/segmentation.nii.gz", "label 7 found; known are 0 to 3"),
             ("shifted/segmentation.nii.gz", "differs from the CT's"),

@@ -226,6 +226,25 @@ def test_values_that_are_no_labels_are_refused_and_not_folded_into_one(tmp_path:
         read_labels(tmp_path / "labels.nii.gz", geometry=Geometry.from_sitk(image))
 
 
+@pytest.mark.parametrize("name", ["labels.nii", "labels.nii.gz", "labels.nrrd", "labels.mha"])
+def test_labels_cut_short_are_refused_and_not_filled_in(tmp_path: Path, name: str) -> None:
+    path, geometry = tmp_path / name, Geometry((30, 20, 10), (1.0, 1.0, 2.0))
+    write_nifti(path, np.random.default_rng(0).integers(0, 4, geometry.shape_kji, np.uint8), geometry=geometry)
+    assert read_labels(path, geometry=geometry).max() == 3
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match=rf"{name}' cannot be read: it is damaged, cut short"):
+        read_labels(path, geometry=geometry)
+
+
+def test_labels_that_are_no_numbers_are_refused_and_not_taken_for_background(tmp_path: Path) -> None:
+    geometry = Geometry((4, 3, 2), (1.0, 1.0, 2.0))
+    labels_kji = np.zeros(geometry.shape_kji, np.float32)
+    labels_kji[1, 1, 1] = np.nan
+    write_nifti(tmp_path / "labels.nii.gz", labels_kji, geometry=geometry)
+    with pytest.raises(InputError, match=r"1 voxel\(s\) are NaN"):
+        read_labels(tmp_path / "labels.nii.gz", geometry=geometry)
+
+
 def test_cases_of_one_name_are_refused_as_one_would_replace_the_other(tmp_path: Path, phantom_data: Path) -> None:
     chest = WholeChest("ct/chest_a.nii.gz", diseased=True)
     with pytest.raises(InputError, match="2 cases of the settings are named 'chest_a'"):

@@ -1,0 +1,56 @@
+"""Whether the image shows the lungs whole: volumes and POI say nothing of what lies beyond it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .chest import Chest, find_chest
+from .errors import InputError
+from .geometry import Geometry
+from .orient import Orientation
+from .texts import text as _
+
+#: Lungs whose cross-section in the first or last slice is larger than this share of their largest go on beyond it.
+#: On six chests that were scanned whole: up to 0.03.
+CUT_OFF_SHARE = 0.1
+
+
+def field_of_view_warnings(
+    lungs_kji: np.ndarray, *, geometry: Geometry, hu_kji: np.ndarray, chest: Chest | None = None
+) -> tuple[str, ...]:
+    """Return what of the lungs the image does not show, a sentence each.
+
+    Args:
+        lungs_kji: (k, j, i), not 0 where there is lung, infected or not.
+        geometry: The CT's grid.
+        hu_kji: (k, j, i) HU of the CT.
+        chest: The chest, if it was found in this CT before.
+    """
+    orientation = Orientation.of(geometry)
+    if chest is None:
+        chest = _chest(orientation.view(hu_kji), spacing_mm=orientation.spacing_mm(geometry))
+    warnings = []
+    if chest is not None and (chest.touches_side or chest.touches_padding):
+        warnings.append(
+            _(
+                "The lungs reach the border of the image: the field of view is cropped, "
+                "volumes and POI cover only what is shown."
+            )
+        )
+    lung_voxels = [np.count_nonzero(plane) for plane in orientation.view(lungs_kji)]
+    if max(lung_voxels[0], lung_voxels[-1]) > CUT_OFF_SHARE * max(lung_voxels):
+        warnings.append(
+            _(
+                "The lungs reach the first or the last slice: they are not scanned whole, "
+                "volumes and POI cover only what is shown."
+            )
+        )
+    return tuple(warnings)
+
+
+def _chest(volume_spl: np.ndarray, *, spacing_mm: tuple[float, float, float]) -> Chest | None:
+    """Return the chest that a volume in patient axes shows; None if its lungs hold no air."""
+    try:
+        return find_chest(volume_spl, spacing_mm=spacing_mm)
+    except InputError:
+        return None
