@@ -216,7 +216,7 @@ def _phantom_rows(*, bundle: Bundle, options: BenchmarkOptions, tell: Callable[[
 
     rows = []
     for seed in range(1, options.phantoms + 1):
-        phantom = make_phantom(seed=seed, infection=PHANTOM_INFECTION_PERCENT)
+        phantom = make_phantom(seed=seed, infection_percent=PHANTOM_INFECTION_PERCENT)
         result = _segment(phantom.ct, bundle=bundle, options=options)
         found, truth = result.quantities.poi_percent, phantom.truth.poi_percent
         scores = score_labels(

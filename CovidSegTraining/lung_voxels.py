@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from CovidSegLib.bundle import Bundle
-from CovidSegLib.chest import lungs_found
 from CovidSegLib.errors import InputError
 from CovidSegLib.inference import predict
 from CovidSegLib.intensity import to_hounsfield
@@ -76,7 +75,7 @@ def lung_voxels(folder: Path, *, bundle: Bundle, mode: str, device: str) -> Lung
     """
     from scipy import ndimage
 
-    ct = to_hounsfield(read_ct(folder), lungs_found=lungs_found)
+    ct = to_hounsfield(read_ct(folder))
     seen = preprocess(ct.hu_kji, geometry=ct.geometry, recipe=bundle.preprocessing)
     labels = read_labels(folder / "segmentation.nii.gz", geometry=ct.geometry)
     truth = labels_on_network_grid(labels, network_input=seen, classes=len(Label))
@@ -91,7 +90,6 @@ def lung_voxels(folder: Path, *, bundle: Bundle, mode: str, device: str) -> Lung
     found = consistent_labels(
         prediction.probabilities,
         network_input=seen,
-        window_hu=bundle.preprocessing.window_hu,
         recipe=bundle.postprocessing,
     )
     return LungVoxels(probabilities, truth[asked], found[asked], deep[asked])

@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from CovidSegLib.chest import lungs_found
 from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.intensity import to_hounsfield
 from CovidSegLib.labels import Label
-from CovidSegLib.preprocess import NetworkInput, PreprocessingRecipe, preprocess, unscale_hu
+from CovidSegLib.preprocess import NetworkInput, PreprocessingRecipe, preprocess
 from CovidSegLib.run_lock import run_lock
 from CovidSegLib.volume import case_name, fingerprint_of, read_ct
 
-from .cache import CachedCase, key_of, preparation_of, read_case, write_case
+from .cache import CachedCase, case_files, key_of, preparation_of, read_case, write_case
 from .data import HELD_OUT, DataConfig, LabelledCases, LungMask, WholeChest, refuse_measured_only
 from .label_codes import Code
 from .label_files import labels_on_network_grid, read_known, read_labels, share_on_network_grid
@@ -38,11 +37,11 @@ OTHER_AIR_BELOW_HU = -400.0
 PHANTOM_FINDINGS: tuple[dict[str, Any], ...] = (
     *({} for _ in range(9)),
     {"consolidated_lung": "left"},
-    {"consolidated_lung": "right", "infection": 5.0},
+    {"consolidated_lung": "right", "infection_percent": 5.0},
     {"effusion": "left"},
     {"effusion": "right"},
-    {"infection": 0.0},
-    {"infection": 0.0},
+    {"infection_percent": 0.0},
+    {"infection_percent": 0.0},
     {"missing_lung": "left"},
 )
 
@@ -109,7 +108,7 @@ def _warn_unknown_weak(labelled: LabelledCases | None, *, data_dir: Path, tell: 
 
 
 def _remove_others(cache_dir: Path, *, wanted: set[str], tell: Callable[[str], object]) -> None:
-    for path in sorted(cache_dir.glob("*.npz")):
+    for path in case_files(cache_dir):
         if path.stem not in wanted:
             # Only what this command wrote is removed; `fit` would train on it.
             if not key_of(path):
@@ -238,21 +237,21 @@ def build_phantom(seed: int, *, findings: dict[str, Any], recipe: PreprocessingR
     phantom = make_phantom(seed=seed, size_ijk=size_ijk, spacing_ijk_mm=(pixel_mm, pixel_mm, slice_mm), **findings)
     network_input = preprocess(phantom.ct.hu_kji, geometry=phantom.ct.geometry, recipe=recipe, crop_to_chest=False)
     codes = labels_on_network_grid(phantom.labelmap_kji, network_input=network_input, classes=len(Label))
-    return _rounded_hu(network_input, recipe=recipe), codes
+    return _rounded_hu(network_input), codes
 
 
 def _on_network_grid(path: Path, *, recipe: PreprocessingRecipe) -> tuple[np.ndarray, NetworkInput, Geometry]:
     """Return HU and grid of a whole CT, as the product sees it but not cut to the chest, and its own geometry."""
-    ct = to_hounsfield(read_ct(path), lungs_found=lungs_found)
+    ct = to_hounsfield(read_ct(path))
     try:
         network_input = preprocess(ct.hu_kji, geometry=ct.geometry, recipe=recipe, crop_to_chest=False)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    return _rounded_hu(network_input, recipe=recipe), network_input, ct.geometry
+    return _rounded_hu(network_input), network_input, ct.geometry
 
 
-def _rounded_hu(network_input: NetworkInput, *, recipe: PreprocessingRecipe) -> np.ndarray:
-    return np.round(unscale_hu(network_input.image_kji, window_hu=recipe.window_hu)).astype(np.int16)
+def _rounded_hu(network_input: NetworkInput) -> np.ndarray:
+    return np.round(network_input.hu_kji).astype(np.int16)
 
 
 def _fingerprints(paths: list[Path]) -> list[str]:

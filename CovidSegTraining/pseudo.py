@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from CovidSegLib.bundle import Bundle
-from CovidSegLib.chest import lungs_found
 from CovidSegLib.errors import InputError
 from CovidSegLib.inference import predict
 from CovidSegLib.intensity import to_hounsfield
@@ -135,7 +134,7 @@ def describe_change(before_kji: np.ndarray, after_kji: np.ndarray, *, voxel_ml: 
 
 def _labelled_by(bundle: Bundle, path: Path, *, partial_kji: np.ndarray, device: str) -> tuple[np.ndarray, float]:
     """Return the completed codes on the cache's grid, and the volume of its voxels."""
-    ct = to_hounsfield(read_ct(path), lungs_found=lungs_found)
+    ct = to_hounsfield(read_ct(path))
     seen = preprocess(ct.hu_kji, geometry=ct.geometry, recipe=bundle.preprocessing)
     whole = network_axes(seen.source_axes, recipe=bundle.preprocessing)
     if tuple(axis.count for axis in whole) != partial_kji.shape:
@@ -143,9 +142,7 @@ def _labelled_by(bundle: Bundle, path: Path, *, partial_kji: np.ndarray, device:
             f"{ct.name}: prepared on another grid than bundle '{bundle.name}' uses: prepare it with its spacing"
         )
     probabilities = _predicted_softer_too(seen.image_kji, bundle=bundle, device=device)
-    labels = consistent_labels(
-        probabilities, network_input=seen, window_hu=bundle.preprocessing.window_hu, recipe=bundle.postprocessing
-    )
+    labels = consistent_labels(probabilities, network_input=seen, recipe=bundle.postprocessing)
     # The network sees the chest's box only, a part of the cached grid.
     starts = [
         round((part.first_mm - axis.first_mm) / axis.step_mm) for part, axis in zip(seen.axes, whole, strict=True)

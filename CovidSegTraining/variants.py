@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.orient import Orientation
-from CovidSegLib.resample import covering_axis, input_axis, resample_kji
+from CovidSegLib.resample import covering_axis, image_axes, resample_kji
 from CovidSegLib.volume import CTVolume
 
 AIR_HU = -1024
@@ -76,10 +76,10 @@ def reslice(ct: CTVolume, *, thickness_mm: float) -> CTVolume:
     """Return the CT with slices of another thickness along its head-foot axis, averaged where they are thicker."""
     axis = Orientation.of(ct.geometry).order[0]  # of the array (k, j, i)
     spacing_kji = ct.geometry.spacing_ijk_mm[::-1]
-    source = [input_axis(n, s) for n, s in zip(ct.hu_kji.shape, spacing_kji, strict=True)]
+    source = image_axes(ct.hu_kji.shape, spacing_kji_mm=spacing_kji)
     target = list(source)
     target[axis] = covering_axis(source[axis], thickness_mm)
-    hu = resample_kji(ct.hu_kji, source=tuple(source), target=tuple(target))  # type: ignore[arg-type]
+    hu = resample_kji(ct.hu_kji, source=source, target=tuple(target))  # type: ignore[arg-type]
     direction = ct.geometry.direction_matrix[:, 2 - axis]
     geometry = Geometry(
         size_ijk=tuple(grid.count for grid in target[::-1]),  # type: ignore[arg-type]

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -98,7 +100,10 @@ def load_bundle(path: Path | str | None = None) -> Bundle:
             raise KeyError("version")
         own = metadata["covidseg"]
         _check_weights_entry(own["weights"], metadata_path=metadata_path)
-        network_config = NetworkConfig.from_dict(own["network"])
+        with _naming(metadata_path):
+            network_config = NetworkConfig.from_dict(own["network"])
+            preprocessing = PreprocessingRecipe.from_dict(own["preprocessing"])
+            postprocessing = PostprocessingRecipe.from_dict(own.get("postprocessing", {}))
         if network_config.classes != len(Label):
             raise ModelError(
                 _("{file}: {found} classes; CovidSeg works with {expected}").format(
@@ -109,8 +114,8 @@ def load_bundle(path: Path | str | None = None) -> Bundle:
             path=folder.resolve(),
             metadata=metadata,
             network_config=network_config,
-            preprocessing=PreprocessingRecipe.from_dict(own["preprocessing"]),
-            postprocessing=PostprocessingRecipe.from_dict(own.get("postprocessing", {})),
+            preprocessing=preprocessing,
+            postprocessing=postprocessing,
             temperature=_temperature(own.get("calibration", {}), metadata_path=metadata_path),
         )
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -133,6 +138,15 @@ def load_bundle(path: Path | str | None = None) -> Bundle:
         raise ModelError(
             _("{file} lacks or misspells a key that CovidSeg needs: {key}").format(file=metadata_path, key=str(error))
         ) from error
+
+
+@contextmanager
+def _naming(metadata_path: Path) -> Iterator[None]:
+    """Put the file's name before an error of a part of it."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(_("{file}: {problem}").format(file=metadata_path, problem=error.text)) from error
 
 
 def _check_weights_entry(entry: dict[str, Any], *, metadata_path: Path) -> None:

@@ -16,7 +16,7 @@ from .chest_masks import body_and_lungs, dilate, padding_value, rim, touching_si
 from .errors import InputError
 from .geometry import Geometry
 from .orient import Orientation
-from .resample import AxisGrid, covering_axis, input_axis, resample_kji
+from .resample import Axes, AxisGrid, covering_axis, image_axes, resample_kji
 from .texts import text as _
 
 COARSE_STEP_MM = 4.0
@@ -49,7 +49,7 @@ class Chest:
         touches_padding: Whether it reaches padding, e.g. around a small round field of view.
     """
 
-    axes: tuple[AxisGrid, AxisGrid, AxisGrid]
+    axes: Axes
     inside: np.ndarray
     padding_hu: float | None
     padding: np.ndarray | None
@@ -69,15 +69,15 @@ def find_chest(volume_spl: np.ndarray, *, spacing_mm: tuple[float, float, float]
     Raises:
         InputError: There is no air-filled lung inside a body.
     """
-    source = tuple(input_axis(n, s) for n, s in zip(volume_spl.shape, spacing_mm, strict=True))
-    axes = tuple(covering_axis(axis, _coarse_step_mm(axis.step_mm, is_across=n > 0)) for n, axis in enumerate(source))
-    coarse = resample_kji(volume_spl, source=source, target=axes)  # type: ignore[arg-type]
+    source = image_axes(volume_spl.shape, spacing_kji_mm=spacing_mm)
+    axes = _coarse_axes(source)
+    coarse = resample_kji(volume_spl, source=source, target=axes)
     voxel_ml = float(np.prod([axis.step_mm for axis in axes])) / 1000.0
 
     padding_hu = padding_value(volume_spl)
     padding = np.zeros(coarse.shape, dtype=bool)
     if padding_hu is not None:
-        share = resample_kji(volume_spl, source=source, target=axes, convert=lambda plane: plane == padding_hu)  # type: ignore[arg-type]
+        share = resample_kji(volume_spl, source=source, target=axes, convert=lambda plane: plane == padding_hu)
         padding = touching_sides(share > 0.2)
     inside, lungs = body_and_lungs(coarse, padding=padding, voxel_ml=voxel_ml)
     aerated_ml = float(lungs.sum()) * voxel_ml
@@ -89,7 +89,7 @@ def find_chest(volume_spl: np.ndarray, *, spacing_mm: tuple[float, float, float]
             ).format(aerated_ml=aerated_ml)
         )
     return Chest(
-        axes=axes,  # type: ignore[arg-type]
+        axes=axes,
         inside=inside,
         padding_hu=padding_hu,
         padding=dilate(padding, 1) & dilate(inside, 1) if padding.any() else None,
@@ -100,13 +100,18 @@ def find_chest(volume_spl: np.ndarray, *, spacing_mm: tuple[float, float, float]
     )
 
 
-def _coarse_step_mm(step_mm: float, *, is_across: bool) -> float:
-    """Return the step of the coarse grid along an axis of the CT, across the body or along it.
+def _coarse_axes(source: Axes) -> Axes:
+    """Return the coarse grid of a CT's axes.
 
     Across the body somewhat longer voxels are interpolated: a thin chest wall needs the masks' small steps. Beyond
     `LONGEST_ACROSS_MM` it is too blurred for that.
     """
-    return COARSE_STEP_MM if is_across and step_mm <= LONGEST_ACROSS_MM else max(COARSE_STEP_MM, step_mm)
+
+    def across(axis: AxisGrid) -> AxisGrid:
+        return covering_axis(axis, COARSE_STEP_MM if axis.step_mm <= LONGEST_ACROSS_MM else axis.step_mm)
+
+    k, j, i = source
+    return (covering_axis(k, max(COARSE_STEP_MM, k.step_mm)), across(j), across(i))
 
 
 def lungs_found(hu_kji: np.ndarray, geometry: Geometry) -> bool:

@@ -68,7 +68,7 @@ def _write_phantom(out_dir: Path) -> tuple[Path, PhantomTruth]:
     from .phantom import make_phantom
 
     print_line("making a synthetic chest CT")
-    phantom = make_phantom(seed=DEMO_SEED, infection=DEMO_INFECTION_PERCENT)
+    phantom = make_phantom(seed=DEMO_SEED, infection_percent=DEMO_INFECTION_PERCENT)
     path = out_dir / _CT_FILE
     with new_file(path) as partial:
         sitk.WriteImage(phantom.ct.geometry.to_sitk(phantom.ct.hu_kji), str(partial), useCompression=True)

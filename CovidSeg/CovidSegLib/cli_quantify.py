@@ -67,7 +67,6 @@ def _measure(
     Raises:
         InputError: A file cannot be read, or the two lie on different grids.
     """
-    from .chest import lungs_found
     from .field_of_view import field_of_view_warnings
     from .intensity import to_hounsfield
     from .quantify import quantify
@@ -76,7 +75,7 @@ def _measure(
 
     ct = read_ct(ct_path, series=series)
     masks = read_segmentation(segmentation_path).placed_on(ct.geometry)
-    ct = to_hounsfield(ct, lungs_found=lungs_found)
+    ct = to_hounsfield(ct)
     quantities = quantify(
         ct.hu_kji,
         geometry=ct.geometry,
@@ -179,6 +178,7 @@ def _earlier_report(folder: Path, *, ct: CTVolume) -> dict[str, Any]:
 def _runtime(seconds: float, *, versions: dict[str, str | None]) -> dict[str, Any]:
     return {
         "device": None,
+        "device_name": None,
         "mode": None,
         "seconds": seconds,
         "stages": {"quantify": seconds},

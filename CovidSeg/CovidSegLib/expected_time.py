@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from .chest import find_chest, lungs_found
+from .chest import find_chest
 from .geometry import Geometry
 from .inference import TILINGS, Tiling
 from .intensity import to_hounsfield
 from .orient import Orientation
-from .preprocess import PreprocessingRecipe, network_axes, without_spare_rim
-from .resample import input_axis
+from .preprocess import PreprocessingRecipe, chest_axes
+from .resample import image_axes
 from .volume import CTVolume
 
 GLANCE_STEP_MM = 10.0
@@ -158,15 +158,9 @@ def network_shape(
     thin = np.ascontiguousarray(volume[::k, ::j, ::i])
     thin_mm = (spacing_mm[0] * k, spacing_mm[1] * j, spacing_mm[2] * i)
     upright = Geometry(size_ijk=thin.shape[::-1], spacing_ijk_mm=thin_mm[::-1])
-    ct = to_hounsfield(CTVolume(thin, upright, name="CT", fingerprint=""), lungs_found=lungs_found)
+    ct = to_hounsfield(CTVolume(thin, upright, name="CT", fingerprint=""))
     chest = find_chest(ct.hu_kji, spacing_mm=thin_mm)
-    axis_k, axis_j, axis_i = network_axes(
-        tuple(input_axis(n, mm) for n, mm in zip(volume.shape, spacing_mm, strict=True)),  # type: ignore[arg-type]
-        recipe=recipe,
-        box_mm=chest.box_mm,
-    )
-    if not chest.touches_side:
-        axis_j, axis_i = without_spare_rim(axis_j), without_spare_rim(axis_i)
+    axis_k, axis_j, axis_i = chest_axes(image_axes(volume.shape, spacing_kji_mm=spacing_mm), chest=chest, recipe=recipe)
     return (axis_k.count, axis_j.count, axis_i.count)
 
 

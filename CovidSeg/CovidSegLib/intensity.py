@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from .chest import lungs_found
 from .errors import InputError
 from .geometry import Geometry
 from .hu_scale import is_cut_off, rescale, wrong_scale
@@ -27,7 +28,7 @@ _MAX_PADDING_VALUES = 2
 _FEW_SLICES = 8
 
 
-def to_hounsfield(ct: CTVolume, *, lungs_found: Callable[[np.ndarray, Geometry], bool]) -> CTVolume:
+def to_hounsfield(ct: CTVolume, *, lungs_found: Callable[[np.ndarray, Geometry], bool] = lungs_found) -> CTVolume:
     """Return the CT in HU: itself if it is, else mapped, with a warning.
 
     Args:

@@ -200,6 +200,7 @@ class CovidSegLogic:
         Raises:
             InputError: No lung segment, no infection segment, or an unusable volume.
         """
+        from .intensity import to_hounsfield
         from .quantify import quantify
 
         check_volume(volumeNode)
@@ -208,7 +209,7 @@ class CovidSegLogic:
         ct = self.volumeFromNode(volumeNode)
         masks = read_masks(segmentationNode, volume_node=volumeNode)
         return quantify(
-            _hounsfield(ct).hu_kji,
+            to_hounsfield(ct).hu_kji,
             geometry=ct.geometry,
             left_kji=masks.left_kji,
             right_kji=masks.right_kji,
@@ -244,14 +245,6 @@ class CovidSegLogic:
                 "The volume '{name}' got another grid while it was segmented; nothing was changed. Segment it again."
             )
             raise InputError(text.format(name=volume_node.GetName()))
-
-
-def _hounsfield(ct: CTVolume) -> CTVolume:
-    """Return the CT in HU, also if it was stored as grey or with an offset, as the engine does."""
-    from .chest import lungs_found
-    from .intensity import to_hounsfield
-
-    return to_hounsfield(ct, lungs_found=lungs_found)
 
 
 def _check_found(found: dict[str, str], *, name: str) -> None:

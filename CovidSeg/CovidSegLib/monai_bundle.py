@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .bundle import load_network
-from .chest import lungs_found
 from .device import resolve_device
 from .errors import InputError
 from .inference import TILINGS, Tiling
@@ -75,7 +74,7 @@ class ReadCT:
 
     def __call__(self, data: Data) -> Data:
         """Return `data` with `ct`; InputError if the image is no chest CT."""
-        return {**data, "ct": to_hounsfield(read_ct(data["image"], series=self.series), lungs_found=lungs_found)}
+        return {**data, "ct": to_hounsfield(read_ct(data["image"], series=self.series))}
 
 
 @dataclass(frozen=True)
@@ -99,18 +98,14 @@ class MakeConsistent:
 
     Attributes:
         recipe: Sizes of pieces to drop.
-        window_hu: The window `image` was scaled from.
     """
 
     recipe: PostprocessingRecipe
-    window_hu: tuple[float, float]
 
     def __call__(self, data: Data) -> Data:
         """Return `data` with `labels`; InputError if no lung is left."""
         network_input, probabilities = data["network_input"], data["pred"][0].cpu().numpy()
-        labels = consistent_labels(
-            probabilities, network_input=network_input, window_hu=self.window_hu, recipe=self.recipe
-        )
+        labels = consistent_labels(probabilities, network_input=network_input, recipe=self.recipe)
         if not labels.any():
             raise InputError(_("{case}: no lungs found: is this a chest CT in HU?").format(case=data["ct"].name))
         return {**data, "labels": labels}
@@ -143,6 +138,7 @@ class SaveLabelmap:
     output: Path | str
 
     def __call__(self, data: Data) -> Data:
-        """Return `data` unchanged, once the file is written."""
+        """Return `data` unchanged, once the file is written; its folder is made if need be."""
+        Path(self.output).parent.mkdir(parents=True, exist_ok=True)
         write_labelmap_nifti(Path(self.output), labelmap_kji=data["labelmap"], geometry=data["ct"].geometry)
         return data

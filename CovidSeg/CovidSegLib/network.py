@@ -11,6 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from .errors import ModelError
+from .stored_settings import read_settings
 from .texts import text as _
 
 if TYPE_CHECKING:
@@ -40,16 +41,9 @@ class NetworkConfig:
         """Return the configuration stored in a bundle.
 
         Raises:
-            ModelError: The bundle names a network this version does not have.
+            ModelError: A key is unknown, or this version does not have the network.
         """
-        known = cls.__dataclass_fields__
-        if unknown := sorted(set(values) - set(known)):
-            raise ModelError(
-                _("network configuration: unknown key {key!r}; known are {known}").format(
-                    key=unknown[0], known=", ".join(sorted(known))
-                )
-            )
-        config = cls(**values)
+        config = read_settings(cls, values, what=_("network configuration"))
         if config.architecture != "unet3d" or config.width < 1 or config.classes < 2:
             raise ModelError(
                 _(

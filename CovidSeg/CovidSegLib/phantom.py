@@ -2,7 +2,7 @@
 
 Body, airways, vessels, lesions and scanner are drawn from one seed, in mm, so that another voxel size
 shows the same patient. The labels are those of `labels.Label`, exact by construction. Leaves out:
-lobes, bronchiectasis, breathing motion, disease other than infection, effusion and a missing lung.
+lobes, bronchiectasis, breathing motion, and other disease but for an effusion or a missing lung on request.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from .phantom_anatomy import MIDLINE_MM, Anatomy, Array
 from .phantom_lesions import Lesions
 from .phantom_painter import SIDE_LABEL, Findings, Painter, Side, random_stream
 from .phantom_vessels import TubularAnatomy
+from .quantify import CONSOLIDATION_FROM_HU
 
 if TYPE_CHECKING:
     from .volume import CTVolume
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
 class PhantomTruth:
     """What is in a phantom, counted on its voxels; percentages as METHOD section 10, None without that lung.
 
-    `ground_glass_ml` and `consolidation_ml` divide the infection at -300 HU of the finished CT, as the
-    quantification does; `drawn_consolidation_ml` is what was drawn as consolidation.
+    `ground_glass_ml` and `consolidation_ml` divide the infection by the HU of the finished CT, as `quantify` does.
     """
 
     poi_percent: float | None
@@ -38,11 +38,8 @@ class PhantomTruth:
     left_lung_ml: float
     right_lung_ml: float
     infection_ml: float
-    infection_left_ml: float
-    infection_right_ml: float
     ground_glass_ml: float
     consolidation_ml: float
-    drawn_consolidation_ml: float
 
 
 @dataclass(frozen=True)
@@ -67,11 +64,11 @@ def make_phantom(
     seed: int,
     size_ijk: tuple[int, int, int] = (192, 160, 96),
     spacing_ijk_mm: tuple[float, float, float] = (1.9, 1.9, 3.2),
-    infection: float | None = None,
+    infection_percent: float | None = None,
     consolidated_lung: Side | None = None,
     effusion: Side | None = None,
     missing_lung: Side | None = None,
-    centre_lps_mm: tuple[float, float, float] = (0.0, 0.0, -15.0),
+    center_lps_mm: tuple[float, float, float] = (0.0, 0.0, -15.0),
 ) -> Phantom:
     """Return a random patient's chest CT and its true segmentation, the same for the same arguments.
 
@@ -79,12 +76,12 @@ def make_phantom(
         seed: Chooses body, lesions and scanner; the same patient at any size, spacing and centre.
         size_ijk: Voxels; i runs to the patient's left, j to the back, k to the head.
         spacing_ijk_mm: Voxel size.
-        infection: Infected share of the lungs in percent, met within about one point; 0 is healthy,
-            None leaves it to the seed (0 to 60, one in eight healthy).
+        infection_percent: Infected share of the lungs, met within about one point; 0 is healthy, None leaves it to
+            the seed (0 to 60, one in eight healthy).
         consolidated_lung: This whole lung is consolidated, and infection.
         effusion: Fluid in this pleural space; background in the labels, as it is not lung.
         missing_lung: This lung was removed, its space filled with soft tissue; background in the labels.
-        centre_lps_mm: Scanner position of the image's centre; the lungs lie around (0, 0, -15), so that
+        center_lps_mm: Scanner position of the image's centre; the lungs lie around (0, 0, -15), so that
             a shifted centre or a small image crops the field of view.
 
     Raises:
@@ -92,12 +89,12 @@ def make_phantom(
     """
     from .volume import CTVolume
 
-    _check(size_ijk=size_ijk, spacing_ijk_mm=spacing_ijk_mm, infection=infection)
-    geometry = _geometry(size_ijk, spacing_ijk_mm, centre_lps_mm)
+    _check(size_ijk=size_ijk, spacing_ijk_mm=spacing_ijk_mm, infection_percent=infection_percent)
+    geometry = _geometry(size_ijk, spacing_ijk_mm, center_lps_mm)
     anatomy = Anatomy.random(random_stream(seed, 0))
     lung_points = _lung_points(anatomy)
     tubes = TubularAnatomy.random(random_stream(seed, 1), anatomy=anatomy, lung_points_mm=lung_points)
-    share = _share(random_stream(seed, 3), infection)
+    share = _share(random_stream(seed, 3), infection_percent)
     present = _present(lung_points, missing_lung=missing_lung)
     lesions = Lesions(random_stream(seed, 2), anatomy=anatomy, lung_points_mm=present, share=share)
     painter = Painter(seed, geometry=geometry, anatomy=anatomy, lesions=lesions)
@@ -111,22 +108,22 @@ def make_phantom(
         ct=CTVolume(hu_kji=image, geometry=geometry, name=name, fingerprint=_fingerprint(image, geometry)),
         labelmap_kji=labelmap,
         lung_side_kji=painter.region,
-        truth=_truth(image, labelmap=labelmap, side=painter.region, solid=painter.solid, geometry=geometry),
+        truth=_truth(image, labelmap=labelmap, side=painter.region, geometry=geometry),
     )
 
 
 def _check(
-    *, size_ijk: tuple[int, int, int], spacing_ijk_mm: tuple[float, float, float], infection: float | None
+    *, size_ijk: tuple[int, int, int], spacing_ijk_mm: tuple[float, float, float], infection_percent: float | None
 ) -> None:
     if min(size_ijk) < 1 or min(spacing_ijk_mm) <= 0:
         raise ValueError(f"a phantom needs a positive size and spacing, not {size_ijk} at {spacing_ijk_mm} mm")
-    if infection is not None and not 0 <= infection <= 90:
-        raise ValueError(f"infection is a percentage from 0 to 90, not {infection}")
+    if infection_percent is not None and not 0 <= infection_percent <= 90:
+        raise ValueError(f"infection is a percentage from 0 to 90, not {infection_percent}")
 
 
-def _share(rng: np.random.Generator, infection: float | None) -> float:
-    if infection is not None:
-        return infection / 100.0
+def _share(rng: np.random.Generator, infection_percent: float | None) -> float:
+    if infection_percent is not None:
+        return infection_percent / 100.0
     return float(rng.choice([0.0, rng.beta(0.8, 2.6)], p=[0.125, 0.875]) * 0.6)
 
 
@@ -158,7 +155,7 @@ def _fingerprint(image: Array, geometry: Geometry) -> str:
     return "sha256:" + hashlib.sha256(repr(geometry).encode() + image.tobytes()).hexdigest()
 
 
-def _truth(image: Array, *, labelmap: Array, side: Array, solid: Array, geometry: Geometry) -> PhantomTruth:
+def _truth(image: Array, *, labelmap: Array, side: Array, geometry: Geometry) -> PhantomTruth:
     infected = labelmap == Label.INFECTION
     ml = geometry.voxel_volume_ml
 
@@ -168,7 +165,7 @@ def _truth(image: Array, *, labelmap: Array, side: Array, solid: Array, geometry
     lung = {label: int(np.count_nonzero(side == label)) for label in SIDE_LABEL.values()}
     ill = {label: int(np.count_nonzero(infected & (side == label))) for label in SIDE_LABEL.values()}
     left, right = Label.LEFT_LUNG, Label.RIGHT_LUNG
-    dense = int(np.count_nonzero(image[infected] >= -300))
+    dense = int(np.count_nonzero(image[infected] >= CONSOLIDATION_FROM_HU))
     total_ill = ill[left] + ill[right]
     return PhantomTruth(
         poi_percent=percent(total_ill, lung[left] + lung[right]),
@@ -178,9 +175,6 @@ def _truth(image: Array, *, labelmap: Array, side: Array, solid: Array, geometry
         left_lung_ml=lung[left] * ml,
         right_lung_ml=lung[right] * ml,
         infection_ml=total_ill * ml,
-        infection_left_ml=ill[left] * ml,
-        infection_right_ml=ill[right] * ml,
         ground_glass_ml=(total_ill - dense) * ml,
         consolidation_ml=dense * ml,
-        drawn_consolidation_ml=int(np.count_nonzero(solid & infected)) * ml,
     )

@@ -19,13 +19,11 @@ class LesionSample:
         infected: bool; the true infection.
         weight: 0 to 1; how much of the lung's density the lesion replaces (soft edges).
         density_hu: The lesion's own density.
-        consolidated: bool; drawn as consolidation rather than ground glass.
     """
 
     infected: Array
     weight: Array
     density_hu: Array
-    consolidated: Array
 
 
 class Lesions:
@@ -72,7 +70,7 @@ class Lesions:
         """Return the infection at (n, 3) lung points of the body frame."""
         if self.share <= 0:
             none = np.zeros(len(points_mm), dtype=bool)
-            return LesionSample(none, none.astype(np.float32), none.astype(np.float32), none)
+            return LesionSample(none, none.astype(np.float32), none.astype(np.float32))
         score, solid, level = self._scores(points_mm)
         infected = score > self._cut
         weight = np.clip(0.5 + (score - self._cut) / self._softness, 0.0, 1.0)
@@ -82,7 +80,7 @@ class Lesions:
         density = np.zeros_like(weight)
         ill = np.flatnonzero(weight)
         density[ill] = self._density(points_mm[ill], level[ill], depth[ill])
-        return LesionSample(infected, weight, density, depth >= 0.5)
+        return LesionSample(infected, weight, density)
 
     def _density(self, points_mm: Array, level_hu: Array, depth: Array) -> Array:
         """Return the lesions' HU: textured ground glass, with thickened septa in some, turning solid with `depth`."""

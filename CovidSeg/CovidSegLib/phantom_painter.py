@@ -60,7 +60,6 @@ class Painter:
         self.hu = np.empty(geometry.shape_kji, dtype=np.float32)
         self.region = np.zeros(geometry.shape_kji, dtype=np.uint8)
         self.infected = np.zeros(geometry.shape_kji, dtype=bool)
-        self.solid = np.zeros(geometry.shape_kji, dtype=bool)
 
     def paint_body(self, findings: Findings) -> None:
         """Draw everything but tubes, some slices at a time to bound the memory."""
@@ -93,30 +92,30 @@ class Painter:
         hilum = (np.abs(x - HILA_MM) - 34.0) ** 2 + (y - 10.0) ** 2 + (0.8 * (z + 14.0)) ** 2 < 24.0**2
         region[hilum & (lungs >= 0)] = _HILUM
         near = np.flatnonzero(lungs < 0.5 * points.edge_mm)
-        infected, solid = np.zeros(inside.size, dtype=bool), np.zeros(inside.size, dtype=bool)
+        infected = np.zeros(inside.size, dtype=bool)
         if near.size:
             part = points.at(near)
-            density, lung_region, ill, dense = self._lung(part, findings)
+            density, lung_region, ill = self._lung(part, findings)
             cover = np.clip(0.5 - part.lungs / points.edge_mm, 0.0, 1.0)
             body[near] += (density - body[near]) * cover
             within = part.lungs < 0
             region[near[within]] = lung_region[within]
-            infected[near[within]], solid[near[within]] = ill[within], dense[within]
+            infected[near[within]] = ill[within]
         hu[inside] = body
-        for target, values in ((self.region, region), (self.infected, infected), (self.solid, solid)):
+        for target, values in ((self.region, region), (self.infected, infected)):
             target[slab].reshape(-1)[inside] = values
 
-    def _lung(self, part: Points, findings: Findings) -> tuple[Array, Array, Array, Array]:
-        """Return HU, region, infected and consolidated of points in or at the lungs."""
+    def _lung(self, part: Points, findings: Findings) -> tuple[Array, Array, Array]:
+        """Return HU, region and infected of points in or at the lungs."""
         hu = parenchyma(part, anatomy=self.anatomy, densities=self.densities, coarse=self.coarse)
         lesion = self.lesions.at(np.stack([part.x, part.y, part.z], axis=1))
         hu += (lesion.density_hu - hu) * lesion.weight
         region = np.where(part.x > MIDLINE_MM, Label.LEFT_LUNG, Label.RIGHT_LUNG).astype(np.uint8)
-        infected, solid = lesion.infected.copy(), lesion.consolidated.copy()
+        infected = lesion.infected.copy()
         if findings.consolidated_lung is not None:
             whole = region == SIDE_LABEL[findings.consolidated_lung]
             hu[whole] = self._consolidated_hu + 6.0 * part.noise[whole]
-            infected[whole] = solid[whole] = True
+            infected[whole] = True
         if findings.effusion is not None:
             level = part.y - (92.0 - self._effusion_mm + 0.12 * (part.z + 90.0) - 0.0015 * (np.abs(part.x) - 62.0) ** 2)
             here = region == SIDE_LABEL[findings.effusion]
@@ -130,8 +129,8 @@ class Painter:
             hu[gone] = 28.0 + 8.0 * part.noise[gone]
             region[gone] = Label.BACKGROUND
         outside = region == Label.BACKGROUND
-        infected[outside] = solid[outside] = False
-        return hu, region, infected, solid
+        infected[outside] = False
+        return hu, region, infected
 
     def paint_tubes(self, tubes: TubularAnatomy) -> None:
         """Draw bones, vessels and airways; the trachea and main bronchi are cut out of the lungs."""
@@ -151,7 +150,7 @@ class Painter:
         self._paint(tubes.airway, hu=-990.0)
         central = wall >= 128
         self.region[central | (self.region == _HILUM)] = Label.BACKGROUND
-        self.infected[central] = self.solid[central] = False
+        self.infected[central] = False
 
     def _paint(self, tubes: Tubes, *, hu: float, where: Array | None = None) -> Array:
         """Blend `hu` into the tubes' voxels and return their coverage (0 to 255)."""

@@ -1,4 +1,4 @@
-"""Tubular anatomy of the phantom: trees grown in the lungs, great vessels, airways; and how they are drawn."""
+"""Tubes of the phantom: along lines, or grown as trees; and how they are drawn."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Tubes:
-    """Straight pieces of tubes in the body frame (mm).
+    """Straight pieces of tubes in one frame, the body's or the scanner's (mm).
 
     Attributes:
         start_mm, end_mm: (n, 3) x, y, z.

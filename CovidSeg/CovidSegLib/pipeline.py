@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from .bundle import Bundle, load_bundle
-from .chest import lungs_found
 from .device import resolve_device
 from .errors import InputError
 from .field_of_view import field_of_view_warnings
@@ -44,7 +43,7 @@ class SegmentationResult:
         fingerprint: Of the input's bytes.
         warnings: What a reader of the numbers must know.
         model: name, version, sha256 of the bundle.
-        runtime: device, mode, seconds, stages, peak_memory_mb, versions.
+        runtime: device, device_name, mode, seconds, stages, peak_memory_mb, versions.
         input_details: More on the input, e.g. the DICOM series.
         uncertainty: (k, j, i) uint8 in per cent, if it was asked for: the entropy of the averaged softmax, 100 where
             all classes are alike; 0 outside the patient.
@@ -112,10 +111,11 @@ def segment(
     bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     device = resolve_device(device)
 
-    with clock.stage("preprocess"), _naming(ct):
+    with clock.stage("preprocess"):
         reporter.tell("preprocess", 0, 1)
-        ct = to_hounsfield(ct, lungs_found=lungs_found)
-        network_input = preprocess(ct.hu_kji, geometry=ct.geometry, recipe=bundle.preprocessing)
+        ct = to_hounsfield(ct)
+        with _naming(ct):
+            network_input = preprocess(ct.hu_kji, geometry=ct.geometry, recipe=bundle.preprocessing)
     with clock.stage("load"):
         network = bundle.network
         load_libraries()
@@ -126,7 +126,6 @@ def segment(
         labels = consistent_labels(
             prediction.probabilities,
             network_input=network_input,
-            window_hu=bundle.preprocessing.window_hu,
             recipe=bundle.postprocessing,
         )
         if not labels.any():
@@ -161,10 +160,8 @@ def segment(
 
 @contextmanager
 def _naming(ct: CTVolume) -> Iterator[None]:
-    """Put the case's name before an input error that does not know it."""
+    """Put the case's name before an input error, which does not know it."""
     try:
         yield
     except InputError as error:
-        if error.text.startswith(ct.name):
-            raise
         raise InputError(_("{case}: {problem}").format(case=ct.name, problem=error.text)) from error

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from .abdominal_gas import abdominal_gas
+from .errors import ModelError
 from .labels import Label, likeliest_label
 from .nearest_lung import bounding_box
 from .partial_volume import Sheet, drop_partial_volume
-from .preprocess import NetworkInput, unscale_hu
+from .preprocess import NetworkInput
 from .sides import settle_sides
+from .stored_settings import read_settings
+from .texts import text as _
 
 BACKGROUND, LEFT, RIGHT, INFECTION = (int(label) for label in Label)
 
@@ -32,7 +35,7 @@ class PostprocessingRecipe:
         min_lung_contact: Islands with a smaller share of their surface on lung, if they are thin, are no infection.
         max_sheet_mm: How thin, see `partial_volume`.
         max_sheet_ml: And how small: the sheets on the domes of thick slices measure up to 50 ml.
-        min_film_contact: The same for films of infection, thinner than two voxels: of eight such films in six training
+        min_film_contact: The same for films of infection, about one voxel thick: of eight such films in six training
             cases the labels call none infection but a fifth of one, of 0.3 ml.
         max_film_mm: How thin a film is.
     """
@@ -50,15 +53,21 @@ class PostprocessingRecipe:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> PostprocessingRecipe:
-        """Return the recipe stored in a bundle; unknown keys raise TypeError."""
-        return cls(**values)
+        """Return the recipe stored in a bundle.
+
+        Raises:
+            ModelError: A key is unknown or a value impossible.
+        """
+        recipe = read_settings(cls, values, what=_("postprocessing recipe"))
+        if recipe.infection_factor <= 0 or min(asdict(recipe).values()) < 0:
+            raise ModelError(_("postprocessing recipe: sizes and shares must not be negative, nor the factor 0"))
+        return recipe
 
 
 def consistent_labels(
     probabilities: np.ndarray,
     *,
     network_input: NetworkInput,
-    window_hu: tuple[float, float],
     recipe: PostprocessingRecipe,
 ) -> np.ndarray:
     """Return the labels (k, j, i) uint8 of a network's answer to its input, by `make_consistent`.
@@ -66,12 +75,11 @@ def consistent_labels(
     Args:
         probabilities: (4, k, j, i) float32; corrected in place.
         network_input: What was asked.
-        window_hu: Of the recipe that made it.
         recipe: How readily infection is called, sizes of pieces to drop.
     """
     return make_consistent(
         probabilities,
-        hu_kji=unscale_hu(network_input.image_kji, window_hu=window_hu),
+        hu_kji=network_input.hu_kji,
         inside_kji=network_input.inside_kji,
         spacing_kji_mm=network_input.spacing_kji_mm,
         recipe=recipe,

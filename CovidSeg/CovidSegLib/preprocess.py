@@ -17,7 +17,8 @@ from .chest import Chest, find_chest
 from .errors import ModelError
 from .geometry import Geometry
 from .orient import Orientation
-from .resample import AxisGrid, covering_axis, input_axis, resample_kji
+from .resample import Axes, AxisGrid, covering_axis, image_axes, resample_kji
+from .stored_settings import read_settings
 from .texts import text as _
 
 #: The paper's patches measure 160 voxels in-plane, and begin every 80: one voxel more costs a row of patches.
@@ -50,17 +51,9 @@ class PreprocessingRecipe:
         Raises:
             ModelError: A key is unknown or a value impossible.
         """
-        known = {name for name in cls.__dataclass_fields__}
-        if unknown := sorted(set(values) - known):
-            raise ModelError(
-                _("preprocessing recipe: unknown key {key!r}; known are {known}").format(
-                    key=unknown[0], known=", ".join(sorted(known))
-                )
-            )
-        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        recipe = cls(**plain)
-        if len(recipe.spacing_ijk_mm) != 3 or min(recipe.spacing_ijk_mm) <= 0 or len(recipe.window_hu) != 2:
-            raise ModelError(_("preprocessing recipe: three positive spacings and both ends of the window are needed"))
+        recipe = read_settings(cls, values, what=_("preprocessing recipe"))
+        if min(recipe.spacing_ijk_mm) <= 0:
+            raise ModelError(_("preprocessing recipe: the spacings must be positive"))
         if recipe.window_hu[0] >= recipe.window_hu[1]:
             raise ModelError(_("preprocessing recipe: the window's lower end must lie below its upper"))
         if not 1.0 <= recipe.kernel_voxels <= 4.0:
@@ -83,14 +76,22 @@ class NetworkInput:
         orientation: How the CT's own axes map to the patient's.
         inside_kji: (k, j, i) bool: the patient.
         chest: Body and lung region found.
+        window_hu: The HU at -1 and at 1.
     """
 
     image_kji: np.ndarray
-    axes: tuple[AxisGrid, AxisGrid, AxisGrid]
-    source_axes: tuple[AxisGrid, AxisGrid, AxisGrid]
+    axes: Axes
+    source_axes: Axes
     orientation: Orientation
     inside_kji: np.ndarray
     chest: Chest
+    window_hu: tuple[float, float]
+
+    @property
+    def hu_kji(self) -> np.ndarray:
+        """(k, j, i) float32: what the network sees, in HU, clipped to the window."""
+        lower, upper = self.window_hu
+        return self.image_kji * np.float32((upper - lower) / 2.0) + np.float32((lower + upper) / 2.0)
 
     @property
     def spacing_kji_mm(self) -> tuple[float, float, float]:
@@ -112,7 +113,7 @@ def preprocess(
         hu_kji: (k, j, i) HU on the CT's own grid; not modified.
         geometry: The CT's grid.
         recipe: Spacing, window and fill value.
-        crop_to_chest: False keeps the whole volume, as the paper did (for comparison).
+        crop_to_chest: False keeps the whole volume: what training cases are cut from.
 
     Raises:
         InputError: No air-filled lung inside a body is found.
@@ -123,19 +124,18 @@ def preprocess(
     volume = orientation.view(hu_kji)
     spacing = orientation.spacing_mm(geometry)
     chest = find_chest(volume, spacing_mm=spacing)
-    source = tuple(input_axis(n, s) for n, s in zip(volume.shape, spacing, strict=True))
-    target = network_axes(source, recipe=recipe, box_mm=chest.box_mm if crop_to_chest else None)  # type: ignore[arg-type]
-    if crop_to_chest and not chest.touches_side:
-        target = (target[0], without_spare_rim(target[1]), without_spare_rim(target[2]))
-    image = resample_kji(volume, source=source, target=target, width=recipe.kernel_voxels, upsampling="cubic")  # type: ignore[arg-type]
-    inside = _hide_outside(image, volume, source=source, target=target, chest=chest, recipe=recipe)  # type: ignore[arg-type]
+    source = image_axes(volume.shape, spacing_kji_mm=spacing)
+    target = chest_axes(source, chest=chest, recipe=recipe) if crop_to_chest else network_axes(source, recipe=recipe)
+    image = resample_kji(volume, source=source, target=target, half_width=recipe.kernel_voxels, upsampling="cubic")
+    inside = _hide_outside(image, volume, source=source, target=target, chest=chest, recipe=recipe)
     return NetworkInput(
         image_kji=scale_hu(image, window_hu=recipe.window_hu),
         axes=target,
-        source_axes=source,  # type: ignore[arg-type]
+        source_axes=source,
         orientation=orientation,
         inside_kji=inside,
         chest=chest,
+        window_hu=recipe.window_hu,
     )
 
 
@@ -148,18 +148,15 @@ def scale_hu(image_hu: np.ndarray, *, window_hu: tuple[float, float]) -> np.ndar
     return np.asarray(scaled, dtype=np.float32)
 
 
-def unscale_hu(image: np.ndarray, *, window_hu: tuple[float, float]) -> np.ndarray:
-    """Return the HU, clipped to the window, of an image (any shape) made by `scale_hu`."""
-    lower, upper = window_hu
-    return image * np.float32((upper - lower) / 2.0) + np.float32((lower + upper) / 2.0)
+def chest_axes(source: Axes, *, chest: Chest, recipe: PreprocessingRecipe) -> Axes:
+    """Return the grid (k, j, i) on which the network sees the chest."""
+    k, j, i = network_axes(source, recipe=recipe, box_mm=chest.box_mm)
+    return (k, j, i) if chest.touches_side else (k, without_spare_rim(j), without_spare_rim(i))
 
 
 def network_axes(
-    source: tuple[AxisGrid, AxisGrid, AxisGrid],
-    *,
-    recipe: PreprocessingRecipe,
-    box_mm: tuple[tuple[float, float], ...] | None = None,
-) -> tuple[AxisGrid, AxisGrid, AxisGrid]:
+    source: Axes, *, recipe: PreprocessingRecipe, box_mm: tuple[tuple[float, float], ...] | None = None
+) -> Axes:
     """Return the grid (k, j, i) at the recipe's spacing that covers the volume, or the part of it in `box_mm`."""
     axes = [covering_axis(axis, step) for axis, step in zip(source, recipe.spacing_ijk_mm[::-1], strict=True)]
     if box_mm is not None:
@@ -182,22 +179,22 @@ def _hide_outside(
     image: np.ndarray,
     volume: np.ndarray,
     *,
-    source: tuple[AxisGrid, AxisGrid, AxisGrid],
-    target: tuple[AxisGrid, AxisGrid, AxisGrid],
+    source: Axes,
+    target: Axes,
     chest: Chest,
     recipe: PreprocessingRecipe,
 ) -> np.ndarray:
     """Set everything outside the patient to `recipe.outside_hu` in place; return the mask of the patient."""
     if chest.padding is not None and chest.padding_hu is not None:
         # Padding touches lung where an image was cropped: take out exactly its share of each voxel.
-        near = resample_kji(chest.padding, source=chest.axes, target=target, width=recipe.kernel_voxels) > 0.0
+        near = resample_kji(chest.padding, source=chest.axes, target=target, half_width=recipe.kernel_voxels) > 0.0
         value = chest.padding_hu
         share = resample_kji(
             volume,
             source=source,
             target=target,
             convert=lambda plane: plane == value,
-            width=recipe.kernel_voxels,
+            half_width=recipe.kernel_voxels,
             upsampling="cubic",
         )
         image += np.where(near, share * (recipe.outside_hu - value), 0.0).astype(np.float32)

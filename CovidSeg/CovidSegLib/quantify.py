@@ -9,7 +9,7 @@ Source: METHOD section 10.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,7 @@ class HuStatistics:
 
     def to_dict(self) -> dict[str, float | None]:
         """Return the part `hu` of a region in ``report.json``."""
-        return {"mean": self.mean, "median": self.median, "p10": self.p10, "p90": self.p90}
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,7 @@ class RegionQuantities:
 
     def to_dict(self) -> dict[str, Any]:
         """Return this region as in ``report.json``."""
-        return {
-            "volume_ml": self.volume_ml,
-            "infection_ml": self.infection_ml,
-            "poi_percent": self.poi_percent,
-            "hu": self.hu.to_dict(),
-            "mass_g": self.mass_g,
-        }
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -105,13 +99,7 @@ class Composition:
 
     def to_dict(self) -> dict[str, float]:
         """Return the part `composition` of ``report.json``."""
-        return {
-            "ground_glass_ml": self.ground_glass_ml,
-            "consolidation_ml": self.consolidation_ml,
-            "well_aerated_ml": self.well_aerated_ml,
-            "low_attenuation_ml": self.low_attenuation_ml,
-            "consolidation_from_hu": self.consolidation_from_hu,
-        }
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -218,11 +206,7 @@ def quantify(
     """
     masks = {"left": left_kji, "right": right_kji, "infection": infection_kji}
     _check_shapes(geometry, ct=hu_kji, **masks)
-    boxes = [box for box in map(bounding_box, masks.values()) if box is not None]
-    box = tuple(
-        slice(min((b[axis].start for b in boxes), default=0), max((b[axis].stop for b in boxes), default=0))
-        for axis in range(3)
-    )
+    box = bounding_box(left_kji | right_kji | infection_kji) or (slice(0),) * 3
     left, right, infection = (mask[box].astype(bool, copy=False) for mask in masks.values())
     return _quantify_box(
         hu_kji[box],

@@ -9,7 +9,7 @@ cubic, as in the paper: between thick slices a line would blur once more what th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,9 +36,13 @@ class AxisGrid:
         return AxisGrid(self.first_mm + start * self.step_mm, self.step_mm, stop - start)
 
 
-def input_axis(count: int, step_mm: float) -> AxisGrid:
-    """Return the axis of an image whose first voxel centre is at 0 mm."""
-    return AxisGrid(0.0, step_mm, count)
+Axes = tuple[AxisGrid, AxisGrid, AxisGrid]
+
+
+def image_axes(shape_kji: Sequence[int], *, spacing_kji_mm: Sequence[float]) -> Axes:
+    """Return the axes (k, j, i) of an image whose first voxel centre is at 0 mm."""
+    k, j, i = (AxisGrid(0.0, step, count) for count, step in zip(shape_kji, spacing_kji_mm, strict=True))
+    return (k, j, i)
 
 
 def covering_axis(axis: AxisGrid, step_mm: float) -> AxisGrid:
@@ -50,16 +54,16 @@ def covering_axis(axis: AxisGrid, step_mm: float) -> AxisGrid:
 
 
 def axis_weights(
-    source: AxisGrid, target: AxisGrid, *, width: float = 1.0, upsampling: Upsampling = "linear"
+    source: AxisGrid, target: AxisGrid, *, half_width: float = 1.0, upsampling: Upsampling = "linear"
 ) -> np.ndarray:
     """Return the (target.count, source.count) float32 weights; each row sums to one.
 
-    The kernel is a triangle whose half-width is `width` times the target's step. Where the source's step is larger, it
-    is the triangle of that half-width, or cubic convolution (Keys 1981), which also keeps what a line cuts off. Beyond
-    its ends the source is continued with its border value.
+    The kernel is a triangle whose half-width is given in steps of the target. Where the source's step is larger, it is
+    the triangle of that half-width, or cubic convolution (Keys 1981), which also keeps what a line cuts off. Beyond its
+    ends the source is continued with its border value.
     """
-    is_cubic = upsampling == "cubic" and source.step_mm > width * target.step_mm
-    half_width_mm = max(source.step_mm, width * target.step_mm)
+    is_cubic = upsampling == "cubic" and source.step_mm > half_width * target.step_mm
+    half_width_mm = max(source.step_mm, half_width * target.step_mm)
     # Beyond the border the nearest source voxel takes all the weight that lies outside.
     reach = int(np.ceil(half_width_mm / source.step_mm)) + 1
     position = (target.centers_mm - source.first_mm) / source.step_mm
@@ -82,10 +86,10 @@ def _cubic(distance: np.ndarray) -> np.ndarray:
 def resample_kji(
     volume_kji: np.ndarray,
     *,
-    source: tuple[AxisGrid, AxisGrid, AxisGrid],
-    target: tuple[AxisGrid, AxisGrid, AxisGrid],
+    source: Axes,
+    target: Axes,
     convert: Callable[[np.ndarray], np.ndarray] | None = None,
-    width: float = 1.0,
+    half_width: float = 1.0,
     upsampling: Upsampling = "linear",
 ) -> np.ndarray:
     """Return `volume_kji` sampled on `target`, slice by slice.
@@ -95,14 +99,14 @@ def resample_kji(
         source: Axes (k, j, i) of `volume_kji`.
         target: Axes (k, j, i) wanted, in the same millimetre frame.
         convert: Applied to each 2D input slice before use, e.g. a comparison; default: none.
-        width: Of the kernel, in steps of the target, see `axis_weights`.
+        half_width: Of the kernel, in steps of the target, see `axis_weights`.
         upsampling: Along axes whose source is coarser than that, see `axis_weights`.
 
     Returns:
         float32 array with the shape of `target`.
     """
     weights_k, weights_j, weights_i = (
-        axis_weights(s, t, width=width, upsampling=upsampling) for s, t in zip(source, target, strict=True)
+        axis_weights(s, t, half_width=half_width, upsampling=upsampling) for s, t in zip(source, target, strict=True)
     )
     rows_j, rows_i = _used(weights_j), _used(weights_i)
     weights_j, weights_i = weights_j[:, rows_j], np.ascontiguousarray(weights_i[:, rows_i].T)

@@ -84,7 +84,7 @@ def phantom_ct() -> CTVolume:
     """Return the synthetic chest CT; any thread may make it, as no scene is involved."""
     from .phantom import make_phantom
 
-    return make_phantom(seed=PHANTOM_SEED, infection=PHANTOM_INFECTION_PERCENT).ct
+    return make_phantom(seed=PHANTOM_SEED, infection_percent=PHANTOM_INFECTION_PERCENT).ct
 
 
 def add_ct_volume(context: SceneContext, *, ct: CTVolume, name: str) -> Any:

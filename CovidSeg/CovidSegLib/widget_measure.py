@@ -10,6 +10,7 @@ import numpy as np
 
 from .axis_profile import AxisProfile, axis_profile
 from .errors import Cancelled
+from .intensity import to_hounsfield
 from .nearest_lung import bounding_box
 from .orient import Orientation
 from .quantify import Quantities, quantify
@@ -74,7 +75,7 @@ def measure(
     Raises:
         Cancelled: `cancelled` returned True.
     """
-    hu_kji = source if isinstance(source, np.ndarray) else _hounsfield(source)
+    hu_kji = source if isinstance(source, np.ndarray) else to_hounsfield(source).hu_kji
 
     def check() -> None:
         if cancelled():
@@ -105,11 +106,3 @@ def density_of(hu_kji: np.ndarray, *, masks: SegmentMasks) -> Density:
         counts, _ = np.histogram(hu_kji[box][region], bins=edges)
         shares.append(100.0 * counts / max(int(np.count_nonzero(region)), 1))
     return Density(edges[:-1] + BIN_HU / 2.0, *shares)
-
-
-def _hounsfield(ct: CTVolume) -> np.ndarray:
-    """Return the CT in HU, also if it was stored as grey or with an offset, as the engine does."""
-    from .chest import lungs_found
-    from .intensity import to_hounsfield
-
-    return to_hounsfield(ct, lungs_found=lungs_found).hu_kji

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from CovidSegLib.bundle import Bundle, load_bundle
 from CovidSegLib.case_files import write_case_files
-from CovidSegLib.chest import lungs_found
 from CovidSegLib.inference import TILINGS, load_libraries, patch_count, predict
 from CovidSegLib.intensity import to_hounsfield
 from CovidSegLib.lung_border import trim_lung_border
@@ -85,7 +84,7 @@ def _product(ct: CTVolume, *, bundle: Bundle, job: Job, clock: Clock) -> dict[st
     """Time `pipeline.segment`, as everybody calls it, and the files of the case."""
     if job.untrained:
         with clock.stage("preprocess"):
-            ct = to_hounsfield(ct, lungs_found=lungs_found)
+            ct = to_hounsfield(ct)
             image_kji = preprocess(ct.hu_kji, geometry=ct.geometry, recipe=bundle.preprocessing).image_kji
         with clock.stage("network"):
             predict(image_kji, network=bundle.network, mode=job.method, device=job.device, reporter=Reporter())
@@ -107,7 +106,7 @@ def _patches(mode: str, shape_kji: tuple[int, ...]) -> int:
 def _reference(ct: CTVolume, *, bundle: Bundle, job: Job, clock: Clock) -> dict[str, Any]:
     """Time the plain way: the whole volume, MONAI's sliding window, float32, contiguous, no other post-processing."""
     with clock.stage("preprocess"):
-        ct = to_hounsfield(ct, lungs_found=lungs_found)
+        ct = to_hounsfield(ct)
         network_input = preprocess(ct.hu_kji, geometry=ct.geometry, recipe=bundle.preprocessing, crop_to_chest=False)
     with clock.stage("network"):
         labels, patches = _reference_network(network_input.image_kji, bundle=bundle, device=job.device)

@@ -277,7 +277,7 @@ def _write_phantoms(data: Path, *, size_ijk: tuple[int, ...]) -> None:
 
     spacing = tuple(300.0 / n for n in size_ijk)
     for seed in range(PHANTOMS):
-        phantom = make_phantom(seed=seed, size_ijk=size_ijk, spacing_ijk_mm=spacing, infection=15.0)  # type: ignore[arg-type]
+        phantom = make_phantom(seed=seed, size_ijk=size_ijk, spacing_ijk_mm=spacing, infection_percent=15.0)  # type: ignore[arg-type]
         geometry: Geometry = phantom.ct.geometry
         folder = data / f"phantom_{seed}"
         folder.mkdir(parents=True)

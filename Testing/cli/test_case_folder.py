@@ -163,3 +163,34 @@ def test_link_in_the_way_is_replaced_and_its_target_kept(tmp_path: Path) -> None
     (tmp_path / "out" / "case").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     _write_case(tmp_path / "out" / "case", "new")
     assert _tree(tmp_path) == {"elsewhere/precious.txt": "precious", "out/case/a.txt": "new", "out/case/b.txt": "new"}
+
+
+def test_file_waits_for_a_virus_scanner_to_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(case_folder, "_RENAME_PAUSE_S", 0.0)
+    attempts, replace = [], os.replace
+
+    def held_twice(source: Path, target: Path) -> None:
+        attempts.append(source)
+        if len(attempts) <= 2:
+            raise PermissionError(errno.EACCES, "Access is denied", str(source))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", held_twice)
+    with new_file(tmp_path / "summary.csv") as partial:
+        partial.write_text("new")
+    assert _tree(tmp_path) == {"summary.csv": "new"}
+
+
+def test_table_that_is_open_in_a_spreadsheet_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(case_folder, "_RENAME_PAUSE_S", 0.0)
+    target = tmp_path / "summary.csv"
+    target.write_text("old")
+
+    def refuse(source: Path, _target: Path) -> None:
+        raise PermissionError(errno.EACCES, "Access is denied", str(source))  # so Windows names it first
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(PermissionError) as caught, new_file(target) as partial:
+        partial.write_text("new")
+    assert caught.value.filename == str(target)
+    assert _tree(tmp_path) == {"summary.csv": "old"}

@@ -21,9 +21,13 @@ from hypothesis import strategies as st
         ("x/Lunge_größer.nrrd", "Lunge_größer"),
         ("x/CON.nii.gz", "CON_"),
         ("x/lpt1.ct.nrrd", "lpt1_.ct"),
+        ("x/aux .ct.nrrd", "aux _.ct"),
         ("x/trailing. .nii", "trailing"),
         ("x/.hidden.nii", "_hidden"),
         ("x/...nii", "case"),
+        ("x/=1+1.nii.gz", "_1+1"),
+        ("x/+2.nii", "_2"),
+        ("x/@SUM(A1).nrrd", "_SUM(A1)"),
     ],
 )
 def test_case_is_named_after_file_or_parent_of_imaging(path: str, name: str) -> None:
@@ -55,7 +59,7 @@ def test_any_text_becomes_a_name_that_every_file_system_takes(raw: str) -> None:
     name = safe_name(raw)
     assert name
     assert not set(name) & set('<>:"/\\|?*\0\n')
-    assert not name.startswith((".", " "))
+    assert not name.startswith((".", " ", "=", "+", "@"))
     assert not name.endswith((".", " "))
     assert len(name.encode("utf-8")) <= 180
     assert safe_name(name) == name

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -241,3 +245,38 @@ def test_real_folders_give_their_cts_and_no_labelmaps(data_dir: Path, tmp_path: 
     labelled = _found(data_dir / "muller20", data_dir / "lungs", out=tmp_path / "out")
     assert {path.name for path in labelled.values()} == {"imaging.nii.gz"}
     assert {"coronacases_001", "imlab_001", "elastix"} <= set(labelled)
+
+
+@pytest.mark.parametrize("name", ["System Volume Information", "$RECYCLE.BIN", "__MACOSX"])
+def test_what_systems_keep_on_a_drive_for_themselves_is_not_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    ct = write_ct(tmp_path / "drive" / "ct.nii.gz")
+    write_ct(tmp_path / "drive" / name / "deleted.nii.gz")
+    _lock(tmp_path / "drive" / name, monkeypatch=monkeypatch)
+    assert _found(tmp_path / "drive", out=tmp_path / "out") == {"ct": ct}
+
+
+def test_hidden_links_of_windows_in_the_documents_do_not_stop_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ct = write_ct(tmp_path / "Documents" / "ct.nii.gz")
+    link = tmp_path / "Documents" / "My Music"
+    link.mkdir()
+    _lock(link, monkeypatch=monkeypatch)
+    lstat = Path.lstat
+    hidden = SimpleNamespace(st_file_attributes=stat.FILE_ATTRIBUTE_HIDDEN | stat.FILE_ATTRIBUTE_SYSTEM)
+    monkeypatch.setattr(Path, "lstat", lambda path: hidden if path == link else lstat(path))
+    assert _found(tmp_path / "Documents", out=tmp_path / "out") == {"ct": ct}
+
+
+def _lock(folder: Path, *, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody list what is in a folder."""
+    iterdir = Path.iterdir
+
+    def refused(path: Path) -> Iterator[Path]:
+        if path == folder:
+            raise PermissionError(errno.EACCES, "Access is denied", str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refused)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import errno
+import locale
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from CovidSegLib import console, report
+from CovidSegLib import console, report, workers
+from CovidSegLib.case_run import CaseRunner, RunOptions
 from CovidSegLib.cli import main
-from fake_engine import write_ct
+from fake_engine import FAKE_ENGINE, write_ct
 from helpers_cli import ROOT, segment, start_process, summary
 
 pytestmark = pytest.mark.usefixtures("fake_engine")
@@ -206,3 +211,51 @@ def test_reader_of_the_output_who_goes_away_does_not_stop_the_run(tmp_path: Path
         assert process.stderr.read() == ""
     assert process.returncode == 0
     assert [row["status"] for row in summary(tmp_path / "out")] == ["done", "done"]
+
+
+class _ClosedPipe:
+    """What is printed into on Windows when nobody reads any more."""
+
+    encoding = "utf-8"
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+
+    def write(self, _text: str) -> int:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    def flush(self) -> None: ...
+
+    def fileno(self) -> int:
+        return self._file
+
+
+def test_reader_who_goes_away_on_windows_does_not_stop_the_run_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "log").open("w") as log:
+        stream: Any = _ClosedPipe(log.fileno())
+        with pytest.raises(OSError, match="Invalid argument"):
+            console.print_line("a", stream=stream)
+        monkeypatch.setattr(sys, "platform", "win32")
+        console.print_line("a", stream=stream)
+        os.write(log.fileno(), b"b")  # what follows goes nowhere
+    assert (tmp_path / "log").read_bytes() == b""
+
+
+def test_paths_of_any_letters_are_opened_on_windows_by_the_command_and_its_workers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen: list[tuple[int, str]] = []
+    monkeypatch.setattr(locale, "setlocale", lambda category, name: chosen.append((category, name)))
+    assert main(["--version"]) == 0
+    assert chosen == []
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert main(["--version"]) == 0
+    assert chosen == [(locale.LC_CTYPE, ".UTF-8")]  # not all of it: numbers keep their decimal point
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    no_case: Any = SimpleNamespace(recv=lambda: None)
+    workers._work(connection=no_case, runner=CaseRunner(RunOptions(Path("out")), FAKE_ENGINE), threads=1)
+    assert len(chosen) == 2
+    capsys.readouterr()

@@ -18,7 +18,7 @@ def _small_phantom(**options: float) -> Phantom:
 
 
 def _demo_phantom() -> Phantom:
-    return _small_phantom(seed=cli_demo.DEMO_SEED, infection=cli_demo.DEMO_INFECTION_PERCENT)
+    return _small_phantom(seed=cli_demo.DEMO_SEED, infection_percent=cli_demo.DEMO_INFECTION_PERCENT)
 
 
 def _perfect_segment(ct, *, mode, device, bundle, progress, cancelled, uncertainty) -> FakeResult:  # type: ignore[no-untyped-def]

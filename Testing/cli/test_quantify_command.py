@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from CovidSegLib.cli import main
 from CovidSegLib.geometry import Geometry
-from CovidSegLib.runtime import versions
+from CovidSegLib.runtime import Clock, runtime_record, versions
 from fake_engine import GEOMETRY, write_ct
 from helpers_cli import report_of, segment, summary
 from helpers_phantom import SPACING_IJK_MM, small_phantom
@@ -118,6 +118,14 @@ def test_versions_have_the_same_names_as_those_of_a_segmentation(tmp_path: Path)
     assert found == versions()
     assert {"covidseg", "python", "numpy", "simpleitk", "torch", "monai"} <= set(found)
     assert all(found.values())
+
+
+def test_runtime_has_the_same_keys_as_that_of_a_segmentation(tmp_path: Path) -> None:
+    ct, labels = write_ct(tmp_path / "a.nii.gz"), _corrected(tmp_path / "l.nii.gz", infected_slices=1)
+    assert _quantify(ct, labels, "-o", tmp_path / "figures") == 0
+    assert list(report_of(tmp_path / "figures")["runtime"]) == list(
+        runtime_record(device="cpu", mode="fast", clock=Clock())
+    )
 
 
 def test_other_grid_is_refused_with_both_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

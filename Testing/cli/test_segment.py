@@ -2,15 +2,22 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from CovidSegLib import case_files
+from CovidSegLib import case_files, workers
+from CovidSegLib.case_run import CaseRunner, RunOptions
+from CovidSegLib.cases import Case
+from CovidSegLib.errors import Cancelled
 from CovidSegLib.segmentation_file import write_labelmap_nifti
-from fake_engine import GEOMETRY, write_ct
+from fake_engine import FAKE_ENGINE, GEOMETRY, write_ct
 from helpers_cli import CASE_FILES, one_line_errors, report_of, segment, summary, tree_without_times
 
 pytestmark = pytest.mark.usefixtures("fake_engine")
@@ -208,6 +215,50 @@ def test_process_that_dies_fails_its_case_only(tmp_path: Path, capsys: pytest.Ca
     assert statuses == {"a": "done", "bug": "failed", "dies": "failed", "z": "done"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"a", "z", "summary.csv", "run.json"}
     assert any("the process working on it ended (code 9)" in line for line in one_line_errors(capsys))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="does what Windows does by itself")
+def test_process_whose_end_of_the_connection_stays_open_after_its_death_is_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("dies", "z"):
+        write_ct(tmp_path / "in" / f"{name}.nii.gz")
+    monkeypatch.setattr(workers, "_LOOK_EVERY_S", 0.1)
+    context = multiprocessing.get_context("spawn")
+    pipe, kept = context.Pipe, []
+
+    def with_a_copy_kept() -> Any:  # Windows keeps one for a child until it takes it
+        ours, theirs = pipe()
+        kept.append(os.dup(theirs.fileno()))
+        return ours, theirs
+
+    monkeypatch.setattr(context, "Pipe", with_a_copy_kept)
+    assert segment(tmp_path / "in", "-o", tmp_path / "out", "--workers", "2") == 1
+    assert {row["case"]: row["status"] for row in summary(tmp_path / "out")} == {"dies": "failed", "z": "done"}
+    for file in kept:
+        os.close(file)
+
+
+@pytest.mark.parametrize(("platform", "started"), [("linux", 70), ("win32", 60)])
+def test_no_more_workers_are_started_than_windows_can_wait_for(
+    monkeypatch: pytest.MonkeyPatch, platform: str, started: int
+) -> None:
+    crew: list[int] = []
+
+    def start(_runner: CaseRunner, *, workers: int) -> Any:
+        crew.append(workers)
+        return SimpleNamespace(case=None, connection=SimpleNamespace(send=lambda case: None))
+
+    def collected(_crew: object) -> Iterator[Any]:
+        raise Cancelled("enough was seen")
+
+    monkeypatch.setattr(sys, "platform", platform)
+    for name, stub in (("_start_worker", start), ("_collect", collected), ("_end", len)):
+        monkeypatch.setattr(workers, name, stub)
+    cases = [Case(str(number), Path("ct.nii.gz")) for number in range(80)]
+    with pytest.raises(Cancelled):
+        list(workers.run_in_workers(cases, runner=CaseRunner(RunOptions(Path("out")), FAKE_ENGINE), workers=70))
+    assert crew == [started] * started
 
 
 def test_labelmap_cut_short_by_a_full_disk_fails_the_case(

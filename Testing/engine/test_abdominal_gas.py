@@ -80,6 +80,49 @@ def test_specks_and_thin_gas_are_left_to_the_size_of_pieces() -> None:
     assert not found(hu, lungs).any()
 
 
+@pytest.mark.parametrize(("gas_hu", "is_found"), [(-945.0, True), (-935.0, False)])
+def test_pocket_is_gas_below_940_hu_under_zero(gas_hu: float, *, is_found: bool) -> None:
+    hu, lungs = chest()
+    hu[ball((0.0, 35.0, 35.0), radius_mm=35.0) & ~lungs] = gas_hu
+    assert found(hu, lungs).any() == is_found
+
+
+@pytest.mark.parametrize(("radius_mm", "is_found"), [(12.0, False), (14.0, True)])
+def test_small_pocket_is_left_to_the_size_of_pieces(radius_mm: float, *, is_found: bool) -> None:
+    hu, lungs = chest()
+    hu[ball((7.0, 35.0, 35.0), radius_mm=radius_mm)] = -990.0  # its dark core, 5 mm less, holds 1.4 or 3 ml
+    assert found(hu, lungs).any() == is_found
+
+
+@pytest.mark.parametrize(("rows", "is_found"), [(10, False), (14, True)])
+def test_flat_pocket_holds_no_ball_of_6_mm(rows: int, *, is_found: bool) -> None:
+    hu, lungs = chest()
+    hu[1:14, 20 : 20 + rows, 10:60] = -990.0  # 16 or 22 mm, of which the smoothing leaves 4 or 10 below -940 HU
+    assert found(hu, lungs).any() == is_found
+
+
+@pytest.mark.parametrize(("center_k", "is_found"), [(28.0, True), (33.0, False)])
+def test_pocket_lies_in_the_lower_two_fifths_of_the_lungs(center_k: float, *, is_found: bool) -> None:
+    hu, lungs = chest()  # slices 15 to 54: up to 30.6
+    hu[ball((center_k, 35.0, 35.0), radius_mm=21.0)] = 40.0
+    hu[ball((center_k, 35.0, 35.0), radius_mm=15.0)] = -990.0
+    assert found(hu, lungs).any() == is_found
+
+
+def test_emphysema_on_the_diaphragm_is_no_gas() -> None:
+    hu, lungs = chest()
+    hu[15:25, 22:48, 22:48] = -965.0  # even and wide, but lung, not a wall, lies over and beside it
+    assert not found(hu, lungs).any()
+
+
+def test_gas_outside_the_patient_is_not_looked_for() -> None:
+    hu, lungs = chest()
+    pocket = ball((7.0, 35.0, 35.0), radius_mm=15.0)
+    hu[pocket] = -990.0
+    gas = abdominal_gas(hu, lungs_kji=lungs, inside_kji=~pocket, spacing_kji_mm=SPACING_KJI_MM)
+    assert not gas.any()
+
+
 def test_without_lungs_nothing_is_searched() -> None:
     hu, lungs = chest()
     hu[ball((7.0, 35.0, 35.0), radius_mm=15.0)] = -990.0

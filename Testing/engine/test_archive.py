@@ -8,7 +8,7 @@ import struct
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import pytest
@@ -198,3 +198,12 @@ def test_zip_in_a_zip_is_not_opened(tmp_path: Path) -> None:
 def test_zip_is_recognised_without_its_extension(tmp_path: Path) -> None:
     path = zip_series(tmp_path / "export", write_series(tmp_path / "dcm", tiny_hu()))
     np.testing.assert_array_equal(read_ct(path).hu_kji, tiny_hu())
+
+
+@pytest.mark.parametrize("name", ["nul", "aux.dcm", "COM1.nii.gz", "con .x", "IM1.", "IM1. .", " "])
+def test_files_of_a_zip_get_names_that_windows_takes_and_tells_apart(tmp_path: Path, name: str) -> None:
+    with extracted(zip_files(tmp_path / "ct.zip", {"IM1": b"1", f"x/{name}": b"2"})) as files:
+        assert [path.read_bytes() for path in files] == [b"1", b"2"]
+    assert files[0] != files[1]
+    assert not PureWindowsPath(files[1].name).is_reserved()
+    assert files[1].name == files[1].name.strip(" ").rstrip(".")

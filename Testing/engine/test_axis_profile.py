@@ -87,6 +87,23 @@ def test_missing_lung_is_undefined_not_zero() -> None:
     np.testing.assert_allclose(profile.poi_percent("lungs"), profile.poi_percent("left_lung"))
 
 
+def test_infection_without_any_lung_is_undefined() -> None:
+    masks, nothing = boxes(), np.zeros(SIZE_IJK[::-1], dtype=bool)
+    profile = axis_profile(SegmentMasks(nothing, nothing, masks.infection_kji, masks.geometry))
+    np.testing.assert_allclose(profile.infection_ml["lungs"], np.array([8, 4]) * 0.02)
+    assert np.isnan(profile.poi_percent("lungs")).all()
+
+
+def test_point_of_a_slice_with_nothing_in_it_is_the_middle_of_the_lungs_box() -> None:
+    masks = boxes()
+    lungs = [mask.copy() for mask in (masks.left_kji, masks.right_kji)]
+    for lung in lungs:
+        lung[6] = False
+    profile = axis_profile(SegmentMasks(*lungs, masks.infection_kji, masks.geometry))
+    assert profile.lung_ml["lungs"][2] == 0.0
+    assert profile.point_ijk[2].tolist() == [1 + 7 // 2, 1 + 4 // 2, 6]
+
+
 def test_nothing_segmented_gives_no_slice() -> None:
     nothing = np.zeros(SIZE_IJK[::-1], dtype=bool)
     profile = axis_profile(SegmentMasks(nothing, nothing, nothing, Geometry(SIZE_IJK, SPACING_IJK_MM)))

@@ -15,7 +15,7 @@ BENCH = Path(__file__).resolve().parents[1] / "benchmarks" / "bench_inference.py
 
 
 def test_benchmark_of_a_small_case_prints_stages_ratios_and_dice(tmp_path: Path) -> None:
-    phantom = make_phantom(seed=5, size_ijk=(96, 80, 48), spacing_ijk_mm=(3.8, 3.8, 6.4), infection=20.0)
+    phantom = make_phantom(seed=5, size_ijk=(96, 80, 48), spacing_ijk_mm=(3.8, 3.8, 6.4), infection_percent=20.0)
     ct_file = tmp_path / "ct.nii.gz"
     sitk.WriteImage(phantom.ct.geometry.to_sitk(phantom.ct.hu_kji), str(ct_file))
     bundle = write_tiny_bundle(tmp_path / "tiny", ct=phantom.ct, spacing_ijk_mm=(4.0, 4.0, 6.0))

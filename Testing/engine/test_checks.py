@@ -16,11 +16,11 @@ from CovidSegLib.checks import (
 )
 from CovidSegLib.errors import InputError
 from helpers_ct_files import tiny_geometry, tiny_hu
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 
-@pytest.mark.parametrize("size", [(8, 8, 8), (512, 512, 8), (8, 512, 512), (20, 20, 20, 1, 1)])
+@pytest.mark.parametrize("size", [(8, 8, 8), (512, 512, 8), (8, 512, 512), (20, 20, 20, 1), (20, 20, 20, 1, 1)])
 def test_eight_slices_are_enough_along_any_axis(size: tuple[int, ...]) -> None:
     assert check_size(size, label="ct") == size[:3]
 
@@ -37,7 +37,7 @@ def test_spacing_within_the_limits_is_accepted(spacing: tuple[float, float, floa
 
 
 @pytest.mark.parametrize(
-    "spacing", [(0.0, 1, 1), (0.09, 1, 1), (10.1, 1, 1), (1, 1, 20.1), (1, 1, 0.05), (1, -1, 1), (1, 1, np.nan)]
+    "spacing", [(0.0, 1, 1), (0.09, 1, 1), (6.1, 1, 1), (1, 1, 20.1), (1, 1, 0.05), (1, -1, 1), (1, 1, np.nan)]
 )
 def test_spacing_beyond_the_limits_is_refused(spacing: tuple[float, float, float]) -> None:
     with pytest.raises(InputError, match=r"^ct: .*spacing.*(Correct|Export)"):
@@ -52,11 +52,14 @@ def test_slice_limit_follows_the_head_foot_axis_if_axes_are_swapped() -> None:
 
 
 def test_image_longer_than_a_patient_is_refused() -> None:
-    with pytest.raises(InputError, match="longer than a patient"):
-        check_geometry(tiny_geometry(size_ijk=(14, 12, 200), spacing_ijk_mm=(1, 1, 18.0)), label="ct")
+    check_geometry(tiny_geometry(size_ijk=(14, 12, 250), spacing_ijk_mm=(1, 1, 10.0)), label="ct")  # 2.5 m
+    with pytest.raises(InputError, match=r"2510 mm long along axis k, longer than a patient"):
+        check_geometry(tiny_geometry(size_ijk=(14, 12, 251), spacing_ijk_mm=(1, 1, 10.0)), label="ct")
 
 
 @given(share=st.floats(0, 0.3), axis=st.sampled_from([(0, 2), (1, 2), (0, 1)]))
+@example(share=0.0099, axis=(0, 2))
+@example(share=0.0101, axis=(0, 2))
 def test_shear_is_refused_beyond_one_percent_of_the_step(share: float, axis: tuple[int, int]) -> None:
     if abs(share - 0.01) < 1e-6:
         return
@@ -67,6 +70,22 @@ def test_shear_is_refused_beyond_one_percent_of_the_step(share: float, axis: tup
     else:
         with pytest.raises(InputError, match="are sheared"):
             check_straight_axes(columns, label="ct")
+
+
+def test_straight_axes_are_accepted_however_turned_and_long() -> None:
+    turn = np.array([[0.8, -0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]])
+    check_straight_axes(turn @ np.diag([0.7, 0.5, 2.0]), label="ct")
+
+
+@pytest.mark.parametrize("column", [(0.0, 0.0, 0.0), (0.0, np.nan, 1.0)])
+def test_axis_without_a_direction_is_refused(column: tuple[float, float, float]) -> None:
+    columns = np.eye(3)
+    columns[:, 1] = column
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(InputError, match="ct: the axes in the header are zero or not numbers"),
+    ):
+        check_straight_axes(columns, label="ct")
 
 
 def test_position_that_is_no_number_is_refused() -> None:
@@ -121,13 +140,25 @@ def test_one_fractional_slice_turns_all_into_float32_without_loss() -> None:
     np.testing.assert_array_equal(builder.result(), [[[0.5, -0.25]], [[-1000, 40_000]], [[7, 8]]])
 
 
-def test_values_beyond_any_hu_are_refused() -> None:
+@pytest.mark.parametrize("value", [1.1e6, -1.1e6, 1e300])
+def test_values_beyond_any_hu_are_refused(value: float) -> None:
     with pytest.raises(InputError, match="no Hounsfield units"):
-        HuBuilder((1, 1, 2), label="ct").set_slice(0, np.array([[1e300, 0.0]]))
+        HuBuilder((1, 1, 2), label="ct").set_slice(0, np.array([[value, 0.0]]))
+    if abs(value) < 1e30:  # as a volume of Slicer's scene holds it
+        with pytest.raises(InputError, match="no Hounsfield units"):
+            check_values(np.array([[[value, 0.0]]], np.float32), label="ct")
 
 
-def test_thick_slices_give_a_warning_with_spacing_and_extent() -> None:
-    assert spacing_warnings(tiny_geometry(spacing_ijk_mm=(0.7, 0.7, 4.9))) == ()
+def test_metal_and_padding_are_accepted_up_to_a_million() -> None:
+    builder = HuBuilder((1, 1, 2), label="ct")
+    builder.set_slice(0, np.array([[-1e6, 1e6]]))
+    check_values(builder.result(), label="ct")
+
+
+def test_slices_of_5_mm_give_a_warning_with_spacing_and_extent() -> None:
+    assert spacing_warnings(tiny_geometry(spacing_ijk_mm=(0.7, 0.7, 4.99))) == ()
+    (warning,) = spacing_warnings(tiny_geometry(spacing_ijk_mm=(0.7, 0.7, 5.0)))
+    assert "5.0 mm apart" in warning
     (warning,) = spacing_warnings(tiny_geometry(size_ijk=(14, 12, 30), spacing_ijk_mm=(0.7, 0.7, 8.0)))
     assert "30 slices, 8.0 mm apart (240 mm in all)" in warning
     coronal, _across = spacing_warnings(tiny_geometry(size_ijk=(14, 30, 12), spacing_ijk_mm=(0.7, 8.0, 0.7)))
@@ -141,5 +172,5 @@ def test_voxels_long_across_the_body_give_a_warning_however_the_ct_is_stored() -
     for axes in ({"spacing_ijk_mm": (4.0, 1.0, 1.0)}, {"spacing_ijk_mm": (1.0, 4.0, 1.0)}):
         (warning,) = spacing_warnings(tiny_geometry(**axes))
         assert "Voxels of 4.0 mm across the body" in warning
-    (warning,) = spacing_warnings(tiny_geometry(spacing_ijk_mm=(1.0, 1.0, 4.0), direction_lps=slices_along_i))
-    assert "Voxels of 4.0 mm across the body" in warning
+    (warning,) = spacing_warnings(tiny_geometry(spacing_ijk_mm=(1.0, 1.0, 3.1), direction_lps=slices_along_i))
+    assert "Voxels of 3.1 mm across the body" in warning

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from CovidSegLib.chest import find_chest, lungs_found
+from CovidSegLib.chest_masks import padding_value
 from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.orient import Orientation
 from CovidSegLib.phantom import Phantom
 from CovidSegLib.preprocess import PreprocessingRecipe, preprocess
-from CovidSegLib.resample import covering_axis, input_axis, resample_kji
+from CovidSegLib.resample import covering_axis, image_axes, resample_kji
 from CovidSegLib.volume import read_ct
 from helpers_phantom import SIZE_IJK, SPACING_IJK_MM, small_phantom
 
@@ -79,7 +80,7 @@ def part_of_lungs(phantom: Phantom, *, axis: int, share: float, from_end: bool) 
         {"effusion": "right"},
         {"missing_lung": "left"},
         {"missing_lung": "right"},
-        {"infection": 80.0},
+        {"infection_percent": 80.0},
     ],
     ids=str,
 )
@@ -126,7 +127,7 @@ def test_solid_lung_is_kept_if_an_arm_shifts_the_middle_of_the_body(solid_side: 
 
 
 def test_arms_apart_from_the_body_are_outside() -> None:
-    phantom = small_phantom(3, infection=0.0)
+    phantom = small_phantom(3, infection_percent=0.0)
     room = ((0, 0), (0, 0), (30, 30))
     hu = np.pad(phantom.ct.hu_kji, room, constant_values=-1000)
     j, i = np.indices(hu.shape[1:])
@@ -146,7 +147,7 @@ def test_arms_apart_from_the_body_are_outside() -> None:
 @pytest.mark.parametrize("cut_ij", [(16, 0), (0, 16), (24, 24)], ids=str)
 @pytest.mark.parametrize("seed", [7, 11])
 def test_solid_lung_is_kept_in_a_cropped_field_of_view(seed: int, solid: str, cut_ij: tuple[int, int]) -> None:
-    phantom = small_phantom(seed, infection=5.0, consolidated_lung=solid)
+    phantom = small_phantom(seed, infection_percent=5.0, consolidated_lung=solid)
     view = (slice(None), slice(None), slice(cut_ij[0], SIZE_IJK[0] - cut_ij[1]))
     assert_kept(phantom.ct.hu_kji[view], lungs_of(phantom)[view])
 
@@ -154,7 +155,7 @@ def test_solid_lung_is_kept_in_a_cropped_field_of_view(seed: int, solid: str, cu
 @pytest.mark.parametrize("radius_mm", [12, 18])
 @pytest.mark.parametrize("seed", [3, 7])
 def test_consolidation_that_the_border_of_the_image_cuts_off_is_inside(seed: int, radius_mm: int) -> None:
-    phantom = small_phantom(seed, infection=0.0)
+    phantom = small_phantom(seed, infection_percent=0.0)
     lungs = lungs_of(phantom)
     first, last = np.flatnonzero(lungs.any(axis=(0, 1)))[[0, -1]]
     middle_k = int(np.median(np.nonzero(lungs)[0]))
@@ -174,7 +175,7 @@ def test_consolidation_that_the_border_of_the_image_cuts_off_is_inside(seed: int
 def test_lungs_are_kept_in_a_small_field_of_view(seed: int, center_x_mm: float) -> None:
     spacing = (4.0, 3.9, 8.0)
     phantom = small_phantom(
-        seed, size_ijk=(56, 46, 40), spacing_ijk_mm=spacing, centre_lps_mm=(center_x_mm, 0.0, -15.0)
+        seed, size_ijk=(56, 46, 40), spacing_ijk_mm=spacing, center_lps_mm=(center_x_mm, 0.0, -15.0)
     )
     # Where the scanner's round field of view ends there is nothing to keep, and on its rim little.
     seen = lungs_of(phantom) & (phantom.ct.hu_kji > -1000)
@@ -225,7 +226,7 @@ def test_voxels_of_5_mm_across_the_body_lose_no_lung(data_dir: Path, coarse_axes
     ct = read_ct(data_dir / "ct" / "cap001.nii.gz")
     orientation = Orientation.of(ct.geometry)
     hu, spacing = orientation.view(ct.hu_kji), orientation.spacing_mm(ct.geometry)
-    source = tuple(input_axis(n, s) for n, s in zip(hu.shape, spacing, strict=True))
+    source = image_axes(hu.shape, spacing_kji_mm=spacing)
     target = tuple(covering_axis(axis, 5.0) if n in coarse_axes else axis for n, axis in enumerate(source))
     coarse = resample_kji(hu, source=source, target=target)
     found = find_chest(coarse, spacing_mm=tuple(axis.step_mm for axis in target))
@@ -233,7 +234,7 @@ def test_voxels_of_5_mm_across_the_body_lose_no_lung(data_dir: Path, coarse_axes
 
 
 def test_body_mask_leaves_out_table_and_air() -> None:
-    phantom = small_phantom(3, infection=0.0)
+    phantom = small_phantom(3, infection_percent=0.0)
     hu = np.where(phantom.ct.hu_kji > -3000, phantom.ct.hu_kji, 0)
     hu = np.pad(hu, ((0, 0), (0, 12), (0, 0)), constant_values=-1000)
     table = np.zeros(hu.shape, bool)
@@ -268,7 +269,7 @@ def test_foam_of_the_table_is_neither_lung_nor_inside(cut_i: int) -> None:
     assert found.aerated_ml == pytest.approx(untouched.aerated_ml, rel=0.02)
     share = resample_kji(
         foam[view],
-        source=tuple(input_axis(n, s) for n, s in zip(foam[view].shape, spacing_mm, strict=True)),  # type: ignore[arg-type]
+        source=image_axes(foam[view].shape, spacing_kji_mm=spacing_mm),
         target=found.axes,
     )
     assert not found.inside[share > 0.5].any()
@@ -330,6 +331,40 @@ def test_volume_without_lungs_is_refused(kind: str) -> None:
     with pytest.raises(InputError, match=r"no lungs found: is this a chest CT in HU\?"):
         find_chest(no_chest(kind), spacing_mm=(5.0, 5.0, 5.0))
     assert not lungs_found(no_chest(kind), Geometry((60, 60, 40), (5.0, 5.0, 5.0)))
+
+
+def water_with_air(size: tuple[int, int, int]) -> np.ndarray:
+    """Return a block of water with so many voxels of 4 mm (0.064 ml) of lung in it."""
+    hu = np.zeros((30, 40, 40), np.int16)
+    hu[tuple(slice(5, 5 + n) for n in size)] = -800
+    return hu
+
+
+@pytest.mark.parametrize(("slices", "is_chest"), [(9, False), (10, True)], ids=["57.6 ml", "64 ml"])
+def test_chest_holds_60_ml_of_air_filled_lung(slices: int, *, is_chest: bool) -> None:
+    hu = water_with_air((slices, 10, 10))
+    if is_chest:
+        assert find_chest(hu, spacing_mm=(4.0, 4.0, 4.0)).aerated_ml == pytest.approx(64.0)
+    else:
+        with pytest.raises(InputError, match="Only 58 ml of air-filled lung"):
+            find_chest(hu, spacing_mm=(4.0, 4.0, 4.0))
+
+
+@pytest.mark.parametrize(("slices", "are_found"), [(16, False), (17, True)], ids=["296 ml", "314 ml"])
+def test_lungs_that_speak_for_a_scale_of_hu_hold_300_ml(slices: int, *, are_found: bool) -> None:
+    hu = water_with_air((slices, 17, 17))
+    assert lungs_found(hu, Geometry((40, 40, 30), (4.0, 4.0, 4.0))) == are_found
+
+
+@pytest.mark.parametrize(
+    ("value", "is_padding"), [(-1024, True), (-900, True), (-899, False), (-201, False), (-200, True), (3000, True)]
+)
+def test_padding_is_one_value_on_more_than_three_tenths_of_the_border(value: int, *, is_padding: bool) -> None:
+    image = np.arange(-800, -700).reshape(1, 10, 10)  # 40 voxels on the border, corners counted twice
+    image[0, 0] = value
+    assert padding_value(image) is None  # 12 of 40
+    image[0, 5, 0] = value
+    assert padding_value(image) == (value if is_padding else None)
 
 
 def test_lungs_are_found_in_a_phantom_but_not_in_its_negative() -> None:

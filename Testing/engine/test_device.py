@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from CovidSegLib.device import describe_device, resolve_device
+from CovidSegLib.device import describe_device, gains_from_bfloat16, resolve_device
 from CovidSegLib.errors import DeviceError
 
 
@@ -65,3 +65,11 @@ def test_cpu_is_described_with_its_threads() -> None:
 
 def test_mps_is_marked_untested() -> None:
     assert "untested" in describe_device("mps")
+
+
+def test_torch_without_onednn_as_on_apple_processors_gains_nothing_from_bfloat16(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(torch.ops, "mkldnn", object())  # what is not built in is not there to be asked
+    assert not gains_from_bfloat16("cpu")

@@ -8,7 +8,6 @@ from functools import cache
 
 import numpy as np
 import pytest
-from CovidSegLib.chest import lungs_found
 from CovidSegLib.errors import InputError
 from CovidSegLib.hu_scale import SOFT_TISSUE_HU, HuScale, rescale, wrong_scale
 from CovidSegLib.intensity import to_hounsfield
@@ -40,7 +39,7 @@ def lungs_of_patient(*, seed: int = 2) -> CTVolume:
 
 @cache
 def _phantom(seed: int) -> Phantom:
-    return make_phantom(seed=seed, size_ijk=(160, 128, 100), spacing_ijk_mm=(2.4, 2.4, 3.0), infection=15.0)
+    return make_phantom(seed=seed, size_ijk=(160, 128, 100), spacing_ijk_mm=(2.4, 2.4, 3.0), infection_percent=15.0)
 
 
 def published(ct: CTVolume, *, lower: float, width: float) -> CTVolume:
@@ -77,6 +76,34 @@ def test_level_of_the_air_in_an_airway_is_found_however_low(air_hu: int) -> None
     assert scale is not None
     assert scale.air == pytest.approx(air_hu, abs=3.0)
     assert scale.soft_tissue == pytest.approx(50.0, abs=10.0)
+
+
+@pytest.mark.parametrize(
+    ("air_hu", "tissue_hu", "is_wrong", "is_wrong_as_guess"),
+    [
+        (-1055, 50, False, True),
+        (-1025, 50, False, False),
+        (-1035, 50, False, True),
+        (-945, 100, False, False),
+        (-935, 100, False, True),
+        (-935, 65, False, False),
+    ],
+)
+def test_less_is_believed_of_a_guess(air_hu: int, tissue_hu: int, *, is_wrong: bool, is_wrong_as_guess: bool) -> None:
+    body = np.random.default_rng(0).normal(tissue_hu, 5, (10, 40, 40)).astype(np.int16)
+    body[:, 16:24, 16:24] = air_hu
+    geometry = replace(patient().geometry, size_ijk=(40, 40, 10))
+    for is_guess, expected in ((False, is_wrong), (True, is_wrong_as_guess)):
+        assert (wrong_scale(body, geometry=geometry, is_guess=is_guess) is not None) == expected
+
+
+@pytest.mark.parametrize(("width", "is_found"), [(2, False), (4, True)], ids=["0.7 ml", "2.8 ml"])
+def test_airway_holds_a_millilitre_in_one_piece(width: int, *, is_found: bool) -> None:
+    body = np.random.default_rng(0).normal(50, 5, (10, 40, 40)).astype(np.int16)
+    body[:, 16 : 16 + width, 16 : 16 + width] = -1200  # 30 mm long
+    body[:, 30:32, 30:32] = -1200
+    geometry = replace(patient().geometry, size_ijk=(40, 40, 10))
+    assert (wrong_scale(body, geometry=geometry) is not None) == is_found
 
 
 @pytest.mark.parametrize("padding_hu", [-1100, -1500, -2000, -3024, 0, 250, 3000])
@@ -117,7 +144,7 @@ def test_lung_cut_by_the_border_is_not_taken_for_air() -> None:
 @pytest.mark.parametrize("ct_of", [patient, lungs_of_patient])
 def test_grey_of_any_lung_window_comes_back_to_hu(ct_of: Callable[[], CTVolume], lower: float, width: float) -> None:
     ct = ct_of()
-    found = to_hounsfield(published(ct, lower=lower, width=width), lungs_found=lungs_found)
+    found = to_hounsfield(published(ct, lower=lower, width=width))
     assert error_hu(found, ct, lower=lower, width=width) < 40.0
 
 
@@ -134,12 +161,12 @@ def test_air_and_soft_tissue_give_back_the_scale(lower: float, width: float, see
 @pytest.mark.parametrize(("lower", "width"), [(-160.0, 400.0), (-1000.0, 650.0)])
 def test_pictures_that_lost_the_density_of_lungs_or_soft_tissue_are_refused(lower: float, width: float) -> None:
     with pytest.raises(InputError, match=r"(all black or soft tissue all white|no lungs found).*Export the CT again"):
-        to_hounsfield(published(lungs_of_patient(), lower=lower, width=width), lungs_found=lungs_found)
+        to_hounsfield(published(lungs_of_patient(), lower=lower, width=width))
 
 
 def test_grey_read_with_the_wrong_window_says_what_was_done() -> None:
     ct = lungs_of_patient()
-    found = to_hounsfield(published(ct, lower=-1100.0, width=1300.0), lungs_found=lungs_found)
+    found = to_hounsfield(published(ct, lower=-1100.0, width=1300.0))
     assert error_hu(found, ct, lower=-1100.0, width=1300.0) < 30.0
     assert "another scale than HU" in found.warnings[-1] and "soft tissue 50" in found.warnings[-1]
 
@@ -147,7 +174,7 @@ def test_grey_read_with_the_wrong_window_says_what_was_done() -> None:
 def test_hu_already_made_of_grey_with_the_wrong_window_are_rescaled() -> None:
     ct = lungs_of_patient()
     wrong = np.rint(ct.hu_kji * (1500.0 / 1300.0)).astype(np.int16)
-    found = to_hounsfield(replace(ct, hu_kji=wrong), lungs_found=lungs_found)
+    found = to_hounsfield(replace(ct, hu_kji=wrong))
     assert found.hu_kji.dtype == np.int16
     assert np.abs(found.hu_kji.astype(float) - ct.hu_kji).mean() < 30.0
 

@@ -228,6 +228,37 @@ def test_gpu_that_cannot_run_the_network_is_left_for_the_cpu(
     assert found.messages[-1] == "cuda lacks an operation the network needs: continuing on cpu"
 
 
+@pytest.mark.parametrize("wrong", [0.5, np.nan])
+def test_apple_gpu_that_computes_something_else_is_left_for_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, wrong: float
+) -> None:
+    def of_noise(network: torch.nn.Module, *, device: str) -> np.ndarray:
+        return np.full((1, 4, 32, 32, 32), 0.25 if device == "cpu" else wrong, np.float32)
+
+    monkeypatch.setattr(inference, "_of_noise", of_noise)
+    image, network = image_of((20, 20, 20)), Pointwise()
+    found = run(image, network, device="mps")
+    assert found.device == "cpu"
+    assert found.probabilities == pytest.approx(expected_of(image, network), abs=1e-5)
+    assert found.messages == (
+        "mps computes something else than the CPU: continuing on mps, summed up on the cpu",
+        "mps computes something else than the CPU: continuing on cpu",
+    )
+
+
+def test_device_that_computes_what_the_cpu_does_passes() -> None:
+    torch.manual_seed(0)
+    inference._check_results(build_network(NetworkConfig(width=2)), device="cpu")
+
+
+def test_apple_gpu_gets_weights_and_patches_in_plain_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, formats = Pointwise(), []
+    monkeypatch.setattr(network, "to", lambda _device, *, memory_format: formats.append(memory_format) or network)
+    for device in ("cpu", "mps"):
+        inference.PatchPredictor(network, device=device)
+    assert formats == [torch.channels_last_3d, torch.contiguous_format]
+
+
 @pytest.mark.parametrize("outcome", [None, Cancelled(), RuntimeError("other")])
 def test_network_is_back_on_the_cpu_however_a_run_ends(
     monkeypatch: pytest.MonkeyPatch, outcome: Exception | None

@@ -51,6 +51,14 @@ def test_lung_that_reaches_into_tissue_ends_at_the_tissue(spacing: tuple[float, 
     np.testing.assert_array_equal(found == Label.LEFT_LUNG, lung)
 
 
+@pytest.mark.parametrize(("wall_hu", "is_trimmed"), [(-325, True), (-326, False)])
+def test_wall_is_dense_from_325_hu_below_zero(wall_hu: int, *, is_trimmed: bool) -> None:
+    geometry = grid(size_ijk=(16, 16, 16))
+    lung, labels = box_of_lung(geometry, margin=5), box_of_lung(geometry, margin=4) * np.uint8(Label.LEFT_LUNG)
+    hu = np.where(lung, LUNG_HU, wall_hu).astype(np.int16)
+    np.testing.assert_array_equal(trimmed(labels, hu, geometry) > 0, lung if is_trimmed else labels > 0)
+
+
 def test_no_more_than_the_depth_is_taken_of_dense_lung() -> None:
     geometry = grid()
     labels = box_of_lung(geometry) * np.uint8(Label.RIGHT_LUNG)
@@ -130,7 +138,7 @@ def test_result_does_not_depend_on_how_the_axes_are_stored(order: tuple[int, int
 
 
 def test_lungs_of_a_phantom_that_were_drawn_too_large_come_back() -> None:
-    phantom = make_phantom(seed=4, size_ijk=(192, 160, 100), spacing_ijk_mm=(1.9, 1.9, 3.0), infection=0.0)
+    phantom = make_phantom(seed=4, size_ijk=(192, 160, 100), spacing_ijk_mm=(1.9, 1.9, 3.0), infection_percent=0.0)
     lung = phantom.labelmap_kji > 0
     large = ndimage.binary_dilation(lung, structure=np.ones((1, 3, 3)))
     found = trimmed(large * np.uint8(Label.LEFT_LUNG), phantom.ct.hu_kji, phantom.ct.geometry)

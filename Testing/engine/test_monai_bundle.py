@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from CovidSegLib.bundle import load_bundle
 from CovidSegLib.errors import ModelError
+from CovidSegLib.geometry import Geometry
 from CovidSegLib.labels import SEGMENTS
-from CovidSegLib.monai_bundle import load_safetensors, tiling_for
+from CovidSegLib.monai_bundle import SaveLabelmap, load_safetensors, tiling_for
 from CovidSegLib.phantom import make_phantom
 from CovidSegLib.pipeline import segment
 from CovidSegLib.volume import CTVolume, read_ct
@@ -36,7 +37,7 @@ def metadata() -> dict:
 
 @pytest.fixture(scope="module")
 def ct_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    phantom = make_phantom(seed=5, size_ijk=(96, 80, 48), spacing_ijk_mm=(3.8, 3.8, 6.4), infection=20.0)
+    phantom = make_phantom(seed=5, size_ijk=(96, 80, 48), spacing_ijk_mm=(3.8, 3.8, 6.4), infection_percent=20.0)
     path = tmp_path_factory.mktemp("case") / "ct.nii.gz"
     write_ct(path, phantom.ct)
     return path
@@ -119,6 +120,13 @@ def test_monai_bundle_run_gives_the_labelmap_of_segment(tmp_path: Path, ct_file:
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image), expected.labelmap)
     np.testing.assert_allclose(image.GetOrigin(), ct.geometry.origin_lps_mm, atol=1e-4)
     np.testing.assert_allclose(image.GetSpacing(), ct.geometry.spacing_ijk_mm, rtol=1e-6)
+
+
+def test_labelmap_of_the_bundle_goes_into_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
+    ct = CTVolume(np.zeros((8, 9, 10), np.int16), Geometry((10, 9, 8), (1.0, 1.0, 2.0)), name="ct", fingerprint="")
+    output = tmp_path / "a" / "b" / "labelmap.nii.gz"
+    SaveLabelmap(str(output))({"ct": ct, "labelmap": np.zeros((8, 9, 10), np.uint8)})
+    assert output.is_file()
 
 
 def test_monai_bundle_run_refuses_exchanged_weights(tmp_path: Path, ct_file: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import SimpleITK as sitk
 from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
+from CovidSegLib.inputs import detached_data_files
 from CovidSegLib.volume import fingerprint_of, read_ct
 from helpers_ct_files import OBLIQUE, tiny_geometry, tiny_hu, write_image
 
@@ -246,3 +247,17 @@ def test_compressed_voxels_that_do_not_fit_their_checksum_are_refused(tmp_path: 
     voxels.write_bytes(raw)
     with pytest.raises(InputError, match="truncated or corrupt"):
         read_ct(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+@pytest.mark.parametrize("written", ["größe Å.nhdr", "größe Å.mhd"])
+def test_data_file_with_accents_in_its_name_is_found(tmp_path: Path, written: str, encoding: str) -> None:
+    path = write_image(tmp_path / written, tiny_hu())
+    data_file = path.with_suffix(".raw").name
+    header = path.read_bytes()
+    assert data_file.encode() in header  # as ITK writes it
+    path.write_bytes(header.replace(data_file.encode(), data_file.encode(encoding)))
+    assert detached_data_files(path) == [tmp_path / data_file]
+    assert fingerprint_of(path)
+    if encoding == "utf-8":
+        assert np.array_equal(read_ct(path).hu_kji, tiny_hu())

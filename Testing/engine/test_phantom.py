@@ -45,9 +45,9 @@ def best_threshold_dice(phantom: Phantom) -> float:
 
 def test_same_seed_gives_same_case_whatever_the_global_state() -> None:
     np.random.seed(1)
-    first = make_phantom(seed=3, infection=10.0, **SMALL)
+    first = make_phantom(seed=3, infection_percent=10.0, **SMALL)
     np.random.seed(2)
-    second = make_phantom(seed=3, infection=10.0, **SMALL)
+    second = make_phantom(seed=3, infection_percent=10.0, **SMALL)
     assert np.array_equal(first.ct.hu_kji, second.ct.hu_kji)
     assert np.array_equal(first.labelmap_kji, second.labelmap_kji)
     assert first.truth == second.truth
@@ -74,7 +74,7 @@ def test_grid_is_the_one_asked_for_and_axial_lps() -> None:
 
 
 def test_truth_is_the_count_of_the_labels() -> None:
-    phantom = small_phantom(7, infection=20.0)
+    phantom = small_phantom(7, infection_percent=20.0)
     truth, labels, ml = phantom.truth, phantom.labelmap_kji, phantom.ct.geometry.voxel_volume_ml
     infected = labels == Label.INFECTION
     assert truth.lung_ml == pytest.approx(np.count_nonzero(labels) * ml)
@@ -104,7 +104,7 @@ def test_left_lung_is_on_the_patients_left_and_the_smaller_one(seed: int) -> Non
 
 
 def test_heart_lies_left_liver_right() -> None:
-    phantom = small_phantom(4, infection=0.0)
+    phantom = small_phantom(4, infection_percent=0.0)
     lungs = phantom.lung_side_kji > 0
     slices = np.flatnonzero(lungs.any(axis=(1, 2)))
     # Half way up the lower half, the heart takes room from the left lung; the lowest lung is the left one.
@@ -120,7 +120,7 @@ def test_heart_lies_left_liver_right() -> None:
 def test_air_in_the_trachea_and_around_the_body_is_no_lung() -> None:
     from scipy.ndimage import label as components
 
-    phantom = make_phantom(seed=5, size_ijk=(150, 120, 80), spacing_ijk_mm=(2.5, 2.5, 4.0), infection=0.0)
+    phantom = make_phantom(seed=5, size_ijk=(150, 120, 80), spacing_ijk_mm=(2.5, 2.5, 4.0), infection_percent=0.0)
     air = (phantom.ct.hu_kji < -800) & (phantom.lung_side_kji == 0)
     parts, count = components(air)
     in_plane_border = np.concatenate([parts[:, [0, -1], :].ravel(), parts[:, :, [0, -1]].ravel()])
@@ -138,12 +138,12 @@ def test_air_in_the_trachea_and_around_the_body_is_no_lung() -> None:
 
 @pytest.mark.parametrize("seed", [11, 12, 13])
 def test_no_threshold_finds_the_infection(seed: int) -> None:
-    phantom = make_phantom(seed=seed, infection=8.0)
+    phantom = make_phantom(seed=seed, infection_percent=8.0)
     assert best_threshold_dice(phantom) < 0.8
 
 
 def test_healthy_phantom_has_no_infection() -> None:
-    phantom = small_phantom(9, infection=0.0)
+    phantom = small_phantom(9, infection_percent=0.0)
     assert Label.INFECTION not in phantom.labelmap_kji
     assert phantom.truth.infection_ml == 0.0
     assert phantom.truth.poi_percent == phantom.truth.poi_left_percent == 0.0
@@ -151,12 +151,12 @@ def test_healthy_phantom_has_no_infection() -> None:
 
 @pytest.mark.parametrize("percent", [1.0, 5.0, 35.0, 60.0])
 def test_infection_takes_the_share_asked_for(percent: float) -> None:
-    poi = small_phantom(21, infection=percent).truth.poi_percent
+    poi = small_phantom(21, infection_percent=percent).truth.poi_percent
     assert poi == pytest.approx(percent, abs=0.5 + 0.06 * percent)
 
 
 def test_infection_does_not_change_the_patient() -> None:
-    healthy, ill = small_phantom(6, infection=0.0), small_phantom(6, infection=30.0)
+    healthy, ill = small_phantom(6, infection_percent=0.0), small_phantom(6, infection_percent=30.0)
     assert np.array_equal(healthy.lung_side_kji, ill.lung_side_kji)
     far = healthy.lung_side_kji == 0
     difference = np.abs(healthy.ct.hu_kji[far].astype(int) - ill.ct.hu_kji[far])
@@ -165,18 +165,18 @@ def test_infection_does_not_change_the_patient() -> None:
 
 @pytest.mark.parametrize(("side", "label"), [("left", Label.LEFT_LUNG), ("right", Label.RIGHT_LUNG)])
 def test_consolidated_lung_is_dense_infection_throughout(side: Any, label: Label) -> None:
-    phantom = small_phantom(8, infection=0.0, consolidated_lung=side)
+    phantom = small_phantom(8, infection_percent=0.0, consolidated_lung=side)
     whole = lung(phantom, label)
     assert np.all(phantom.labelmap_kji[whole] == Label.INFECTION)
     assert np.all(phantom.labelmap_kji[~whole] != Label.INFECTION)
     assert -30.0 < np.median(phantom.ct.hu_kji[whole]) < 90.0
-    assert np.count_nonzero(whole) == np.count_nonzero(lung(small_phantom(8, infection=0.0), label))
+    assert np.count_nonzero(whole) == np.count_nonzero(lung(small_phantom(8, infection_percent=0.0), label))
     truth = phantom.truth
     assert (truth.poi_left_percent, truth.poi_right_percent) == ((100.0, 0.0) if side == "left" else (0.0, 100.0))
 
 
 def test_effusion_is_fluid_at_the_back_and_no_lung() -> None:
-    dry, wet = small_phantom(10, infection=5.0), small_phantom(10, infection=5.0, effusion="right")
+    dry, wet = small_phantom(10, infection_percent=5.0), small_phantom(10, infection_percent=5.0, effusion="right")
     fluid = (dry.lung_side_kji > 0) & (wet.lung_side_kji == 0)
     volume_ml = np.count_nonzero(fluid) * wet.ct.geometry.voxel_volume_ml
     assert volume_ml > 80.0
@@ -187,7 +187,7 @@ def test_effusion_is_fluid_at_the_back_and_no_lung() -> None:
 
 
 def test_missing_lung_leaves_its_numbers_undefined() -> None:
-    phantom = small_phantom(12, infection=10.0, missing_lung="left")
+    phantom = small_phantom(12, infection_percent=10.0, missing_lung="left")
     assert not lung(phantom, Label.LEFT_LUNG).any()
     assert phantom.truth.poi_left_percent is None
     assert phantom.truth.left_lung_ml == 0.0
@@ -195,8 +195,8 @@ def test_missing_lung_leaves_its_numbers_undefined() -> None:
 
 
 def test_another_voxel_size_shows_the_same_patient() -> None:
-    fine = make_phantom(seed=14, size_ijk=(192, 160, 120), spacing_ijk_mm=(2.0, 2.0, 2.7), infection=15.0)
-    coarse = make_phantom(seed=14, size_ijk=(96, 100, 54), spacing_ijk_mm=(4.0, 3.2, 6.0), infection=15.0)
+    fine = make_phantom(seed=14, size_ijk=(192, 160, 120), spacing_ijk_mm=(2.0, 2.0, 2.7), infection_percent=15.0)
+    coarse = make_phantom(seed=14, size_ijk=(96, 100, 54), spacing_ijk_mm=(4.0, 3.2, 6.0), infection_percent=15.0)
     for name, value in asdict(coarse.truth).items():
         if name.endswith("lung_ml"):
             assert value == pytest.approx(getattr(fine.truth, name), rel=0.03)
@@ -207,15 +207,15 @@ def test_another_voxel_size_shows_the_same_patient() -> None:
 
 
 def test_shifted_centre_crops_the_field_of_view() -> None:
-    whole = small_phantom(7, infection=20.0)
+    whole = small_phantom(7, infection_percent=20.0)
     step = SMALL["spacing_ijk_mm"][2]
-    lower = make_phantom(seed=7, infection=20.0, centre_lps_mm=(0.0, 0.0, -15.0 - 20 * step), **SMALL)
+    lower = make_phantom(seed=7, infection_percent=20.0, center_lps_mm=(0.0, 0.0, -15.0 - 20 * step), **SMALL)
     assert np.array_equal(lower.labelmap_kji[20:], whole.labelmap_kji[:-20])
     assert lower.truth.lung_ml < whole.truth.lung_ml
 
 
 def test_tissues_have_their_densities() -> None:
-    phantom = make_phantom(seed=2, infection=0.0, size_ijk=(150, 120, 70), spacing_ijk_mm=(2.5, 2.5, 4.5))
+    phantom = make_phantom(seed=2, infection_percent=0.0, size_ijk=(150, 120, 70), spacing_ijk_mm=(2.5, 2.5, 4.5))
     hu = phantom.ct.hu_kji
     assert -910.0 < np.median(hu[phantom.lung_side_kji > 0]) < -740.0
     assert np.count_nonzero(hu > 250) > 2000  # bone
@@ -228,8 +228,8 @@ def test_tissues_have_their_densities() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"infection": 120.0}, "percentage from 0 to 90, not 120"),
-        ({"infection": -1.0}, "percentage from 0 to 90"),
+        ({"infection_percent": 120.0}, "percentage from 0 to 90, not 120"),
+        ({"infection_percent": -1.0}, "percentage from 0 to 90"),
         ({"size_ijk": (0, 10, 10)}, "positive size"),
         ({"spacing_ijk_mm": (1.0, 0.0, 1.0)}, "positive size and spacing"),
     ],
@@ -241,7 +241,7 @@ def test_impossible_wishes_are_refused(options: dict[str, Any], message: str) ->
 
 def test_image_without_any_chest_is_air_and_has_no_numbers() -> None:
     phantom = make_phantom(
-        seed=1, size_ijk=(12, 12, 8), spacing_ijk_mm=(2.0, 2.0, 2.0), centre_lps_mm=(0.0, -400.0, 0.0)
+        seed=1, size_ijk=(12, 12, 8), spacing_ijk_mm=(2.0, 2.0, 2.0), center_lps_mm=(0.0, -400.0, 0.0)
     )
     assert not phantom.labelmap_kji.any()
     assert phantom.truth.poi_percent is None

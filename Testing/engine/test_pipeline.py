@@ -73,7 +73,7 @@ def test_labelmap_lies_on_the_grid_of_the_ct(threshold_bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("mode", ["accurate", "fast"])
 def test_lungs_of_a_phantom_are_found_in_both_modes(threshold_bundle: Bundle, mode: str) -> None:
-    phantom = small_phantom(7, infection=0.0)
+    phantom = small_phantom(7, infection_percent=0.0)
     result = run(phantom.ct, threshold_bundle, mode=mode)
     assert dice(result.labelmap > 0, phantom.lung_side_kji > 0) > 0.9
     assert result.runtime["mode"] == mode
@@ -104,7 +104,7 @@ def test_series_of_a_dicom_is_reported(threshold_bundle: Bundle) -> None:
 
 
 def test_left_is_the_patients_left(sided_bundle: Bundle) -> None:
-    phantom = small_phantom(3, infection=0.0)
+    phantom = small_phantom(3, infection_percent=0.0)
     result = run(phantom.ct, sided_bundle)
     for label in (Label.LEFT_LUNG, Label.RIGHT_LUNG):
         assert dice(result.labelmap == label, phantom.lung_side_kji == label) > 0.9
@@ -136,7 +136,7 @@ def test_storage_order_does_not_change_the_labels_even_of_a_random_network(
 
 @pytest.mark.parametrize("flips", [(False, False, True), (True, True, False)])
 def test_left_stays_left_in_flipped_storage(sided_bundle: Bundle, flips: tuple[bool, bool, bool]) -> None:
-    phantom = small_phantom(3, infection=0.0)
+    phantom = small_phantom(3, infection_percent=0.0)
     result = run(stored_as(phantom.ct, order=(2, 0, 1), flips=flips), sided_bundle)
     expected = as_stored(phantom.lung_side_kji, order=(2, 0, 1), flips=flips)
     for label in (Label.LEFT_LUNG, Label.RIGHT_LUNG):
@@ -145,7 +145,7 @@ def test_left_stays_left_in_flipped_storage(sided_bundle: Bundle, flips: tuple[b
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_labelmap_keeps_ct_geometry_if_oblique(sided_bundle: Bundle, axis: int) -> None:
-    phantom = small_phantom(3, infection=0.0)
+    phantom = small_phantom(3, infection_percent=0.0)
     ct = replace(phantom.ct, geometry=rotated(phantom.ct.geometry, degrees=25.0, axis=axis))
     result = run(ct, sided_bundle)
     assert result.geometry == ct.geometry
@@ -154,7 +154,7 @@ def test_labelmap_keeps_ct_geometry_if_oblique(sided_bundle: Bundle, axis: int) 
 
 def test_missing_lung_is_a_result_with_null_and_a_warning(threshold_bundle: Bundle) -> None:
     # This network knows the left lung only.
-    phantom = small_phantom(3, missing_lung="right", infection=0.0)
+    phantom = small_phantom(3, missing_lung="right", infection_percent=0.0)
     report = run(phantom.ct, threshold_bundle).report()
     assert report["regions"]["right_lung"]["poi_percent"] is None
     assert report["regions"]["left_lung"]["poi_percent"] is not None

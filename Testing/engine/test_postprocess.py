@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from CovidSegLib.errors import ModelError
 from CovidSegLib.labels import Label
 from CovidSegLib.postprocess import PostprocessingRecipe, make_consistent
 from helpers_phantom import small_phantom
@@ -71,7 +72,7 @@ def test_background_around_the_lungs_changes_nothing() -> None:
 
 
 def test_phantom_stays_as_it_is() -> None:
-    phantom = small_phantom(3, infection=20.0)
+    phantom = small_phantom(3, infection_percent=20.0)
     found = consistent(phantom.labelmap_kji)
     same = found == phantom.labelmap_kji
     # Small islands of infection may become healthy lung; nothing else may change.
@@ -118,7 +119,7 @@ def test_single_lung_keeps_its_side(side: int) -> None:
 @pytest.mark.parametrize("missing", ["left", "right"])
 @pytest.mark.parametrize("seed", [3, 7, 11])
 def test_single_lung_of_a_phantom_is_not_split_into_two_sides(seed: int, missing: str) -> None:
-    phantom = small_phantom(seed, missing_lung=missing, infection=30.0)
+    phantom = small_phantom(seed, missing_lung=missing, infection_percent=30.0)
     # A lesion in a corner of the chest wall is not this test's matter.
     found = consistent(phantom.labelmap_kji, recipe=PostprocessingRecipe(min_lung_contact=0.0))
     gone = LEFT if missing == "left" else RIGHT
@@ -143,7 +144,7 @@ def test_bowel_gas_and_specks_are_dropped() -> None:
 
 def test_speck_that_neither_side_wins_alone_is_dropped() -> None:
     probabilities = probabilities_of(two_lungs())
-    probabilities[:, 1:3, 2:4, 2:4] = np.array([0.4, 0.3, 0.3, 0.0], np.float32)[:, None, None, None]
+    probabilities[:, 18:20, 18:20, 25:27] = np.array([0.4, 0.3, 0.3, 0.0], np.float32)[:, None, None, None]
     found = make_consistent(
         probabilities,
         hu_kji=np.full((40, 40, 60), -800.0, np.float32),
@@ -161,6 +162,57 @@ def test_small_pieces_are_measured_against_the_largest_lung() -> None:
     assert np.array_equal(consistent(labels), labels)
     strict = PostprocessingRecipe(min_lung_piece_share=0.05)
     assert np.array_equal(consistent(labels, recipe=strict), two_lungs())
+
+
+@pytest.mark.parametrize(
+    ("share", "rows", "columns", "is_kept"),
+    [
+        pytest.param(0.0, 5, 8, False, id="9.6 ml"),
+        pytest.param(0.0, 6, 7, True, id="10.1 ml"),
+        pytest.param(0.02, 5, 9, False, id="10.8 ml, 1.9 % of the largest"),
+        pytest.param(0.02, 7, 7, True, id="11.8 ml, 2.04 % of the largest"),
+    ],
+)
+def test_piece_of_lung_stays_from_10_ml_and_2_percent_of_the_largest(
+    share: float, rows: int, columns: int, *, is_kept: bool
+) -> None:
+    labels = two_lungs()
+    labels[37:40, 18 : 18 + rows, 32 : 32 + columns] = LEFT
+    found = consistent(labels, recipe=PostprocessingRecipe(min_lung_piece_share=share))
+    assert np.array_equal(found, labels if is_kept else two_lungs())
+
+
+@pytest.mark.parametrize(("columns", "is_kept"), [(10, False), (11, True)], ids=["5.6 %", "6.1 %"])
+def test_infection_that_touches_no_lung_stays_from_6_percent_of_the_largest_piece(columns: int, is_kept: bool) -> None:
+    labels = two_lungs()
+    labels[2:12, 32:36, 25 : 25 + columns] = INFECTION
+    no_sheets = PostprocessingRecipe(min_lung_contact=0.0, min_film_contact=0.0)
+    assert np.array_equal(consistent(labels, recipe=no_sheets), labels if is_kept else two_lungs())
+
+
+@pytest.mark.parametrize(
+    ("box", "is_kept"),
+    [
+        # Under the right lung, whose lower face is k 5, j 10..29, i 8..19; twice volume by surface, share on lung.
+        pytest.param(np.s_[3:5, 10:30, 9:20], False, id="7.4 mm, 0.37"),
+        pytest.param(np.s_[4:5, 10:30, 9:20], True, id="4.3 mm, 0.43"),
+        pytest.param(np.s_[2:5, 10:30, 9:20], False, id="9.8 mm, 0.33"),
+        pytest.param(np.s_[1:5, 10:30, 9:18], True, id="11.1 mm, 0.28"),
+        pytest.param(np.s_[3:5, 10:30, 9:27], False, id="57.6 ml, 0.24"),
+        pytest.param(np.s_[3:5, 10:30, 9:28], True, id="60.8 ml, 0.23"),
+        # In it: along an edge, and along the lower face.
+        pytest.param(np.s_[5:6, 10:11, 9:20], False, id="2.1 mm, 0.50"),
+        pytest.param(np.s_[5:6, 15:16, 10:19], True, id="2.1 mm, 0.79"),
+    ],
+)
+def test_thin_infection_on_little_lung_is_none_within_the_limits_of_the_method(
+    box: tuple[slice, ...], *, is_kept: bool
+) -> None:
+    labels = two_lungs()
+    labels[:, 2:38, 40:56] = LEFT  # reaches beyond the right one
+    labels[box] = INFECTION
+    infected = consistent(labels) == INFECTION
+    assert np.array_equal(infected, (labels == INFECTION) & is_kept)
 
 
 def test_infection_that_touches_no_lung_is_dropped_unless_it_may_be_a_whole_lung() -> None:
@@ -186,7 +238,7 @@ def test_speck_of_infection_becomes_the_lung_around_it() -> None:
     labels[20, 20, 45] = labels[20, 20, 12] = INFECTION
     recipe = PostprocessingRecipe(min_infection_ml=0.1)
     assert np.array_equal(consistent(labels, recipe=recipe), two_lungs())
-    kept = PostprocessingRecipe(min_infection_ml=0.05)
+    kept = PostprocessingRecipe(min_infection_ml=VOXEL_ML)
     assert np.array_equal(consistent(labels, recipe=kept), labels)
 
 
@@ -238,7 +290,7 @@ def test_nothing_inside_gives_nothing() -> None:
 
 def test_unknown_key_of_a_recipe_is_refused() -> None:
     assert PostprocessingRecipe.from_dict({"min_infection_ml": 1.0}).min_infection_ml == 1.0
-    with pytest.raises(TypeError, match="min_vessel_ml"):
+    with pytest.raises(ModelError, match="unknown key 'min_vessel_ml'"):
         PostprocessingRecipe.from_dict({"min_vessel_ml": 1.0})
 
 

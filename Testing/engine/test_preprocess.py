@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from CovidSegLib.chest import lungs_found
 from CovidSegLib.errors import InputError, ModelError
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.intensity import to_hounsfield
@@ -16,10 +15,9 @@ from CovidSegLib.preprocess import (
     network_axes,
     preprocess,
     scale_hu,
-    unscale_hu,
     without_spare_rim,
 )
-from CovidSegLib.resample import AxisGrid, input_axis
+from CovidSegLib.resample import AxisGrid, image_axes
 from CovidSegLib.volume import CTVolume
 from helpers_phantom import rotated, small_phantom, stored_as
 from scipy import ndimage
@@ -56,11 +54,13 @@ def test_paper_recipe_is_the_default() -> None:
     ("values", "message"),
     [
         ({"spacing": [1, 1, 1]}, "unknown key 'spacing'"),
-        ({"spacing_ijk_mm": [1, 0, 1]}, "positive spacings"),
-        ({"spacing_ijk_mm": [1, 1]}, "three positive spacings"),
+        ({"spacing_ijk_mm": [1, 0, 1]}, "spacings must be positive"),
+        ({"spacing_ijk_mm": [1, 1]}, "spacing_ijk_mm must be 3 numbers"),
         ({"window_hu": [250, -1250]}, "lower end"),
-        ({"window_hu": [250]}, "both ends"),
-        ({"kernel_voxels": 0.5}, "kernel"),
+        ({"window_hu": [250, 250]}, "lower end"),
+        ({"window_hu": [250]}, "window_hu must be 2 numbers"),
+        ({"kernel_voxels": 0.9}, "kernel"),
+        ({"kernel_voxels": 4.1}, "kernel"),
     ],
 )
 def test_impossible_recipe_is_refused_with_what_is_wrong(values: dict[str, object], message: str) -> None:
@@ -69,7 +69,7 @@ def test_impossible_recipe_is_refused_with_what_is_wrong(values: dict[str, objec
 
 
 def test_network_grid_covers_the_volume_or_the_box_in_it() -> None:
-    source = (input_axis(40, 5.0), input_axis(100, 2.0), input_axis(120, 2.0))
+    source = image_axes((40, 100, 120), spacing_kji_mm=(5.0, 2.0, 2.0))
     whole = network_axes(source, recipe=COARSE)
     assert [axis.count for axis in whole] == [40, 50, 60]
     box = ((20.0, 150.0), (-50.0, 90.0), (60.0, 900.0))
@@ -95,19 +95,19 @@ def test_image_is_float32_within_the_window_and_the_input_is_not_modified() -> N
 
 
 def test_outside_the_patient_is_soft_tissue_and_inside_is_the_ct() -> None:
-    ct = small_phantom(3, infection=0.0).ct
+    ct = small_phantom(3, infection_percent=0.0).ct
     found = network_input(ct, crop_to_chest=False)
     assert np.allclose(found.image_kji[~found.inside_kji], OUTSIDE, atol=1e-6)
     assert not found.inside_kji[:, 0, 0].any()
     lungs = found.image_kji < scale_hu(np.array([-600.0]), window_hu=COARSE.window_hu)[0]
     lung_ml = np.count_nonzero(lungs) * found.voxel_ml
-    assert lung_ml == pytest.approx(small_phantom(3, infection=0.0).truth.lung_ml, rel=0.15)
+    assert lung_ml == pytest.approx(small_phantom(3, infection_percent=0.0).truth.lung_ml, rel=0.15)
 
 
 @pytest.mark.parametrize("kernel_voxels", [1.0, 1.6])
 @pytest.mark.parametrize("value", [-1024, -2000, -3024])
 def test_padding_leaves_no_dark_rim_where_it_cuts_the_lung(value: int, kernel_voxels: float) -> None:
-    phantom = small_phantom(3, infection=0.0)
+    phantom = small_phantom(3, infection_percent=0.0)
     hu = phantom.ct.hu_kji.copy()
     hu[:, :, :20] = hu[:, :, 76:] = value  # through both lungs
     recipe = replace(COARSE, kernel_voxels=kernel_voxels)
@@ -155,7 +155,7 @@ def test_crop_changes_no_value() -> None:
 
 
 def test_sharp_noise_is_averaged_on_a_fine_ct() -> None:
-    ct = small_phantom(3, infection=0.0).ct
+    ct = small_phantom(3, infection_percent=0.0).ct
     rng = np.random.default_rng(0)
     noisy = (ct.hu_kji + rng.normal(0, 80, ct.hu_kji.shape)).astype(np.int16)
     coarse = PreprocessingRecipe(spacing_ijk_mm=(8.0, 8.0, 10.0))
@@ -179,7 +179,7 @@ def test_grey_ct_gives_nearly_the_same_image() -> None:
     ct = small_phantom(3).ct
     grey = np.rint((np.clip(ct.hu_kji, -1250.0, 250.0) + 1250) * 255 / 1500).astype(np.uint8)
     as_grey = CTVolume(grey, ct.geometry, "grey", "sha256:0")
-    mapped = to_hounsfield(as_grey, lungs_found=lungs_found)
+    mapped = to_hounsfield(as_grey)
     straight, found = network_input(ct), network_input(mapped)
     assert len(mapped.warnings) == 1 and "8-bit grey" in mapped.warnings[0]
     assert found.image_kji.shape == straight.image_kji.shape
@@ -191,7 +191,7 @@ def test_grey_ct_gives_nearly_the_same_image() -> None:
 def test_ct_with_offset_gives_the_same_image(kind: type) -> None:
     ct = small_phantom(3).ct
     offset = CTVolume((ct.hu_kji.astype(np.int32) + 1024).astype(kind), ct.geometry, "offset", "sha256:0")
-    mapped = to_hounsfield(offset, lungs_found=lungs_found)
+    mapped = to_hounsfield(offset)
     straight, found = network_input(ct), network_input(mapped)
     assert len(mapped.warnings) == 1 and "1024" in mapped.warnings[0]
     assert found.image_kji == pytest.approx(straight.image_kji, abs=0.01)
@@ -209,10 +209,10 @@ def test_axis_of_the_network_input_points_back_to_the_ct() -> None:
 
 
 def test_hu_inside_the_window_come_back_from_the_scale() -> None:
+    window_hu = (-1250.0, 250.0)
     hu = np.array([-2000.0, -1250.0, -500.0, 40.0, 250.0, 900.0])
-    assert unscale_hu(scale_hu(hu, window_hu=(-1250.0, 250.0)), window_hu=(-1250.0, 250.0)) == pytest.approx(
-        np.clip(hu, -1250.0, 250.0)
-    )
+    seen = replace(network_input(small_phantom(3).ct), image_kji=scale_hu(hu, window_hu=window_hu), window_hu=window_hu)
+    assert seen.hu_kji == pytest.approx(np.clip(hu, *window_hu))
 
 
 @pytest.mark.parametrize(("count", "kept"), [(242, 240), (247, 240), (248, 248), (240, 240), (163, 160), (150, 150)])

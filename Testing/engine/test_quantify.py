@@ -258,6 +258,16 @@ def test_equal_distances_go_to_the_left_lung():
     assert whole_lungs_labelmap(labelmap, geometry=grid(labelmap.shape, (0.1, 1.0, 1.0)))[0, 0, 20] == L
 
 
+@pytest.mark.parametrize("lung", [L, R])
+@pytest.mark.parametrize("flip", [False, True])
+def test_single_lung_takes_all_infection_however_far_away(lung: int, flip: bool):
+    labelmap = np.zeros((1, 1, 60), dtype=np.uint8)
+    labelmap[0, 0, :3], labelmap[0, 0, 50:] = INF, lung
+    labelmap = labelmap[:, :, ::-1] if flip else labelmap
+    whole = whole_lungs_labelmap(labelmap, geometry=grid(labelmap.shape, (4.0, 1.0, 1.0)))
+    np.testing.assert_array_equal(whole, np.where(labelmap > 0, lung, 0))
+
+
 def test_infection_inside_a_lung_stays_there_even_if_the_other_is_close():
     left, right, infection = (np.zeros((3, 3, 9), dtype=bool) for _ in range(3))
     right[:, :, :4], left[:, :, 4:], infection[1, 1, 3] = True, True, True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from CovidSegLib.geometry import Geometry
 from CovidSegLib.labels import Label
 from CovidSegLib.quantify import Quantities, quantify_labelmap
 from CovidSegLib.report import DISCLAIMER, build_report, write_report_csv, write_report_json
+from CovidSegLib.runtime import Clock, runtime_record
 
 GEOMETRY = Geometry((20, 4, 3), (0.7421875, 0.7421875, 2.0), (-123.456789, 7.0, 1e-7))
 KEYS = [
@@ -29,6 +31,7 @@ KEYS = [
     "warnings",
     "disclaimer",
 ]
+OPEN_SECTIONS = ("stages", "versions", "options")
 
 
 def make_quantities(*, left: bool = True) -> Quantities:
@@ -62,6 +65,13 @@ def make_report(*, left: bool = True, **changes: Any) -> dict[str, Any]:
     return build_report(**(arguments | changes))
 
 
+def keys_of(value: Any) -> list[str]:
+    """All keys, those of sections included, but not the names of stages and packages."""
+    if not isinstance(value, dict):
+        return []
+    return [key for name, item in value.items() for key in (name, *(keys_of(item) if name not in OPEN_SECTIONS else ()))]
+
+
 def rows_of(path: Path) -> dict[str, tuple[str, str]]:
     with open(path, encoding="utf-8", newline="") as file:
         return {row["key"]: (row["value"], row["unit"]) for row in csv.DictReader(file)}
@@ -74,6 +84,14 @@ def test_report_has_the_contracts_keys_in_order():
     assert report["model"] == {"name": "unet16", "version": "1.0", "sha256": "abc"}
     assert list(report["geometry"]) == ["size_ijk", "spacing_ijk_mm", "origin_lps_mm", "direction_lps"]
     assert report["disclaimer"] == DISCLAIMER
+
+
+def test_every_key_of_the_report_is_explained_in_the_method():
+    method = (Path(__file__).resolve().parents[2] / "docs" / "METHOD.md").read_text(encoding="utf-8")
+    explained = set(re.findall(r"`(\w+)`", method.partition("## 11. ")[2]))
+    runtime = runtime_record(device="cpu", mode="fast", clock=Clock()) | {"options": {}}
+    report = make_report(runtime=runtime, input_details={"series": "2: chest"})
+    assert [key for key in keys_of(report) if key not in explained] == []
 
 
 def test_numbers_are_rounded_by_unit_but_geometry_and_options_are_exact():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from CovidSegLib.resample import AxisGrid, axis_weights, covering_axis, input_axis, resample_kji
+from CovidSegLib.resample import AxisGrid, axis_weights, covering_axis, resample_kji
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -58,7 +58,7 @@ def test_beyond_the_border_the_border_value_continues() -> None:
 
 @pytest.mark.parametrize("step_mm", [0.7, 1.0, 3.3])
 def test_center_of_mass_stays_in_place(step_mm: float) -> None:
-    source = input_axis(60, 1.3)
+    source = AxisGrid(0.0, 1.3, 60)
     blob = np.exp(-(((source.centers_mm - 33.1) / 6.0) ** 2)).astype(np.float32)
     target = covering_axis(source, step_mm)
     found = axis_weights(source, target) @ blob
@@ -67,19 +67,19 @@ def test_center_of_mass_stays_in_place(step_mm: float) -> None:
 
 def test_coarsening_averages_noise_and_refining_does_not() -> None:
     noise = np.random.default_rng(0).normal(0, 100, 4000).astype(np.float32)
-    source = input_axis(4000, 1.0)
+    source = AxisGrid(0.0, 1.0, 4000)
     coarse = axis_weights(source, covering_axis(source, 4.0)) @ noise
     # A triangle over n voxels on either side leaves about sqrt(2 / (3 n)) of the noise.
     assert coarse.std() == pytest.approx(100 * np.sqrt(2 / 12), rel=0.1)
-    same = axis_weights(source, input_axis(4000, 1.0)) @ noise
+    same = axis_weights(source, AxisGrid(0.0, 1.0, 4000)) @ noise
     assert np.array_equal(same, noise)
 
 
 @pytest.mark.parametrize("step_mm", [0.4, 1.0, 3.0])
 def test_wider_kernel_softens_by_its_width_whatever_the_source(step_mm: float) -> None:
-    source, target = input_axis(round(120 / step_mm), step_mm), AxisGrid(20.0, 2.0, 41)
+    source, target = AxisGrid(0.0, step_mm, round(120 / step_mm)), AxisGrid(20.0, 2.0, 41)
     edge = (source.centers_mm > 60.0).astype(np.float32)
-    found = axis_weights(source, target, width=2.0) @ edge
+    found = axis_weights(source, target, half_width=2.0) @ edge
     # The variance of a triangle is a sixth of its half-width squared; a coarse source adds that of its own steps.
     slope = np.diff(found)
     middles_mm = target.centers_mm[:-1] + 1.0
@@ -88,8 +88,8 @@ def test_wider_kernel_softens_by_its_width_whatever_the_source(step_mm: float) -
 
 
 def test_kernel_is_never_narrower_than_the_sources_step() -> None:
-    source, target = input_axis(10, 8.0), input_axis(30, 2.7)
-    assert np.array_equal(axis_weights(source, target, width=1.6), axis_weights(source, target))
+    source, target = AxisGrid(0.0, 8.0, 10), AxisGrid(0.0, 2.7, 30)
+    assert np.array_equal(axis_weights(source, target, half_width=1.6), axis_weights(source, target))
 
 
 @given(source=axes, target=axes)
@@ -108,15 +108,15 @@ def test_cubic_upsampling_is_exact_for_a_parabola_where_a_line_is_not(width: flo
     target = AxisGrid(13.0, 2.7, 20)  # two of the source's steps away from its ends
     parabola = (source.centers_mm - 40.0) ** 2
     expected = (target.centers_mm - 40.0) ** 2
-    found = axis_weights(source, target, width=width, upsampling="cubic").astype(np.float64) @ parabola
+    found = axis_weights(source, target, half_width=width, upsampling="cubic").astype(np.float64) @ parabola
     assert found == pytest.approx(expected, abs=1e-2)
     # A line between neighbours lies above it by a quarter of the step squared.
-    by_line = axis_weights(source, target, width=width) @ parabola
+    by_line = axis_weights(source, target, half_width=width) @ parabola
     assert (by_line - expected).max() == pytest.approx(16.0, abs=0.5)
 
 
 def test_structure_between_thick_slices_is_kept_better_by_cubic_upsampling() -> None:
-    source, target = input_axis(20, 8.0), AxisGrid(20.0, 2.7, 40)
+    source, target = AxisGrid(0.0, 8.0, 20), AxisGrid(20.0, 2.7, 40)
     blob = np.exp(-(((source.centers_mm - 76.0) / 12.0) ** 2)).astype(np.float32)
     truth = np.exp(-(((target.centers_mm - 76.0) / 12.0) ** 2))
     errors = [

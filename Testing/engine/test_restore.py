@@ -13,11 +13,10 @@ from CovidSegLib.labels import Label
 from CovidSegLib.orient import Orientation
 from CovidSegLib.preprocess import NetworkInput
 from CovidSegLib.progress import Progress, Reporter
-from CovidSegLib.resample import AxisGrid, covering_axis, input_axis, resample_kji
+from CovidSegLib.resample import Axes, covering_axis, image_axes, resample_kji
 from CovidSegLib.restore import restore_labels
 
 RADIUS_MM = 40.0
-Axes = tuple[AxisGrid, AxisGrid, AxisGrid]
 
 
 def oblique(degrees: float) -> np.ndarray:
@@ -37,7 +36,7 @@ def network_input_for(
     """Return the way back for a CT grid; `steps_mm` None takes the CT's own (oriented) grid."""
     orientation = Orientation.of(geometry)
     shape = orientation.view(np.empty(geometry.shape_kji, np.uint8)).shape
-    source = tuple(input_axis(n, s) for n, s in zip(shape, orientation.spacing_mm(geometry), strict=True))
+    source = image_axes(shape, spacing_kji_mm=orientation.spacing_mm(geometry))
     axes = source if steps_mm is None else tuple(covering_axis(a, s) for a, s in zip(source, steps_mm, strict=True))
     if box:
         axes = tuple(a.part(a.count // 6, a.count - a.count // 6) for a in axes)
@@ -45,7 +44,7 @@ def network_input_for(
     inside = np.ones(image.shape, bool)
     ends = tuple((float(a.centers_mm[0]), float(a.centers_mm[-1])) for a in axes)
     chest = Chest(axes, inside, None, None, ends, 0.0, False, False)  # type: ignore[arg-type]
-    return NetworkInput(image, axes, source, orientation, inside, chest)  # type: ignore[arg-type]
+    return NetworkInput(image, axes, source, orientation, inside, chest, (-1250.0, 250.0))  # type: ignore[arg-type]
 
 
 def signed_distance_mm(grid: Axes, center_mm: np.ndarray) -> np.ndarray:

@@ -89,6 +89,19 @@ def test_grid_that_is_not_aligned_is_refused(other):
         masks_of(make_labelmap(), GEOMETRIES["oblique"]).placed_on(other)
 
 
+@pytest.mark.parametrize(("share", "is_accepted"), [(0.04, True), (0.06, False)])
+@any_geometry
+def test_grid_a_twentieth_of_a_voxel_aside_is_the_same(geometry, share, is_accepted):
+    whole = masks_of(make_labelmap(), geometry)
+    aside = (geometry.ijk_to_lps @ np.array([share, 0.0, 0.0, 1.0]))[:3]  # along i, the shortest side of a voxel
+    other = Geometry(SIZE_IJK, geometry.spacing_ijk_mm, tuple(float(v) for v in aside), geometry.direction_lps)
+    if is_accepted:
+        assert_same_masks(whole.placed_on(other), whole)
+    else:
+        with pytest.raises(InputError, match="does not lie on the CT's voxels"):
+            whole.placed_on(other)
+
+
 def test_rounded_header_is_accepted():
     rounded = Geometry(SIZE_IJK, (0.70001, 1.3, 2.9), (-11.1251, 33.5, 401.75), turned((1, 1, 1)))
     assert masks_of(make_labelmap(), rounded).placed_on(GEOMETRIES["oblique"]).geometry == GEOMETRIES["oblique"]

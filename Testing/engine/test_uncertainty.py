@@ -196,6 +196,13 @@ def test_lumps_come_with_place_size_and_doubt_the_weightiest_first() -> None:
     assert regions(doubt, labels, most=1) == [first]
 
 
+@pytest.mark.parametrize(("percent", "count"), [(24, 0), (25, 1)])
+def test_doubt_begins_at_25_percent(percent: int, count: int) -> None:
+    doubt, labels = chest()
+    doubt[20:25, 30:35, 20:25] = percent
+    assert len(regions(doubt, labels)) == count
+
+
 def test_seams_inside_the_lungs_are_no_regions() -> None:
     doubt, labels = chest()
     doubt[8:32, 25:27, 15:45] = 60  # a seam of two voxels across the whole lung

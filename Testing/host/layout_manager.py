@@ -180,7 +180,7 @@ class PlotWidget:
 
     def __init__(self, node: Any) -> None:
         self._node = node
-        self._view = PlotView()
+        self._view = PlotView(node)
 
     def mrmlPlotViewNode(self) -> Any:
         """Return the plot view node."""
@@ -197,15 +197,35 @@ class PlotView(QtWidgets.QWidget):
     _dataSelected = Signal(object, object)
     SIGNALS = {"dataSelected(vtkStringArray*,vtkCollection*)": "_dataSelected"}  # noqa: RUF012
 
+    def __init__(self, node: Any) -> None:
+        super().__init__()
+        self._node = node
+        self._selected: dict[str, list[int]] = {}
+
     def select(self, series_id: str, rows: list[int]) -> None:
-        """Tell that points of a series were clicked, as the view does."""
+        """Tell that points of a series were clicked, as the view does: first as it was before, and of all curves.
+
+        A curve of the chart keeps its points when another one is clicked.
+        """
+        chart = self._node.GetScene().GetNodeByID(self._node.GetPlotChartNodeID() or "")
+        count = 0 if chart is None else chart.GetNumberOfPlotSeriesNodes()
+        order = [chart.GetNthPlotSeriesNodeID(index) for index in range(count)]
+        self._selected = {name: self._selected[name] for name in order if name in self._selected}
+        self._tell()
+        self._selected[series_id] = rows
+        self._selected = {name: self._selected[name] for name in (*order, series_id) if name in self._selected}
+        self._tell()
+
+    def _tell(self) -> None:
         import vtk
 
-        names, chosen, ids = vtk.vtkStringArray(), vtk.vtkCollection(), vtk.vtkIdTypeArray()
-        names.InsertNextValue(series_id)
-        for row in rows:
-            ids.InsertNextValue(row)
-        chosen.AddItem(ids)
+        names, chosen = vtk.vtkStringArray(), vtk.vtkCollection()
+        for series_id, rows in self._selected.items():
+            ids = vtk.vtkIdTypeArray()
+            for row in rows:
+                ids.InsertNextValue(row)
+            names.InsertNextValue(series_id)
+            chosen.AddItem(ids)
         self._dataSelected.emit(names, chosen)
 
 

@@ -11,6 +11,7 @@ from helpers_mrml import GRIDS, add_volume, hu_of, table_cells, vtk_matrix
 slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip install 'covidseg[slicer]'")
 
 from CovidSegLib.errors import InputError  # noqa: E402
+from CovidSegLib.intensity import to_hounsfield  # noqa: E402
 from CovidSegLib.labels import Label  # noqa: E402
 from CovidSegLib.quantify import quantify_labelmap  # noqa: E402
 from CovidSegLib.scene_segments import find_segments, oriented_image, segment_mask  # noqa: E402
@@ -178,7 +179,7 @@ def test_table_follows_the_edited_segments(logic: Any, case: Any) -> None:
 def test_grey_ct_is_measured_in_hounsfield_units(
     context: Any, logic: Any, case: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("CovidSegLib.chest.lungs_found", lambda *arguments, **options: True)  # two boxes are no chest
+    monkeypatch.setitem(to_hounsfield.__kwdefaults__, "lungs_found", lambda *_: True)  # two boxes are no chest
     node = logic.process(case.volume).segmentationNode
     grey_kji = np.clip(np.rint((hu_of(case.labels_kji) + 1250.0) * 255.0 / 1500.0), 0, 255).astype(np.uint8)
     grey = add_volume(context, hu_kji=grey_kji, matrix=case.matrix)

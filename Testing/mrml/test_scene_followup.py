@@ -13,7 +13,9 @@ slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip 
 from CovidSegLib.errors import InputError  # noqa: E402
 from CovidSegLib.followup import FIGURES, TimePoint  # noqa: E402
 from CovidSegLib.labels import Label  # noqa: E402
+from CovidSegLib.scene_display import nodes_of_class  # noqa: E402
 from CovidSegLib.scene_followup import (  # noqa: E402
+    find_follow_up,
     parse_date,
     patient_item,
     remove_follow_up,
@@ -60,6 +62,17 @@ def report(*, poi: float | None = 10.0, infection_ml: float = 400.0) -> dict[str
     return {"regions": regions, "severity": {"class": None if poi is None else "CT-2"}}
 
 
+def save_and_load(context: Any) -> None:
+    """Close the scene and open it again, without what lies in files of its own."""
+    context.scene.SetSaveToXMLString(True)
+    context.scene.Commit()
+    text = context.scene.GetSceneXMLString()
+    context.scene.Clear(0)
+    context.scene.SetLoadFromXMLString(True)
+    context.scene.SetSceneXMLString(text)
+    context.scene.Import()
+
+
 def cells_of(node: Any) -> list[dict[str, str]]:
     """Return a table of text as rows of column -> text."""
     columns = range(node.GetNumberOfColumns())
@@ -103,6 +116,45 @@ def test_study_date_in_the_volume_itself_is_understood(context: Any) -> None:
     volume = add_ct(context)
     volume.SetAttribute("DICOM.StudyDate", "20200406")
     assert study_date(context, volume_node=volume) == WEEK_LATER
+
+
+def test_date_that_was_cleared_stays_so_whatever_dicom_says_also_in_a_saved_scene(context: Any) -> None:
+    volume = add_ct(context)
+    add_study(context, patient=add_patient(context, "p"), day="20200330", volume=volume)
+    volume.SetAttribute("DICOM.StudyDate", "")
+    assert study_date(context, volume_node=volume) is None
+    save_and_load(context)
+    (loaded,) = nodes_of_class(context, "vtkMRMLScalarVolumeNode")
+    assert study_date(context, volume_node=loaded) is None
+
+
+def test_follow_up_is_found_by_the_results_that_it_compares(context: Any, logic: Any) -> None:
+    first, second, other = (logic.process(add_ct(context)).segmentationNode for _ in range(3))
+    points = [TimePoint("a", report(), FIRST), TimePoint("b", report(), WEEK_LATER)]
+    assert find_follow_up(context, segmentation_nodes=[first, second]) is None
+    table = show_follow_up(context, points=points, segmentation_nodes=[first, second]).tableNode
+    assert find_follow_up(context, segmentation_nodes=[second, other]) is table
+    assert find_follow_up(context, segmentation_nodes=[other]) is None
+    show_follow_up(context, points=points, table_node=table, segmentation_nodes=[second, other])
+    assert find_follow_up(context, segmentation_nodes=[first]) is None
+    context.remove_node(second)
+    assert find_follow_up(context, segmentation_nodes=[other]) is table
+    save_and_load(context)
+    by_name = {node.GetName(): node for node in nodes_of_class(context, "vtkMRMLSegmentationNode")}
+    found = [find_follow_up(context, segmentation_nodes=[node]) is not None for _, node in sorted(by_name.items())]
+    assert found == [False, True], "the first and the other one"
+
+
+def test_follow_up_is_under_its_patient_in_the_subject_hierarchy(context: Any, logic: Any) -> None:
+    hierarchy, patient, volume = context.subject_hierarchy(), add_patient(context, "p"), add_ct(context)
+    add_study(context, patient=patient, day="20200330", volume=volume)
+    node = logic.process(volume).segmentationNode
+    outside = logic.process(add_ct(context)).segmentationNode
+    for result, parent in ((node, patient), (outside, hierarchy.GetSceneItemID())):
+        shown = show_follow_up(context, points=[TimePoint("a", report(), FIRST)], segmentation_nodes=[result])
+        chart = shown.plots["poi"].chartNode
+        for made in (shown.tableNode, chart):
+            assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(made)) == parent
 
 
 def test_segmentations_of_a_patient_come_by_date_and_without_other_patients(context: Any, logic: Any) -> None:

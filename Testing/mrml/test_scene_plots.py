@@ -181,7 +181,7 @@ def test_plot_is_beside_its_segmentation_in_the_subject_hierarchy(context: Any, 
     study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "study")
     hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), study)
     plot = profile_of(context, case=case, node=node)
-    for shown in (plot.tableNode, plot.chartNode):
+    for shown in (plot.tableNode, plot.chartNode, *plot.seriesNodes):
         assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(shown)) == study
 
 

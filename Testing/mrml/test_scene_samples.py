@@ -131,7 +131,7 @@ def test_volume_has_the_ct_s_voxels_and_grid_and_is_independent_of_it(context: A
 
 @pytest.mark.slow
 def test_phantom_offered_has_about_a_fifth_of_its_lungs_infected(context: Any) -> None:
-    phantom = make_phantom(seed=scene_samples.PHANTOM_SEED, infection=scene_samples.PHANTOM_INFECTION_PERCENT)
+    phantom = make_phantom(seed=scene_samples.PHANTOM_SEED, infection_percent=scene_samples.PHANTOM_INFECTION_PERCENT)
     assert phantom.truth.poi_percent == pytest.approx(20.0, abs=1.0)
     node = scene_samples.add_phantom(context)
     np.testing.assert_array_equal(volume_from_node(node).hu_kji, phantom.ct.hu_kji)

@@ -26,13 +26,13 @@ def _one_thread() -> None:
 @pytest.fixture(scope="session")
 def ill() -> Phantom:
     """A patient with infection."""
-    return make_phantom(seed=11, infection=12.0, **SIZE)
+    return make_phantom(seed=11, infection_percent=12.0, **SIZE)
 
 
 @pytest.fixture(scope="session")
 def healthy() -> Phantom:
     """A patient without infection."""
-    return make_phantom(seed=12, infection=0.0, **SIZE)
+    return make_phantom(seed=12, infection_percent=0.0, **SIZE)
 
 
 @pytest.fixture(scope="session")

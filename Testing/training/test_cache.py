@@ -13,6 +13,7 @@ from helpers_training import ball_case
 from CovidSegTraining.cache import PACKED_HU, key_of, pack_cases, read_case, write_case
 from CovidSegTraining.cli import main
 from CovidSegTraining.patches import load_cases
+from CovidSegTraining.prepare import _remove_others
 
 
 def test_packed_case_keeps_codes_and_weight_and_hu_to_five(tmp_path: Path) -> None:
@@ -80,3 +81,13 @@ def test_cases_are_not_packed_over_themselves(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="would replace the originals"):
         pack_cases(tmp_path, tmp_path / "." / ".." / tmp_path.name)
     assert (tmp_path / "ball.npz").read_bytes() == before
+
+
+def test_what_macos_keeps_beside_cases_on_other_systems_drives_is_no_case(tmp_path: Path) -> None:
+    write_case(tmp_path / "cache" / "ball.npz", ball_case(seed=0))
+    (tmp_path / "cache" / "._ball.npz").write_bytes(b"\x00\x05\x16\x07")
+    assert [case.name for case in load_cases(tmp_path / "cache")] == ["ball"]
+    pack_cases(tmp_path / "cache", tmp_path / "packed", tell=lambda line: None)
+    assert [path.name for path in (tmp_path / "packed").iterdir()] == ["ball.npz"]
+    _remove_others(tmp_path / "cache", wanted={"ball"}, tell=lambda line: None)
+    assert len(list((tmp_path / "cache").iterdir())) == 2

@@ -45,6 +45,17 @@ def test_surface_tolerance_is_3_mm_for_infection_and_1_mm_for_lungs() -> None:
     assert scores.values["NSD"]["lung_L"] < 1.0
 
 
+@pytest.mark.parametrize(("step_mm", "is_near"), [(1.0, True), (1.05, False)])
+@pytest.mark.parametrize(("label", "region", "slices"), [(1, "lung_L", 1), (2, "lung_R", 1), (3, "infection", 3)])
+def test_surface_tolerance_is_met_by_what_is_just_as_far(
+    label: int, region: str, slices: int, *, step_mm: float, is_near: bool
+) -> None:
+    truth, found = np.zeros((16, 12, 12), dtype=np.uint8), np.zeros((16, 12, 12), dtype=np.uint8)
+    truth[4:10, 2:10, 2:10] = found[4 + slices : 10 + slices, 2:10, 2:10] = label
+    scores = score_case("x", truth_kji=truth, found_kji=found, spacing_kji_mm=(step_mm, 1, 1))
+    assert (scores.values["NSD"][region] == 1.0) == is_near
+
+
 def test_voxels_not_valid_change_nothing() -> None:
     truth, found = _bars(infection=4), _bars(infection=4)
     found[8:] = 3
@@ -63,19 +74,20 @@ def test_class_that_is_nowhere_is_undefined() -> None:
 def test_scores_are_read_as_written(tmp_path: Path) -> None:
     written = [
         score_case(name, truth_kji=_bars(infection=a), found_kji=_bars(infection=b), spacing_kji_mm=(1, 1, 1))
-        for name, a, b in (("z", 4, 6), ("a", 0, 0))
+        for name, a, b in (("z", 4, 6), ("a", 0, 0), ("b", 4, 0))  # all right, undefined, and 0
     ]
     write_scores(tmp_path / "scores.csv", written)
     assert (tmp_path / "scores.csv").read_text().startswith(HEADER + "z,DSC,1.0,")
     read = read_scores(tmp_path / "scores.csv")
-    assert [case.case for case in read] == ["z", "a"]
+    assert [case.case for case in read] == ["z", "a", "b"]
+    assert read[2].values["DSC"]["infection"] == 0.0
     for before, after in zip(written, read, strict=True):
         for score, row in before.values.items():
             np.testing.assert_equal(dict(after.values[score]), dict(row))
 
 
 def test_papers_columns_suffice(tmp_path: Path) -> None:
-    (tmp_path / "scores.csv").write_text(HEADER + COMPLETE)
+    (tmp_path / "scores.csv").write_text(HEADER + COMPLETE, encoding="utf-8-sig")  # as spreadsheets save it
     [case] = read_scores(tmp_path / "scores.csv")
     assert isinstance(case, CaseScores) and "NSD" not in case.values
     assert case.values["Sens"] == {"background": 1.0, "lung_L": 1.0, "lung_R": 1.0, "infection": 0.5}

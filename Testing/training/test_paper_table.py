@@ -98,6 +98,13 @@ def test_undefined_and_lowest_cases_are_named() -> None:
     assert "Lowest infection DSC: 0.000, b." in text and "Lowest lungs DSC: 0.650, c." in text
 
 
+def test_surface_dice_is_explained_with_its_tolerances_where_there_is_one() -> None:
+    cases = [CaseScores(case.case, {**case.values, "NSD": dict(case.values["DSC"])}) for case in _five_cases()]
+    note = "NSD: normalised surface Dice, within 1 mm lungs, 3 mm infection."
+    assert note in overall_sheet(overall_scores(cases), cases=cases).notes
+    assert note not in overall_sheet(overall_scores(_five_cases()), cases=_five_cases()).notes
+
+
 def test_only_the_papers_own_table_gets_the_footnote() -> None:
     table = _papers_table()
     assert differing_from_paper(table) == []

@@ -196,10 +196,10 @@ def test_phantoms_take_their_findings_in_turn(tmp_path: Path, ill: Phantom, monk
 
     monkeypatch.setattr("CovidSegLib.phantom.make_phantom", fake)
     config = DataConfig(labelled=None, phantoms=Phantoms(count=12, first_seed=70, weight=0.2))
-    monkeypatch.setattr(prepare_module, "PHANTOM_FINDINGS", ({}, {"infection": 0.0}))
+    monkeypatch.setattr(prepare_module, "PHANTOM_FINDINGS", ({}, {"infection_percent": 0.0}))
     _prepare(replace(config, phantoms=Phantoms(count=2, first_seed=70, weight=0.2)), tmp_path, tmp_path / "cache")
     assert [call["seed"] for call in calls] == [70, 71]
-    assert "infection" not in calls[0] and calls[1]["infection"] == 0.0
+    assert "infection_percent" not in calls[0] and calls[1]["infection_percent"] == 0.0
     spacing = calls[0]["spacing_ijk_mm"]
     assert 1.0 <= spacing[0] == spacing[1] <= 2.0
     case = read_case(tmp_path / "cache" / "phantom_70.npz")

@@ -9,7 +9,7 @@ from CovidSegLib.labels import Label
 from hypothesis import given
 from hypothesis.extra.numpy import arrays
 
-from CovidSegTraining.scores import Counts, check_sides, mean, poi_percent, region_mask, surface_dice
+from CovidSegTraining.scores import Counts, Sides, check_sides, mean, poi_percent, region_mask, surface_dice
 
 
 def test_scores_of_four_counts_as_by_hand() -> None:
@@ -35,8 +35,9 @@ def test_nothing_there_and_nothing_found_is_undefined() -> None:
 
 
 def test_different_shapes_are_refused() -> None:
-    with pytest.raises(ValueError, match="shape"):
-        Counts.of(np.zeros(3, dtype=bool), np.zeros(4, dtype=bool))
+    for truth in (np.zeros(3, dtype=bool), np.zeros(1, dtype=bool)):
+        with pytest.raises(ValueError, match=r"truth has shape \(.*, the segmentation \(4,\)"):
+            Counts.of(truth, np.zeros(4, dtype=bool))
 
 
 @given(arrays(bool, 20), arrays(bool, 20))
@@ -133,7 +134,17 @@ def test_part_of_a_lung_on_the_wrong_side_is_a_mistake() -> None:
     assert sides.stray_share == pytest.approx(48 / (8 * 8 * 6 + 48))
 
 
-def test_missing_lung_is_no_mistake() -> None:
+@pytest.mark.parametrize(("strays", "mistaken"), [(3, False), (4, True)])
+def test_one_percent_of_a_lung_on_the_wrong_side_is_a_mistake(strays: int, mistaken: bool) -> None:
     labels = _two_lungs(left_at_high_i=True)
-    labels[labels == Label.LEFT_LUNG] = 0
-    assert not check_sides(labels, geometry=_geometry(i_runs_left=True)).mistaken
+    labels[2, :strays, 0] = Label.LEFT_LUNG  # beside 384 voxels
+    sides = check_sides(labels, geometry=_geometry(i_runs_left=True))
+    assert sides.stray_share == pytest.approx(strays / (384 + strays))
+    assert sides.mistaken == mistaken
+
+
+@pytest.mark.parametrize("missing", [Label.LEFT_LUNG, Label.RIGHT_LUNG])
+def test_missing_lung_is_no_mistake(missing: Label) -> None:
+    labels = _two_lungs(left_at_high_i=True)
+    labels[labels == missing] = 0
+    assert check_sides(labels, geometry=_geometry(i_runs_left=True)) == Sides(swapped=False, stray_share=0.0)

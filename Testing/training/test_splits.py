@@ -56,6 +56,8 @@ def test_original_folds_without_the_missing_cases() -> None:
     assert are_original(folds)
     assert not are_original(k_folds(present, k=5, seed=0))
     assert not are_original(folds[:4])
+    learns_more = Fold((*folds[0].training, "radiopaedia_30_1_0"), folds[0].validation)
+    assert not are_original([learns_more, *folds[1:]])
 
 
 def test_fold_left_without_cases_is_refused() -> None:

@@ -25,7 +25,7 @@ def module(name: str) -> Any:
 @cache
 def phantom_of(seed: int) -> Phantom:
     """Return a coarse phantom with a fifth of its lungs infected; made once, because it takes a second."""
-    return make_phantom(seed=seed, size_ijk=SIZE_IJK, spacing_ijk_mm=SPACING_IJK_MM, infection=20.0)
+    return make_phantom(seed=seed, size_ijk=SIZE_IJK, spacing_ijk_mm=SPACING_IJK_MM, infection_percent=20.0)
 
 
 def two_lumps(labelmap_kji: np.ndarray) -> np.ndarray:

@@ -320,7 +320,8 @@ def test_clicked_plot_point_reaches_its_listener(host: Host) -> None:
     view = manager.plotWidget(0).plotView()
     view.connect("dataSelected(vtkStringArray*, vtkCollection*)", lambda ids, rows: heard.append((ids, rows)))
     view.select("vtkMRMLPlotSeriesNode1", [4])
-    ((ids, rows),) = heard
+    (before, _none), (ids, rows) = heard
+    assert before.GetNumberOfValues() == 0
     assert (ids.GetValue(0), rows.GetItemAsObject(0).GetValue(0)) == ("vtkMRMLPlotSeriesNode1", 4)
 
 

@@ -190,6 +190,7 @@ def _slow_down(batch: Journey) -> None:
     [
         ("", "out", "Choose a folder with CTs."),
         ("nowhere", "out", "The folder with CTs does not exist. Check its path."),
+        pytest.param("n" * 300, "out", "The folder with CTs does not exist. Check its path.", id="cannot be looked at"),
         ("in", "", "Choose a folder for the results."),
         ("in", "in/a.nii.gz", "The place for the results is a file. Choose a folder."),
         ("in", "in/../in", "The results cannot go into the folder with the CTs. Choose another."),

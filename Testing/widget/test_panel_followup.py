@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from helpers_panel import Journey, phantom_of
+from helpers_panel import Journey, module, phantom_of
 
 pytestmark = pytest.mark.slicer
 
@@ -102,6 +102,96 @@ def test_second_comparison_updates_the_nodes_of_the_first(host: Any) -> None:
     set_date(journey, 1, "2020-04-07")
     journey.ui.compareButton.click()
     assert host.scene.GetNumberOfNodes() == count
+
+
+def patient_of(host: Any, *volumes: Any) -> int:
+    """Put CTs under a new patient, a study each, as DICOM loading does."""
+    hierarchy = host.context.subject_hierarchy()
+    patient = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "patient")
+    for volume in volumes:
+        study = hierarchy.CreateStudyItem(patient, "study")
+        hierarchy.SetItemAttribute(study, "DICOM.StudyDate", "20200331")
+        hierarchy.SetItemParent(hierarchy.GetItemByDataNode(volume) or hierarchy.CreateItem(study, volume), study)
+    return int(patient)
+
+
+def follow_ups(host: Any) -> list[Any]:
+    """Return the tables to read of all follow-ups in the scene."""
+    tables = module("scene_display").nodes_of_class(host.context, "vtkMRMLTableNode")
+    return [node for node in tables if node.GetNodeReference("CovidSeg.followup.table") is not None]
+
+
+def test_another_patient_gets_a_table_of_their_own(host: Any) -> None:
+    journey = two_results(host)
+    journey.ui.compareButton.click()
+    assert journey.ui.changeTable.visible
+    (first,) = follow_ups(host)
+    volumes = [journey.add_ct(seed=seed) for seed in (1, 2)]
+    patient_of(host, *volumes)
+    for volume in volumes:
+        journey.parameters.inputVolume = volume
+        journey.run()
+    assert len(names(journey)) == 2
+    assert not journey.ui.changeTable.visible, "the figures of the patient before"
+    assert journey.ui.followUpLabel.text == ""
+    rows = first.GetTable()
+    journey.ui.compareButton.click()
+    assert journey.ui.changeTable.visible
+    assert len(follow_ups(host)) == 2
+    assert first.GetTable() is rows
+    journey.parameters.inputVolume = journey.volume
+    assert not journey.ui.changeTable.visible
+    journey.ui.compareButton.click()
+    assert len(follow_ups(host)) == 2, "the first patient's is found again"
+
+
+def test_table_of_changes_goes_when_a_date_or_a_check_mark_is_changed(host: Any) -> None:
+    journey = two_results(host)
+    for row, day in enumerate(("2020-03-31", "2020-04-07")):
+        set_date(journey, row, day)
+    journey.ui.compareButton.click()
+    set_date(journey, 1, "2020-04-14")
+    assert not journey.ui.changeTable.visible, "the change per week is another one now"
+    journey.ui.compareButton.click()
+    assert journey.ui.changeTable.visible
+    journey.ui.followUpTable.item(0, 0).setCheckState(host.qt.Qt.Unchecked)
+    assert not journey.ui.changeTable.visible
+
+
+def test_date_of_dicom_can_be_cleared_to_compare_in_another_order(host: Any) -> None:
+    journey = two_results(host)
+    patient_of(host, journey.volume, journey.parameters.inputVolume)
+    journey.panel.refresh()
+    assert [journey.ui.followUpTable.item(row, 1).text() for row in (0, 1)] == ["2020-03-31", "2020-03-31"]
+    journey.ui.followUpTable.selectRow(1)
+    journey.ui.earlierButton.click()
+    assert "Clear a date to use your own order" in journey.ui.followUpLabel.text
+    set_date(journey, 0, "")
+    assert journey.ui.followUpTable.item(0, 1).text() == ""
+    journey.ui.compareButton.click()
+    assert [row["Date"] for row in change_rows(journey)] == ["second CT", "2020-03-31"]
+
+
+def test_figures_that_cannot_be_measured_any_more_are_not_compared(host: Any) -> None:
+    journey = two_results(host)
+    for lung in ("left_lung", "right_lung"):
+        journey.segmentation.GetSegmentation().RemoveSegment(lung)
+    host.wait_until(lambda: "Both lung segments are missing" in journey.ui.staleLabel.text)
+    journey.ui.compareButton.click()
+    assert "No lung segment" in journey.ui.followUpLabel.text
+    assert not journey.ui.changeTable.visible
+
+
+def test_comparison_without_memory_is_told(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    journey = two_results(host)
+
+    def fail(*_arguments: Any, **_options: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(module("widget_followup"), "is_edited", lambda _node: True)
+    monkeypatch.setattr(module("widget_followup"), "time_point", fail)
+    journey.ui.compareButton.click()
+    assert "Not enough memory" in journey.ui.followUpLabel.text
 
 
 def test_list_follows_the_scene(host: Any) -> None:

@@ -75,7 +75,7 @@ def test_shipped_bundle_finds_the_phantoms_infection(host: Any) -> None:
     from CovidSegLib.scene_samples import add_ct_volume
 
     journey = with_real_engine(host, None)
-    phantom = make_phantom(seed=DEMO_SEED, infection=DEMO_INFECTION_PERCENT)
+    phantom = make_phantom(seed=DEMO_SEED, infection_percent=DEMO_INFECTION_PERCENT)
     journey.parameters.inputVolume = add_ct_volume(host.context, ct=phantom.ct, name="demo")
     press_and_wait(journey, timeout_s=900)
     poi = journey.panel.results.figures.current["poi_percent"]

@@ -6,6 +6,7 @@ import csv
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,22 @@ def test_slider_and_click_move_the_slice_views(host: Any) -> None:
     assert logic.GetSliceOffset() == pytest.approx(expected_mm, abs=0.01)
 
 
+def test_curves_are_drawn_with_all_dots_of_a_fine_screen(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    journey = Journey(host)
+    journey.run()
+    pictures: list[Any] = []
+    label = SimpleNamespace(
+        width=300,
+        palette=journey.ui.profileLabel.palette,
+        devicePixelRatioF=lambda: 2.0,
+        setPixmap=pictures.append,
+    )
+    monkeypatch.setattr(journey.ui, "profileLabel", label)
+    journey.ui.positionSlider.setValue(3)
+    (picture,) = pictures
+    assert (picture.width(), picture.devicePixelRatioF()) == (600, 2.0)
+
+
 def test_most_infected_button_returns_to_that_slice(host: Any) -> None:
     journey = Journey(host)
     journey.run()
@@ -212,6 +229,21 @@ def test_click_in_the_profiles_plot_moves_the_slice_views_and_in_others_does_not
     view.select(profile, [0])
     host.process_events()
     assert logic.GetSliceOffset() == pytest.approx(expected_mm, abs=0.01)
+
+
+def test_click_on_another_curve_of_the_profile_moves_the_slice_views_there(host: Any) -> None:
+    journey = Journey(host)
+    segmentation = journey.run()
+    journey.ui.plotsButton.click()
+    view = host.app.layoutManager().plotWidget(0).plotView()
+    logic = host.app.layoutManager().sliceWidget("Red").sliceLogic()
+    chart = segmentation.GetNodeReference("CovidSeg.profile.chart")
+    points = journey.panel.results.figures.measurement.profile.point_ijk
+    for curve, row in ((0, 3), (1, 8), (2, 5), (0, 6), (0, 6)):
+        logic.SetSliceOffset(0.0)
+        view.select(chart.GetNthPlotSeriesNodeID(curve), [row])
+        expected_mm = float((journey.phantom.ct.geometry.ijk_to_ras @ [0, 0, int(points[row][2]), 1])[2])
+        assert logic.GetSliceOffset() == pytest.approx(expected_mm, abs=0.01), (curve, row)
 
 
 def test_copy_puts_a_table_into_the_clipboard(host: Any) -> None:

@@ -28,6 +28,14 @@ def test_saving_begins_in_the_folder_that_was_saved_into_last(host: Any, tmp_pat
     assert starts == [home, home, str(tmp_path / "a"), str(tmp_path / "b")]
 
 
+def test_saving_begins_at_home_if_the_last_folder_cannot_be_looked_at_any_more(host: Any) -> None:
+    consent = module("widget_consent")
+    host.qt.QSettings().setValue(consent.FOLDER_KEY, "/" + "n" * 300)
+    host.dialogs.answer("")
+    consent.SlicerDialogs().folder("Folder for the case report")
+    assert host.dialogs.last.start == str(Path.home())
+
+
 def test_report_of_a_renamed_ct_has_its_new_name_alone(host: Any, tmp_path: Path) -> None:
     journey = Journey(host)
     journey.run()

@@ -243,6 +243,19 @@ def test_failed_search_is_told_and_the_figures_go_on(host: Any, monkeypatch: pyt
     assert journey.panel.results.figures.current["poi_percent"] == 0.0
 
 
+def test_search_without_memory_for_its_copies_is_told(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    journey = Journey(host)
+
+    def fail(_node: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(module("widget_uncertainty"), "map_array", fail)
+    journey.ui.mapUncertaintyCheckBox.checked = True
+    journey.run()
+    host.wait_until(lambda: "Not enough memory" in journey.ui.regionLabel.text)
+    assert "Not enough memory" in journey.ui.nextRegionButton.toolTip
+
+
 def test_second_run_with_a_map_replaces_it_and_its_regions(host: Any) -> None:
     journey = unsure_journey(host)
     node = map_of(journey.segmentation)

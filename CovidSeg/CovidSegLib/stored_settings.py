@@ -1,0 +1,54 @@
+"""Settings stored in a bundle's metadata: a key that is misspelt, or a value of another kind, is refused by name."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from typing import Any, TypeVar
+
+from .errors import ModelError
+from .texts import Text
+from .texts import text as _
+
+Settings = TypeVar("Settings")
+
+
+def read_settings(kind: type[Settings], values: Any, *, what: Text) -> Settings:
+    """Return settings made of plain values as JSON has them; what they leave out has its default.
+
+    Args:
+        kind: A dataclass whose defaults are texts, numbers or tuples of numbers.
+        values: Key and value of each setting.
+        what: What is being read, for messages.
+
+    Raises:
+        ModelError: A key is unknown, or a value is of another kind than its default.
+    """
+    if not isinstance(values, dict):
+        raise ModelError(_("{what}: expected keys and values, not {found!r}").format(what=what, found=values))
+    defaults = {field.name: field.default for field in fields(kind)}  # type: ignore[arg-type]
+    for key, value in values.items():
+        if key not in defaults:
+            text = _("{what}: unknown key {key!r}; known are {known}")
+            raise ModelError(text.format(what=what, key=key, known=", ".join(sorted(defaults))))
+        if not _is_like(value, default=defaults[key]):
+            text = _("{what}: {key} must be {expected}, not {found!r}")
+            raise ModelError(text.format(what=what, key=key, expected=_expected(defaults[key]), found=value))
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def _is_like(value: Any, *, default: Any) -> bool:
+    """Tell whether a value is of a default's kind; a whole number will do where any number does."""
+    if isinstance(default, tuple):
+        is_list = isinstance(value, (list, tuple)) and len(value) == len(default)
+        return is_list and all(_is_like(part, default=like) for part, like in zip(value, default, strict=True))
+    if isinstance(default, float):
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) is type(default)
+
+
+def _expected(default: Any) -> Text:
+    """Return what a value must be, for messages."""
+    if isinstance(default, tuple):
+        return _("{count} numbers").format(count=len(default))
+    return {str: _("a text"), int: _("a whole number"), float: _("a number")}[type(default)]
