@@ -17,7 +17,7 @@ from .texts import text as _
 MIN_SLICES = 8
 #: Share of the slice spacing by which slices may be off: shear, tilt, uneven spacing.
 GRID_TOLERANCE = 0.01
-#: Of more than 6 mm, voxels blur the chest wall until air inside is not told from air around.
+#: Voxels longer than 6 mm blur the chest wall so much that air inside is not told from air around.
 IN_PLANE_SPACING_MM = (0.1, 6.0)
 SLICE_SPACING_MM = (0.1, 20.0)
 MAX_EXTENT_MM = 2500.0

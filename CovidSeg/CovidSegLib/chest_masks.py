@@ -10,13 +10,13 @@ import numpy as np
 AIR_BELOW_HU = -400.0
 #: Median of air around the patient, blankets included; aerated lung is mostly denser.
 OUTSIDE_AIR_BELOW_HU = -860.0
-#: Less of a piece of air that the image cuts open lies between parts of the body, and it is foam of the table,
-#: not lung. Measured: foam 0.00; lung, cut by a small round field of view, 0.17 to 1.
+#: A piece of air that the image cuts open is foam of the table, not lung, if less than this share of it lies between
+#: parts of the body. Measured: foam 0.00; lung, cut by a small round field of view, 0.17 to 1.
 LUNG_BETWEEN_SHARE = 0.1
 #: More of the border than this with one and the same value is padding: a body that reaches it has many values.
 PADDING_SHARE = 0.3
 NO_TISSUE_BELOW_HU, NO_AIR_FROM_HU = -900.0, -200.0
-#: Less tissue than this share of the lungs around them, and there is no body.
+#: If there is less tissue around the lungs than this share of their volume, there is no body.
 LITTLE_BODY_SHARE = 0.1
 
 

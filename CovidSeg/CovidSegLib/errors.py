@@ -11,7 +11,7 @@ class CovidSegError(Exception):
 
     @property
     def text(self) -> Text:
-        """The message as it was given, which `str(error)` is not: one that can be translated remains so."""
+        """The message as it was given, which can still be translated; `str(error)` is plain English."""
         return as_text(self.args[0] if self.args else "")
 
 

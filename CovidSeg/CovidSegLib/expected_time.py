@@ -1,6 +1,6 @@
-"""How long a run will take, told before it starts: without torch, without weights, in some 30 ms.
+"""How long a run will take, told before it starts: without torch, without weights, in about a tenth of a second.
 
-A glance at every tenth millimetre of the CT shows where the chest lies, by the functions of the run itself, and with
+A glance at voxels 10 mm apart shows where the chest lies, by the functions of the run itself, and with
 it how many patches there will be. Seconds come from the last run like it, or from a first estimate for a CPU; of a
 GPU that was never used nothing is known, and nothing is said.
 """
@@ -138,23 +138,20 @@ def first_rates(processor: Processor, *, width: int) -> Rates:
     return Rates(network_s if processor.bfloat16 else network_s * WITHOUT_BFLOAT16)
 
 
-def network_shape(
-    values_kji: np.ndarray, *, geometry: Geometry, recipe: PreprocessingRecipe, step_mm: float = GLANCE_STEP_MM
-) -> tuple[int, int, int]:
+def network_shape(values_kji: np.ndarray, *, geometry: Geometry, recipe: PreprocessingRecipe) -> tuple[int, int, int]:
     """Return about the shape (k, j, i) of the grid on which the network will see a CT.
 
     Args:
-        values_kji: (k, j, i) the CT, in HU or what `to_hounsfield` maps; only voxels `step_mm` apart are looked at.
+        values_kji: (k, j, i) the CT, in HU or what `to_hounsfield` maps; voxels `GLANCE_STEP_MM` apart are looked at.
         geometry: Its grid.
         recipe: The bundle's preprocessing.
-        step_mm: Distance of the voxels.
 
     Raises:
         InputError: They show no air-filled lung inside a body.
     """
     orientation = Orientation.of(geometry)
     volume, spacing_mm = orientation.view(values_kji), orientation.spacing_mm(geometry)
-    k, j, i = (max(1, round(step_mm / mm)) for mm in spacing_mm)
+    k, j, i = (max(1, round(GLANCE_STEP_MM / mm)) for mm in spacing_mm)
     thin = np.ascontiguousarray(volume[::k, ::j, ::i])
     thin_mm = (spacing_mm[0] * k, spacing_mm[1] * j, spacing_mm[2] * i)
     upright = Geometry(size_ijk=thin.shape[::-1], spacing_ijk_mm=thin_mm[::-1])

@@ -28,7 +28,7 @@ SOFT_TISSUE_HU = 50.0
 LOW_AIR_HU, LOW_AIR_OF_GUESS_HU = -1060.0, -1030.0
 #: Air above this is wrong if soft tissue reads too high as well; else a cropped CT just shows no large airway.
 HIGH_AIR_HU, HIGH_SOFT_TISSUE_HU = -940.0, 80.0
-#: More of a block than this being padding, it is padded; single voxels of tissue may have its value.
+#: If more than this share of a block is padding, the block is padded; single voxels of tissue may have its value.
 PADDED_SHARE = 0.2
 #: Where soft tissue is looked for; of several peaks (fat, muscle, bone) it is the highest that is no small one.
 SOFT_TISSUE_RANGE_HU = (-600.0, 250.0)
@@ -36,9 +36,9 @@ SMALL_PEAK = 0.35
 #: Plausible factors; a window of 1050 to 2250 HU that was read as one of 1500.
 FACTORS = (0.7, 1.5)
 _BIN_HU, _SMOOTH_BINS = 10.0, 1.5
-#: More of the image being black than this is lung that a window cut off; airways and bowel gas take up to 0.05.
+#: If more than this share of the image is black, a window has cut lung off; airways and bowel gas take up to 0.05.
 BLACK_SHARE = 0.1
-#: More of what is no air being white than this is soft tissue; bone takes up to 0.07.
+#: If more than this share of what is no air is white, a window has cut soft tissue off; bone takes up to 0.07.
 WHITE_SHARE = 0.12
 
 
@@ -58,7 +58,7 @@ class HuScale:
 
 
 def wrong_scale(hu_kji: np.ndarray, *, geometry: Geometry, is_guess: bool = False) -> HuScale | None:
-    """Return how to put HU right whose air is not at -1000; None if it is, or nothing plausible is found.
+    """Return the map that puts air at -1000 HU; None if it is there, or if no plausible map is found.
 
     Args:
         hu_kji: (k, j, i) values that should be HU, on the CT's own grid.

@@ -38,7 +38,7 @@ SEGMENTS: tuple[SegmentDefinition, ...] = (
 
 
 def likeliest_label(shares: np.ndarray) -> np.ndarray:
-    """Return the label (k, j, i) uint8 with the largest of the shares (4, k, j, i); the lower one of equal shares.
+    """Return the label (k, j, i) uint8 with the largest of the shares (4, k, j, i); of equal shares the lower label.
 
     It is `argmax` over the first axis, several times faster on so few classes.
     """

@@ -1,4 +1,4 @@
-"""The border of the lungs where the CT shows it: dense tissue that a coarse answer took along is given back.
+"""The lungs' border where the CT shows it: dense tissue that the network's coarse labels include is background.
 
 The network sees voxels of 1.6 x 1.6 x 2.7 mm, softened; on the CT's own grid its lungs reach into chest wall and
 diaphragm, most where the border runs aslant through the slices. Infection may be dense itself: of it only a thin

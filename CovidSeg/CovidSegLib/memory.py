@@ -9,7 +9,7 @@ from pathlib import Path
 from .errors import InputError
 from .texts import text as _
 
-#: int16 CT (2), resampled float and half-precision copies, probabilities worked in slabs, labelmap: about 8 more.
+#: int16 CT (2), labelmap (1), masks and figures, and what lies on the network's grid: image and probabilities.
 BYTES_PER_VOXEL = 10
 _GIB = float(1 << 30)
 

@@ -35,9 +35,9 @@ class SegmentationResult:
     """What `segment` found.
 
     Attributes:
-        labelmap: (k, j, i) uint8 of `labels.Label` on the CT's own grid.
+        labelmap: (k, j, i) uint8 of `labels.Label` on the CT's own grid, as in its file.
         geometry: The CT's grid.
-        hu_kji: (k, j, i) the CT in HU, as it was segmented (grey and offset input mapped).
+        hu_kji: (k, j, i) the CT in HU, as it was segmented: grey and offset input is mapped, unlike in the `CTVolume`.
         quantities: Volumes, POI, severity.
         name: The case.
         fingerprint: Of the input's bytes.
@@ -91,7 +91,8 @@ def segment(
         ct: The CT; not modified.
         mode: "accurate" (the paper's half overlapping patches) or "fast" (larger tiles).
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        bundle: A loaded bundle (its network is kept for the next case), a bundle's folder, or the shipped one.
+        bundle: A loaded bundle, a bundle's folder, or the shipped one. For many CTs pass `load_bundle()`, made once:
+            it keeps its network.
         progress: Called with a `Progress` at every step.
         cancelled: Asked at every step; True stops the run.
         uncertainty: Whether to map how sure the network is, too; the labels stay the same.

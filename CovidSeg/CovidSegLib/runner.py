@@ -1,4 +1,4 @@
-"""Work beside the window: one worker thread, whose news are handed over on the main thread.
+"""Work beside the window: one worker thread, whose news is handed over on the main thread.
 
 The thread is started with the first job and kept, because cuDNN plans convolutions per thread.
 A job gets copies (arrays), never nodes or widgets; whatever it has to say waits in a queue until

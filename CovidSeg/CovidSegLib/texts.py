@@ -35,7 +35,7 @@ class Text(str):
     def __new__(
         cls, english: str, *, template: str = "", values: Mapping[str, object] | None = None, source: str = ""
     ) -> Text:
-        """Keep what `english` was made of; without a template it is one itself."""
+        """Keep what `english` was made of; without `template`, `english` is its own template."""
         text = super().__new__(cls, english)
         text.template, text.values, text.source = template or english, values or {}, source
         return text

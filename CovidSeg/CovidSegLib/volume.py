@@ -39,7 +39,8 @@ class CTVolume:
     """A CT: values, grid, where it came from, and what the user should know about it.
 
     Attributes:
-        hu_kji: (k, j, i) int16 (float32 where values are not whole or do not fit), HU after rescale.
+        hu_kji: (k, j, i) int16 (float32 where values are not whole or do not fit): HU, unless the file holds grey or
+            offset values, which `segment` maps (`intensity.to_hounsfield`).
         geometry: The grid, as in the file.
         name: Case name: file or folder name without extension, the parent's name for `imaging.*`.
         fingerprint: `sha256:...` of the input's bytes.
