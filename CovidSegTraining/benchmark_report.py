@@ -16,6 +16,7 @@ from CovidSegLib.bundle import Bundle
 
 from .benchmark_aims import Figures, judge_aims
 from .scores import REGIONS, mean
+from .whole_files import write_whole
 
 
 def complete_report(figures: Figures, *, bundle: Bundle, command: Sequence[str], mode: str) -> Figures:
@@ -74,10 +75,9 @@ def to_markdown(report: Figures) -> str:
 
 def write_report(report: Figures, folder: Path) -> None:
     """Write `benchmark.json` and `benchmark.md` into a folder; undefined values are null."""
-    folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_without_nan(report), indent=2, allow_nan=False) + "\n"
-    (folder / "benchmark.json").write_text(text, encoding="utf-8")
-    (folder / "benchmark.md").write_text(to_markdown(report), encoding="utf-8")
+    write_whole(folder / "benchmark.json", text.encode("utf-8"))
+    write_whole(folder / "benchmark.md", to_markdown(report).encode("utf-8"))
 
 
 def _aims_table(aims: list[dict[str, Any]]) -> str:

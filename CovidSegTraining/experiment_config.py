@@ -1,6 +1,7 @@
 """The recipe of an experiment: every setting of the paper's training, from one YAML file.
 
-No setting has a default: a recipe states all of them. Axes are i, j, k here, as in the paper.
+No setting has a default, but for the options of a network, which `networks` explains. Axes are i, j, k here, as in the
+paper.
 """
 
 from __future__ import annotations
