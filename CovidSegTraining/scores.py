@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from CovidSegLib.boxes import bounding_box, grown
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.labels import Label
 from CovidSegLib.orient import Orientation
@@ -103,7 +104,10 @@ def surface_dice(
     from scipy import ndimage
 
     counted = np.ones(truth_kji.shape, dtype=bool) if counted_kji is None else counted_kji
-    box = _box_around((truth_kji | found_kji) & counted, margin=2)
+    box = bounding_box((truth_kji | found_kji) & counted)
+    if box is None:
+        return float("nan")
+    box = grown(box, margin_kji=(2, 2, 2), shape_kji=counted.shape)
     truth, found, counted = truth_kji[box] & counted[box], found_kji[box] & counted[box], counted[box]
     surfaces = [mask & ~ndimage.binary_erosion(mask | ~counted, border_value=1) for mask in (truth, found)]
     sizes = [int(np.count_nonzero(surface)) for surface in surfaces]
@@ -167,11 +171,3 @@ def mean(values: list[float]) -> float:
 
 def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else float("nan")
-
-
-def _box_around(mask: np.ndarray, *, margin: int) -> tuple[slice, ...]:
-    box = []
-    for axis in range(mask.ndim):
-        used = np.flatnonzero(mask.any(axis=tuple(n for n in range(mask.ndim) if n != axis)))
-        box.append(slice(max(0, used[0] - margin), used[-1] + 1 + margin) if used.size else slice(0, 1))
-    return tuple(box)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+from CovidSegLib.boxes import bounding_box, grown
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.orient import Orientation
 from CovidSegLib.resample import covering_axis, image_axes, resample_kji
@@ -111,23 +112,17 @@ def as_picture(ct: CTVolume, *, window_hu: tuple[float, float]) -> CTVolume:
 
 def crop_to_mask(ct: CTVolume, *, mask_kji: np.ndarray) -> CTVolume:
     """Return the part of the CT in the box around a mask, with a small margin; the CT itself if the mask is empty."""
-    if not mask_kji.any():
+    box = bounding_box(mask_kji)
+    if box is None:
         return ct
-    starts, stops = [], []
-    for axis, spacing_mm in enumerate(ct.geometry.spacing_ijk_mm[::-1]):
-        used = np.flatnonzero(mask_kji.any(axis=tuple(n for n in range(3) if n != axis)))
-        margin = round(CROP_MARGIN_MM / spacing_mm)
-        starts.append(max(0, int(used[0]) - margin))
-        stops.append(min(mask_kji.shape[axis], int(used[-1]) + 1 + margin))
-    box = tuple(slice(start, stop) for start, stop in zip(starts, stops, strict=True))
-    corner = ct.geometry.ijk_to_lps @ np.array([*starts[::-1], 1.0])
-    size_kji = [stop - start for start, stop in zip(starts, stops, strict=True)]
-    geometry = replace(
-        ct.geometry,
-        size_ijk=tuple(size_kji[::-1]),
-        origin_lps_mm=_point(corner[:3]),
-    )
-    return replace(ct, hu_kji=np.ascontiguousarray(ct.hu_kji[box]), geometry=geometry)
+    margin_kji = [round(CROP_MARGIN_MM / mm) for mm in ct.geometry.spacing_ijk_mm[::-1]]
+    box = grown(box, margin_kji=margin_kji, shape_kji=mask_kji.shape)
+    k, j, i = box
+    corner = ct.geometry.ijk_to_lps @ np.array([i.start, j.start, k.start, 1.0])
+    hu_kji = np.ascontiguousarray(ct.hu_kji[box])
+    size_k, size_j, size_i = hu_kji.shape
+    geometry = replace(ct.geometry, size_ijk=(size_i, size_j, size_k), origin_lps_mm=_point(corner[:3]))
+    return replace(ct, hu_kji=hu_kji, geometry=geometry)
 
 
 def rotate(ct: CTVolume, *, degrees: float) -> CTVolume:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .boxes import grown
+
 #: Smoothed by this, noise and small vessels are gone while a pocket stays dark.
 SMOOTHING_MM = 3.0
 GAS_BELOW_HU = -940.0
@@ -63,7 +65,7 @@ def abdominal_gas(
     reach = np.ceil(WALL_WITHIN_MM / spacing).astype(int)
     room = np.maximum(reach, RIM_VOXELS + WALL_VOXELS)
     for n in 1 + np.flatnonzero(sizes_ml[1:] >= SMALLEST_ML):
-        box = tuple(slice(max(0, s.start - r), s.stop + r) for s, r in zip(boxes[n - 1], room, strict=True))
+        box = grown(boxes[n - 1], margin_kji=room, shape_kji=hu.shape)
         piece = pieces[box] == n
         low = ndimage.center_of_mass(piece)[0] + box[0].start <= highest
         if low and _is_pocket(piece, hu[box], spacing_kji_mm=spacing, reach=reach):

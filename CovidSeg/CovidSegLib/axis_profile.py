@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .nearest_lung import Box, assign_infection_to_lungs, bounding_box
+from .boxes import Box, bounding_box
+from .nearest_lung import assign_infection_to_lungs
 from .orient import Orientation
 from .segment_masks import SegmentMasks
 

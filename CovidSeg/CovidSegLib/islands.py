@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .nearest_lung import bounding_box
+from .boxes import bounding_box
 
 ROUNDING = 1e-9
 """Relative difference below which an island counts as large as the limit."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .boxes import bounding_box, grown
 from .geometry import Geometry
 from .labels import Label
 from .orient import Orientation
@@ -39,11 +40,11 @@ def trim_lung_border(labelmap_kji: np.ndarray, *, hu_kji: np.ndarray, geometry: 
     steps = [round(DEPTH_MM / spacing) for spacing in orientation.spacing_mm(geometry)]
     # In the plane of coarse slices, one voxel can always be wrong.
     steps = [steps[0], max(1, steps[1]), max(1, steps[2])]
-    used = [np.flatnonzero(labels.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    if not used[0].size:
+    box = bounding_box(labels)
+    if box is None:
         return
     # A margin of one voxel shows what lies outside the lungs.
-    box = tuple(slice(max(0, int(n[0]) - 1), int(n[-1]) + 2) for n in used)
+    box = grown(box, margin_kji=(1, 1, 1), shape_kji=labels.shape)
     labels, hu = labels[box], hu[box]
     reach = 2 * steps[0]
     above = labels[:0]

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from .boxes import Box, bounding_box
 from .geometry import Geometry
 from .labels import Label
 
 BLOCK_MM = 4.0
 TIE_MM = 1e-6
 """Distances this close count as equal; equal distances go to the left lung."""
-
-Box = tuple[slice, slice, slice]
 
 
 def assign_infection_to_lungs(
@@ -79,22 +78,6 @@ def whole_lungs_labelmap(labelmap_kji: np.ndarray, *, geometry: Geometry) -> np.
     whole[right | infection_right] = Label.RIGHT_LUNG
     whole[left | infection_left] = Label.LEFT_LUNG
     return whole_kji
-
-
-def bounding_box(array_kji: np.ndarray) -> Box | None:
-    """Return the smallest box that holds every nonzero voxel, or None if there is none."""
-    used_k = np.flatnonzero([plane.any() for plane in array_kji])
-    if used_k.size == 0:
-        return None
-    slices_k = slice(int(used_k[0]), int(used_k[-1]) + 1)
-    shadow_ji = np.logical_or.reduce(array_kji[slices_k], axis=0)
-    return (slices_k, _extent(shadow_ji.any(axis=1)), _extent(shadow_ji.any(axis=0)))
-
-
-def _extent(used: np.ndarray) -> slice:
-    """Return the range from the first to the last True."""
-    index = np.flatnonzero(used)
-    return slice(int(index[0]), int(index[-1]) + 1)
 
 
 def _split(

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from .abdominal_gas import abdominal_gas
+from .boxes import bounding_box
 from .errors import ModelError
 from .labels import Label, likeliest_label
-from .nearest_lung import bounding_box
 from .partial_volume import Sheet, drop_partial_volume
 from .preprocess import NetworkInput
 from .sides import settle_sides

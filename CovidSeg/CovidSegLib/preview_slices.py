@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from .boxes import Box, bounding_box, grown
 from .geometry import Geometry
 from .labels import Label
-from .nearest_lung import Box, bounding_box
 from .orient import Orientation
 
 _AXIAL_POSITIONS = (0.82, 0.61, 0.40, 0.19)
@@ -72,11 +73,7 @@ def preview_planes(
 
 def _with_margin(box: Box, shape: tuple[int, ...], spacing_mm: tuple[float, ...]) -> Box:
     """Return the box grown by `MARGIN_MM` in each direction, within the volume."""
-    grown = []
-    for part, size, step_mm in zip(box, shape, spacing_mm, strict=True):
-        margin = int(np.ceil(MARGIN_MM / step_mm))
-        grown.append(slice(max(part.start - margin, 0), min(part.stop + margin, size)))
-    return (grown[0], grown[1], grown[2])
+    return grown(box, margin_kji=[math.ceil(MARGIN_MM / mm) for mm in spacing_mm], shape_kji=shape)
 
 
 def _axial_slices(infected: np.ndarray, part: slice) -> list[int]:

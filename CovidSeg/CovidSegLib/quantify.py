@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from .boxes import bounding_box
 from .geometry import Geometry
 from .hu_histogram import HuHistogram, HuHistograms
 from .labels import Label
-from .nearest_lung import assign_infection_to_lungs, bounding_box
+from .nearest_lung import assign_infection_to_lungs
 from .severity import Severity
 from .texts import text as _
 

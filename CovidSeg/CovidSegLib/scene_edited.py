@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .nearest_lung import bounding_box
+from .boxes import bounding_box
 from .scene_segments import find_segments
 
 COMPUTED_ATTRIBUTE = "CovidSeg.computed"

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from .boxes import bounding_box
 from .errors import InputError
 from .geometry import Geometry
 from .labels import SEGMENTS, Label, SegmentDefinition
-from .nearest_lung import bounding_box, whole_lungs_labelmap
+from .nearest_lung import whole_lungs_labelmap
 from .scene_texts import tr as _
 from .scene_volume import geometry_of, ijk_to_ras
 from .segment_masks import SegmentMasks

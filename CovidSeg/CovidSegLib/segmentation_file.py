@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from .boxes import bounding_box
 from .geometry import Geometry
 from .labels import SEGMENTS, Label, SegmentDefinition
-from .nearest_lung import bounding_box, whole_lungs_labelmap
+from .nearest_lung import whole_lungs_labelmap
 from .nrrd_writer import write_layers_nrrd
 from .segment_masks import SegmentMasks
 from .segmentation_reader import read_segmentation

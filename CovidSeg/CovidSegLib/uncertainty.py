@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .boxes import Box, bounding_box, grown
 from .geometry import Geometry
-from .nearest_lung import Box, bounding_box
 
 #: Less than this is no doubt, in per cent of the map: of two classes, the likelier has more than about 88 %.
 DOUBTFUL_FROM_PERCENT = 25
@@ -141,11 +141,8 @@ def uncertain_regions(
 
 def _widened(box: Box, *, steps: np.ndarray, spacing_mm: np.ndarray, shape: tuple[int, ...]) -> Box:
     """Return the box with room for what lies next to the lungs, in steps of several voxels."""
-    margins = np.ceil(NEXT_TO_MM / spacing_mm).astype(int)
-    k, j, i = (
-        slice(max(0, part.start - margin), min(size, part.stop + margin), step)
-        for part, margin, step, size in zip(box, margins.tolist(), steps.tolist(), shape, strict=True)
-    )
+    room = grown(box, margin_kji=np.ceil(NEXT_TO_MM / spacing_mm).tolist(), shape_kji=shape)
+    k, j, i = (slice(part.start, part.stop, step) for part, step in zip(room, steps.tolist(), strict=True))
     return (k, j, i)
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .axis_profile import AxisProfile, axis_profile
+from .boxes import bounding_box
 from .errors import Cancelled
 from .intensity import to_hounsfield
-from .nearest_lung import bounding_box
 from .orient import Orientation
 from .quantify import Quantities, quantify
 from .segment_masks import SegmentMasks

@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import pytest
+from CovidSegLib.boxes import bounding_box
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.labels import Label
-from CovidSegLib.nearest_lung import assign_infection_to_lungs, bounding_box, whole_lungs_labelmap
+from CovidSegLib.nearest_lung import assign_infection_to_lungs, whole_lungs_labelmap
 from CovidSegLib.quantify import Quantities, quantify, quantify_labelmap
 from CovidSegLib.severity import DEFINITION, Severity, severity_class
 from hypothesis import given, settings
