@@ -31,6 +31,9 @@ PACKED_LENGTH = 8
 FOLLOW_UP = "CovidSeg.followup"
 """Beginning of the roles by which the follow-up's table refers to its plots."""
 
+RESULT_ROLE = f"{FOLLOW_UP}.result"
+"""Role by which the follow-up's table refers to the segmentations that it compares."""
+
 PLOTS = ("poi", "volumes", "severity")
 
 _LEFT_RGB, _RIGHT_RGB, _INFECTION_RGB = (COLORS[name] for name in ("left_lung", "right_lung", "infection"))
@@ -53,13 +56,18 @@ class FollowUp:
 
 
 def study_date(context: SceneContext, *, volume_node: Any) -> date | None:
-    """Return the day a CT was taken, as DICOM says in its study or in the volume node; None if it is not known."""
+    """Return the day a CT was taken, as the volume node or DICOM in its study says; None if it is not known.
+
+    An empty date in the volume node is none, whatever DICOM says: the user cleared it.
+    """
     import slicer
 
     name = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMStudyDateAttributeName()
     hierarchy = context.subject_hierarchy()
     item = hierarchy.GetItemByDataNode(volume_node)
     texts = [volume_node.GetAttribute(name)]
+    if texts == [""]:
+        return None
     while item and item != hierarchy.GetSceneItemID():
         texts.append(hierarchy.GetItemAttribute(item, name))
         item = hierarchy.GetItemParent(item)
@@ -128,13 +136,32 @@ def time_point(logic: CovidSegLogic, *, segmentation_node: Any, day: date | None
     return TimePoint(volume_node.GetName(), quantities.to_dict(), known_day)
 
 
-def show_follow_up(context: SceneContext, *, points: Sequence[TimePoint], table_node: Any = None) -> FollowUp:
+def find_follow_up(context: SceneContext, *, segmentation_nodes: Sequence[Any]) -> Any:
+    """Return the table node of the follow-up that compares one of these segmentations, None without one.
+
+    Also that of a scene that was saved; never that of another patient.
+    """
+    for table in nodes_of_class(context, "vtkMRMLTableNode"):
+        count = table.GetNumberOfNodeReferences(RESULT_ROLE)
+        if any(table.GetNthNodeReference(RESULT_ROLE, index) in segmentation_nodes for index in range(count)):
+            return table
+    return None
+
+
+def show_follow_up(
+    context: SceneContext,
+    *,
+    points: Sequence[TimePoint],
+    table_node: Any = None,
+    segmentation_nodes: Sequence[Any] = (),
+) -> FollowUp:
     """Show time points as a table to read, and as plots.
 
     Args:
         context: The scene.
         points: By date if all have one, else in the order they are to be shown.
         table_node: `FollowUp.tableNode` of an earlier call, which is updated with its plots; new nodes if None.
+        segmentation_nodes: What was measured; `find_follow_up` finds the table by them.
 
     Raises:
         InputError: There is no time point.
@@ -144,6 +171,10 @@ def show_follow_up(context: SceneContext, *, points: Sequence[TimePoint], table_
     rows = follow_up(points)
     table_node = table_node or context.add_node("vtkMRMLTableNode", name=_("CovidSeg follow-up"))
     _show_readable_table(table_node, rows=rows)
+    table_node.RemoveNodeReferenceIDs(RESULT_ROLE)
+    for node in segmentation_nodes:
+        table_node.AddNodeReferenceID(RESULT_ROLE, node.GetID())
+    _place_under_patient(context, table_node=table_node)
     columns = _plot_columns(rows)
     numbers = show_columns(context, owner=table_node, role=FOLLOW_UP, name=_("figures"), columns=columns)
     charts = _charts(dated=not np.isnan(columns["days"]).any())
@@ -159,6 +190,18 @@ def remove_follow_up(context: SceneContext, *, table_node: Any) -> None:
     for role in (FOLLOW_UP, *(f"{FOLLOW_UP}.{key}" for key in PLOTS)):
         remove_plot(context, owner=table_node, role=role)
     context.remove_node(table_node)
+
+
+def _place_under_patient(context: SceneContext, *, table_node: Any) -> None:
+    """Put a follow-up's table under the patient of what it compares, where there is one; its plots go beside it."""
+    result = table_node.GetNodeReference(RESULT_ROLE)
+    volume_node = None if result is None else result.GetNodeReference(VOLUME_ROLE)
+    patient = 0 if volume_node is None else patient_item(context, volume_node=volume_node)
+    if patient:
+        hierarchy = context.subject_hierarchy()
+        item = hierarchy.GetItemByDataNode(table_node) or hierarchy.CreateItem(patient, table_node)
+        if hierarchy.GetItemParent(item) == hierarchy.GetSceneItemID():  # else somebody put it into a folder
+            hierarchy.SetItemParent(item, patient)
 
 
 def _charts(*, dated: bool) -> dict[str, Chart]:

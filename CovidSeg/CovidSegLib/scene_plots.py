@@ -200,6 +200,7 @@ def show_chart(context: SceneContext, *, owner: Any, role: str, chart: Chart, ta
     series = _series_nodes(context, chart_node=node, curves=chart.curves)
     for series_node, curve in zip(series, chart.curves, strict=True):
         _set_up_series(series_node, table_node=table_node, chart=chart, curve=curve)
+        context.place_beside(series_node, neighbour=owner)  # Slicer lists series, too, and all are named alike
     node.SetTitle(chart.title)
     node.SetXAxisTitle(chart.x_title)
     node.SetYAxisTitle(chart.y_title)

@@ -76,7 +76,11 @@ class BatchSection:
         return self._running
 
     def why_not(self) -> str:
-        """Return why a batch cannot be started now; empty if it can."""
+        """Return why a batch cannot be started now; empty if it can.
+
+        Asked of `os.path`, which calls a path that cannot be looked at absent; `Path` would raise, as for a share that
+        was left, and with it the panel.
+        """
         folder, out_dir = str(self._ui.batchInputEdit.currentPath), str(self._ui.batchOutputEdit.currentPath)
         if self._running:
             return _("A batch is under way.")
@@ -86,11 +90,11 @@ class BatchSection:
             return _("There is no scene.")
         if not folder:
             return _("Choose a folder with CTs.")
-        if not Path(folder).exists():
+        if not os.path.exists(folder):
             return _("The folder with CTs does not exist. Check its path.")
         if not out_dir:
             return _("Choose a folder for the results.")
-        if Path(out_dir).is_file():
+        if os.path.isfile(out_dir):
             return _("The place for the results is a file. Choose a folder.")
         if os.path.realpath(folder) == os.path.realpath(out_dir):
             return _("The results cannot go into the folder with the CTs. Choose another.")
@@ -105,7 +109,7 @@ class BatchSection:
         ui.batchCancelButton.visible = ui.batchProgressBar.visible = self._running
         for name in OPTIONS:
             self._place.allow(name, unless=_("A batch is under way.") if self._running else "")
-        ui.batchOpenButton.visible = self._out_dir is not None and self._out_dir.is_dir() and not self._running
+        ui.batchOpenButton.visible = self._out_dir is not None and os.path.isdir(self._out_dir) and not self._running
 
     def start(self) -> None:
         """Start, unless something speaks against it."""

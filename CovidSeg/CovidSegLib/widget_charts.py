@@ -38,7 +38,15 @@ class Axes:
     unit: str = "%"
 
 
-def chart_picture(axes: Axes, *, lines: Sequence[Line], width: int, palette: Any, marker_x: float | None = None) -> Any:
+def chart_picture(
+    axes: Axes,
+    *,
+    lines: Sequence[Line],
+    width: int,
+    palette: Any,
+    marker_x: float | None = None,
+    ratio: float = 1.0,
+) -> Any:
     """Return a chart as `qt.QPixmap`.
 
     Args:
@@ -47,10 +55,12 @@ def chart_picture(axes: Axes, *, lines: Sequence[Line], width: int, palette: Any
         width: In pixels.
         palette: The widget's `qt.QPalette`.
         marker_x: Where a vertical line marks the place that is looked at; none if None.
+        ratio: Dots of the screen per pixel, in each direction; with fewer, Qt would blur the picture by enlarging it.
     """
     import qt
 
-    picture = qt.QPixmap(width, HEIGHT)
+    picture = qt.QPixmap(round(width * ratio), round(HEIGHT * ratio))
+    picture.setDevicePixelRatio(ratio)
     picture.fill(palette.color(qt.QPalette.Base))
     painter = qt.QPainter(picture)
     try:

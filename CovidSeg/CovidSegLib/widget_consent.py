@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,8 @@ def _last_folder() -> Path:
     import qt
 
     folder = Path(str(qt.QSettings().value(FOLDER_KEY) or ""))
-    return folder if folder.is_absolute() and folder.is_dir() else Path.home()
+    # A share that was left may not be looked at any more, of which Path would raise.
+    return folder if folder.is_absolute() and os.path.isdir(folder) else Path.home()
 
 
 def _remembered(path: str, *, folder: Path) -> str:

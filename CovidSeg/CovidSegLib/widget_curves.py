@@ -85,5 +85,6 @@ class CurvesView:
         )
 
     def _paint(self, label: Any, *, axes: Axes, lines: tuple[Line, ...], marker_x: float | None = None) -> None:
-        width = max(int(label.width), 200)
-        label.setPixmap(chart_picture(axes, lines=lines, width=width, palette=label.palette, marker_x=marker_x))
+        width, ratio = max(int(label.width), 200), float(label.devicePixelRatioF())
+        picture = chart_picture(axes, lines=lines, width=width, palette=label.palette, marker_x=marker_x, ratio=ratio)
+        label.setPixmap(picture)

@@ -11,10 +11,17 @@ from slicer.i18n import tr as _
 from .errors import CovidSegError
 from .followup import FollowUpRow, TimePoint
 from .scene_edited import is_edited
-from .scene_followup import parse_date, segmentations_of_patient, show_follow_up, study_date, time_point
+from .scene_followup import (
+    find_follow_up,
+    parse_date,
+    segmentations_of_patient,
+    show_follow_up,
+    study_date,
+    time_point,
+)
 from .scene_outputs import VOLUME_ROLE
 from .widget_texts import NOT_DEFINED
-from .widget_tools import Workplace, explain_error, fit_height, set_role, show_text
+from .widget_tools import Workplace, explain_error, fit_height, set_role, show_text, waiting
 from .widget_update import stored_report
 from .widget_views import Views
 
@@ -34,6 +41,7 @@ class FollowUpSection:
         self._nodes: list[Any] = []
         self._left_out: set[str] = set()
         self._table_node: Any = None
+        self._compared: frozenset[tuple[str, date | None]] = frozenset()
         self._filling = False
         self._shown: list[tuple[bool, str, str, str]] | None = None
         ui = self._ui
@@ -51,10 +59,8 @@ class FollowUpSection:
         present = [] if volume is None else segmentations_of_patient(context, volume_node=volume)
         kept = [node for node in self._nodes if node in present]
         nodes = [*kept, *(node for node in present if node not in kept)] if kept else present
-        if self._table_node is not None and not context.scene.IsNodePresent(self._table_node):
-            self._table_node = None
-            self._ui.changeTable.visible = False
         self._nodes = nodes
+        self._drop_changes()
         self._fill()
         self._allow()
 
@@ -85,12 +91,14 @@ class FollowUpSection:
             return
         context = self._place.logic.context
         try:
-            points = [self._time_point(node) for node in self._checked()]
-            course = show_follow_up(context, points=points, table_node=self._table_node)
-        except CovidSegError as error:
+            with waiting():
+                points = [self._time_point(node) for node in self._checked()]
+            table_node = find_follow_up(context, segmentation_nodes=self._nodes)
+            course = show_follow_up(context, points=points, table_node=table_node, segmentation_nodes=self._checked())
+        except (CovidSegError, MemoryError) as error:
             self._say(explain_error(error), role="error")
             return
-        self._table_node = course.tableNode
+        self._table_node, self._compared = course.tableNode, self._chosen()
         fill_changes(self._ui.changeTable, rows=course.rows)
         self._ui.changeTable.visible = True
         self._views.show_chart(course.plots["poi"].chartNode)
@@ -177,10 +185,24 @@ class FollowUpSection:
             self._set_day(node, text=item.text())
             self._shown = None  # what was typed gives way to what was understood
             self._fill()
+        self._drop_changes()
         self._allow()
 
+    def _drop_changes(self) -> None:
+        """Hide the table of changes if it is not of the checked results with their dates, or was removed."""
+        if self._table_node is None:
+            return
+        if self._chosen() != self._compared or not self._place.logic.context.scene.IsNodePresent(self._table_node):
+            self._table_node = None
+            self._ui.changeTable.visible = False
+            self._say("")
+
+    def _chosen(self) -> frozenset[tuple[str, date | None]]:
+        """Return the checked results with their dates."""
+        return frozenset((node.GetID(), self._day(node)) for node in self._checked())
+
     def _set_day(self, node: Any, *, text: str) -> None:
-        """Keep a date in the CT's node, so that it is saved with the scene."""
+        """Keep a date in the CT's node, so that it is saved with the scene; an empty one hides what DICOM says."""
         import slicer
 
         if text.strip() and parse_date(text) is None:
@@ -188,7 +210,7 @@ class FollowUpSection:
             return
         day = parse_date(text)
         name = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMStudyDateAttributeName()
-        node.GetNodeReference(VOLUME_ROLE).SetAttribute(name, None if day is None else day.isoformat().replace("-", ""))
+        node.GetNodeReference(VOLUME_ROLE).SetAttribute(name, "" if day is None else day.isoformat().replace("-", ""))
         self._say("")
 
     def _day(self, node: Any) -> date | None:

@@ -63,7 +63,7 @@ class ResultsSection:
 
     def figures_of(self, segmentation: Any) -> Mapping[str, Any] | None:
         """Return the figures of a segmentation if they are on show and up to date."""
-        on_show = segmentation is self.figures.node and not self.figures.measuring
+        on_show = segmentation is self.figures.node and not self.figures.measuring and not self.figures.problem
         return self.figures.current if on_show else None
 
     def refresh(self) -> None:

@@ -165,7 +165,7 @@ class UncertaintySteps:
             return
         try:
             work = self._work()
-        except CovidSegError as error:
+        except (CovidSegError, MemoryError) as error:
             self._problem = explain_error(error)
         else:
             handlers = Handlers(

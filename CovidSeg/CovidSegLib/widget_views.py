@@ -33,6 +33,8 @@ class SlicerViews:
         """Work on the scene of `context`."""
         self._context = context
         self._plot_view: Any = None
+        self._points: dict[str, int] = {}
+        self._clicked = ""
 
     def show_plots(self, segmentation: Any, *, volume_node: Any, masks: Any, hu_kji: Any) -> None:
         """Make histogram and profile as plot nodes, and show the profile in a plot view."""
@@ -74,18 +76,29 @@ class SlicerViews:
         qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(folder)))
 
     def _point_selected(self, series_ids: Any, selections: Any) -> None:
-        """Move the slice views to the point that was clicked in a profile's plot."""
-        rows = selections.GetItemAsObject(0) if selections.GetNumberOfItems() else None
-        if rows is None or not rows.GetNumberOfTuples():
-            return
-        series = self._context.scene.GetNodeByID(series_ids.GetValue(0))
+        """Move the slice views to the point that was clicked in a profile's plot.
+
+        Slicer tells the points of all curves: each keeps the one that was clicked last when another curve is clicked.
+        """
+        before, self._points = self._points, _points(series_ids, selections)
+        changed = [series_id for series_id, row in self._points.items() if before.get(series_id) != row]
+        if changed or self._clicked not in self._points:
+            self._clicked = next(iter(changed or self._points), "")
+        series = self._context.scene.GetNodeByID(self._clicked)
         table = None if series is None else series.GetTableNode()
         if table is not None:
             with suppress(InputError):  # the points of another plot have no place; or the CT is gone
-                scroll_to(self._context, ras=ras_of_profile_point(table, row=int(rows.GetValue(0))))
+                scroll_to(self._context, ras=ras_of_profile_point(table, row=self._points[self._clicked]))
 
 
 def _plot_on_show(manager: Any) -> Any:
     """Return the first plot view of the present layout, None without one: Slicer keeps those of layouts before."""
     widgets = [manager.plotWidget(index) for index in range(manager.plotViewCount)]
     return next((widget for widget in widgets if widget.mrmlPlotViewNode().IsMappedInLayout()), None)
+
+
+def _points(series_ids: Any, selections: Any) -> dict[str, int]:
+    """Return the row of the point that is selected on each curve, by the ID of its series."""
+    count = min(series_ids.GetNumberOfValues(), selections.GetNumberOfItems())
+    rows = ((series_ids.GetValue(n), selections.GetItemAsObject(n)) for n in range(count))
+    return {series_id: int(chosen.GetValue(0)) for series_id, chosen in rows if chosen.GetNumberOfTuples()}
