@@ -15,7 +15,7 @@ IMAGE_EXTENSIONS = (*IMAGE_SUFFIXES, ".zip")
 """What a CT may end in, the more usual first; DICOM files are known by their content instead."""
 
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]')
-_WINDOWS_DEVICE = re.compile(r"^(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])(\..*)?$", re.IGNORECASE)
+_WINDOWS_DEVICE = re.compile(r"^(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?$", re.IGNORECASE)
 # Leaves room for "-123" and for the hidden ".<case>.partial-<token>" within the usual 255 bytes.
 _MAX_BYTES = 180
 _NAMES_OF_THE_RUN = ("summary.csv", "run.json")
@@ -33,9 +33,12 @@ def case_name_of(path: Path) -> str:
 
 
 def safe_name(raw: str) -> str:
-    """Return `raw` as a folder name that Linux, macOS and Windows all accept; spaces and accents stay."""
+    """Return `raw` as a folder name that Linux, macOS and Windows all accept; spaces and accents stay.
+
+    Nor does it begin as a formula: a spreadsheet would show something else in the table over the run.
+    """
     name = _FORBIDDEN.sub("_", raw).rstrip(" .").lstrip(" ")
-    if name.startswith("."):
+    if name.startswith((".", "=", "+", "@")):
         name = "_" + name[1:]
     while len(name.encode()) > _MAX_BYTES:
         name = name[:-1].rstrip(" .")

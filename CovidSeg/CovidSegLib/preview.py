@@ -31,7 +31,7 @@ _GLYPHS = {
 
 
 def write_preview_png(path: str | Path, *, hu_kji: np.ndarray, labelmap_kji: np.ndarray, geometry: Geometry) -> None:
-    """Write the preview as PNG, about 1200 x 750 pixels.
+    """Write the preview as PNG, 1200 pixels wide and as high as the slices need.
 
     First row: four axial slices from apex to base, among them the one with most infection.
     Second row: a coronal slice, a sagittal one of the right and one of the left lung.

@@ -69,7 +69,9 @@ def keys_of(value: Any) -> list[str]:
     """All keys, those of sections included, but not the names of stages and packages."""
     if not isinstance(value, dict):
         return []
-    return [key for name, item in value.items() for key in (name, *(keys_of(item) if name not in OPEN_SECTIONS else ()))]
+    return [
+        key for name, item in value.items() for key in (name, *(keys_of(item) if name not in OPEN_SECTIONS else ()))
+    ]
 
 
 def rows_of(path: Path) -> dict[str, tuple[str, str]]:
