@@ -83,6 +83,11 @@ def read_case(path: Path) -> CachedCase:
         raise InputError(f"{path}: damaged ({error}); delete it and run 'covidseg-train prepare' again") from error
 
 
+def case_files(folder: Path) -> list[Path]:
+    """Return the files of a folder's prepared cases in order; hidden ones, as macOS puts beside each, are none."""
+    return sorted(path for path in folder.glob("*.npz") if not path.name.startswith("."))
+
+
 def key_of(path: Path) -> str:
     """Return the key of a prepared case without reading its arrays; empty if there is none."""
     try:
@@ -108,7 +113,7 @@ def pack_cases(cache_dir: Path, packed_dir: Path, *, tell: Callable[[str], objec
     """
     if packed_dir.resolve() == cache_dir.resolve():
         raise InputError(f"{packed_dir}: packed cases would replace the originals; choose another folder (-o)")
-    paths = sorted(cache_dir.glob("*.npz"))
+    paths = case_files(cache_dir)
     if not paths:
         raise InputError(f"no prepared cases in {cache_dir}: run 'covidseg-train prepare' first")
     for path in paths:

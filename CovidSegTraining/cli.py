@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from CovidSegLib.console import with_hint
 from CovidSegLib.exit_codes import FAILED, STOPPED, USAGE
 from CovidSegLib.failures import explain, is_unexpected, one_line
+from CovidSegLib.itk_paths import let_itk_open_any_path
 
 from . import cli_calibration, cli_cv, cli_data, cli_evaluate, cli_experiment, cli_product
 from .cli_common import Parser, UsageError, note
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .settings import SettingsError
 
     arguments = list(sys.argv[1:] if argv is None else argv)
+    let_itk_open_any_path()
     try:
         options = build_parser().parse_args(arguments)
         options.command_line = ["covidseg-train", *arguments]

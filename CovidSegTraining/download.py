@@ -9,7 +9,6 @@ Source: paper, section on the dataset; Ma et al., "COVID-19 CT Lung and Infectio
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from CovidSegLib.archive import extracted
+from CovidSegLib.case_folder import replace_file
 from CovidSegLib.errors import InputError
 
 from .transfer import DownloadError, Patience, RemoteFile, fetch, fetch_text
@@ -167,7 +167,7 @@ def _lay_out_case(files: Mapping[str, Path], *, folder: Path) -> bool:
     try:
         for name, file in files.items():
             shutil.move(file, aside / name)
-        os.replace(aside, folder)
+        replace_file(aside, folder)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise

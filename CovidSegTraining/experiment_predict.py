@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from CovidSegLib.case_folder import replace_file
 from CovidSegLib.device import resolve_device
 from CovidSegLib.errors import InputError, ModelError
 
@@ -147,7 +148,7 @@ def write_labels(path: Path, labels_kji: np.ndarray, *, volume: PreparedVolume) 
     aside = path.with_name(f".part-{path.name}")  # the suffix tells SimpleITK the format
     try:
         sitk.WriteImage(volume.geometry.to_sitk(labels_kji), str(aside), useCompression=True)
-        aside.replace(path)
+        replace_file(aside, path)
     except RuntimeError as error:
         raise InputError(f"{path}: cannot be written; check the disk's free space and the folder's rights") from error
     finally:

@@ -11,7 +11,7 @@ from CovidSegLib.errors import InputError
 from CovidSegLib.preprocess import PreprocessingRecipe
 
 from .augmentation import degrade, sample_patch
-from .cache import preparation_of, read_case
+from .cache import case_files, preparation_of, read_case
 from .centers import PatchCenters
 from .data import refuse_measured_only
 from .fit_config import FitConfig, Stage
@@ -43,7 +43,7 @@ def load_cases(folder: Path, *, preprocessing: PreprocessingRecipe | None = None
     """
     wanted = None if preprocessing is None else preparation_of(preprocessing)
     cases = []
-    for path in sorted(folder.glob("*.npz")):
+    for path in case_files(folder):
         refuse_measured_only(Path(path.name))
         cached = read_case(path)
         # The run says what its network is to be fed with; weights learnt on another grid would be worth nothing.

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from CovidSegLib.case_folder import replace_file
 from CovidSegLib.errors import InputError, ModelError
 
 from .experiment_config import Experiment, read_experiment
@@ -209,8 +210,8 @@ def _write_state(path: Path, state: Mapping[str, Any], *, keep_as: Path | None =
             file.flush()
             os.fsync(file.fileno())
         if keep_as is not None and path.exists():
-            os.replace(path, keep_as)
-        os.replace(aside, path)
+            replace_file(path, keep_as)
+        replace_file(aside, path)
     finally:
         aside.unlink(missing_ok=True)
 

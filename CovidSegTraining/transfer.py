@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import os
 import re
 import time
 import urllib.error
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from CovidSegLib import __version__
+from CovidSegLib.case_folder import replace_file
 from CovidSegLib.errors import CovidSegError
 
 #: Small, because a reset connection loses the chunk that was under way.
@@ -98,7 +98,7 @@ def fetch(file: RemoteFile, path: Path, *, patience: Patience, show_progress: bo
             f"{file.name}: what arrived does not have the record's checksum {file.checksum}; it was deleted. "
             "Run the command again; if that does not help, the file on the server is damaged."
         )
-    os.replace(part, path)
+    replace_file(part, path)
     return f"{file.size / 1e6:.1f} MB, checksum verified"
 
 

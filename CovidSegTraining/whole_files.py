@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from CovidSegLib.case_folder import replace_file
+
 #: What reading a damaged `.npz` raises.
 DAMAGED_NPZ = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 
@@ -27,7 +29,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     aside = path.with_name(path.name + ".part")
     try:
         yield aside
-        os.replace(aside, path)
+        replace_file(aside, path)
     finally:
         aside.unlink(missing_ok=True)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from .errors import InputError
+from .file_names import safe_name
 from .inputs import image_suffix
 from .texts import text as _
 
@@ -127,7 +128,7 @@ def _is_wanted(name: str) -> bool:
 def _safe_name(entry: zipfile.ZipInfo) -> str:
     """Return a file name that every system takes; ordinary ones stay, as headers name the file of their voxels."""
     name = PurePosixPath(entry.filename.replace("\\", "/")).name
-    return re.sub(r"[^A-Za-z0-9 ()+._-]", "_", name)[-80:].strip(" ").lstrip(".") or "file"
+    return safe_name(re.sub(r"[^A-Za-z0-9 ()+._-]", "_", name)[-80:].lstrip(" .") or "file")
 
 
 def _extract_entries(

@@ -22,7 +22,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .inputs import IMAGE_SUFFIXES, image_suffix
@@ -68,11 +68,23 @@ def new_file(target: Path) -> Iterator[Path]:
     partial = target.with_name(f".{target.name}.partial-{secrets.token_hex(6)}{image_suffix(target) or ''}")
     try:
         yield partial
-        os.replace(partial, target)
+        replace_file(partial, target)
     except BaseException:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
+
+
+def replace_file(source: Path, target: Path) -> None:
+    """Put a file in the place of another one in one step; wait a little for programs that hold either open.
+
+    Raises:
+        OSError: It cannot be put there; where `target` is in use, as a table in a spreadsheet is, `target` is named.
+    """
+    try:
+        _patiently(lambda: os.replace(source, target))
+    except PermissionError as error:
+        raise PermissionError(error.errno, error.strerror, str(target)) from error
 
 
 def recover(out_dir: Path) -> list[Text]:
@@ -146,9 +158,13 @@ def _put_in_place(partial: Path, *, target: Path, old: Path) -> None:
 
 def _rename(source: Path, target: Path) -> None:
     """Rename onto a name that is free; wait a little for programs that hold the source open."""
+    _patiently(lambda: source.rename(target))
+
+
+def _patiently(rename: Callable[[], object]) -> None:
     for attempt in range(_RENAME_TRIES):
         try:
-            source.rename(target)
+            rename()
             return
         except PermissionError:
             if attempt == _RENAME_TRIES - 1:

@@ -5,19 +5,15 @@ Names never come from DICOM headers, so no patient identity reaches the output.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from pathlib import Path
 
+from .file_names import safe_name
 from .inputs import IMAGE_SUFFIXES, case_name
 
 IMAGE_EXTENSIONS = (*IMAGE_SUFFIXES, ".zip")
 """What a CT may end in, the more usual first; DICOM files are known by their content instead."""
 
-_FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]')
-_WINDOWS_DEVICE = re.compile(r"^(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?$", re.IGNORECASE)
-# Leaves room for "-123" and for the hidden ".<case>.partial-<token>" within the usual 255 bytes.
-_MAX_BYTES = 180
 _NAMES_OF_THE_RUN = ("summary.csv", "run.json")
 
 
@@ -29,25 +25,16 @@ def image_extension(file_name: str) -> str | None:
 
 def case_name_of(path: Path) -> str:
     """Return the case name of an input (see `inputs.case_name`) as a folder name."""
-    return safe_name(case_name(path))
+    return safe_case_name(case_name(path))
 
 
-def safe_name(raw: str) -> str:
-    """Return `raw` as a folder name that Linux, macOS and Windows all accept; spaces and accents stay.
+def safe_case_name(raw: str) -> str:
+    """Return `raw` as the name of a case, and so of its folder.
 
-    Nor does it begin as a formula: a spreadsheet would show something else in the table over the run.
+    It does not begin as a formula: a spreadsheet would show something else in the table over the run.
     """
-    name = _FORBIDDEN.sub("_", raw).rstrip(" .").lstrip(" ")
-    if name.startswith((".", "=", "+", "@")):
-        name = "_" + name[1:]
-    while len(name.encode()) > _MAX_BYTES:
-        name = name[:-1].rstrip(" .")
-    if not name:
-        return "case"
-    if _WINDOWS_DEVICE.match(name):
-        head, dot, tail = name.partition(".")
-        return f"{head}_{dot}{tail}"
-    return name
+    name = safe_name(raw)
+    return ("_" + name[1:] if name.startswith(("=", "+", "@")) else name) or "case"
 
 
 class NameBook:

@@ -41,6 +41,8 @@ _SECTIONS: dict[str, type | tuple[type, ...]] = {
     "warnings": list,
 }
 _CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")
+#: How macOS calls what it keeps of a file beside it, on drives and shares of other systems.
+_APPLE_DOUBLE = "._"
 _SCENES = (".mrb", ".mrml")
 
 
@@ -121,7 +123,9 @@ def refuse_foreign_files(folder: Path, *, overwrite: bool) -> None:
     foreign = [
         entry
         for entry in sorted(folder.iterdir())
-        if entry.name not in CASE_FILES + _CLUTTER and not is_leftover(entry.name)
+        if entry.name not in CASE_FILES + _CLUTTER
+        and not entry.name.startswith(_APPLE_DOUBLE)
+        and not is_leftover(entry.name)
     ]
     if overwrite and (folder / REPORT_JSON_FILE).is_file():
         foreign = [entry for entry in foreign if entry.is_dir() or _may_hold_work(entry)]

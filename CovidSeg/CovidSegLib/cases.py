@@ -7,6 +7,7 @@ folder of cases. Nothing is decoded here but a slice or two, to tell labelmaps f
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +17,9 @@ from .case_names import NameBook, case_name_of, image_extension
 from .case_state import LABELMAP_FILE, UNCERTAINTY_FILE
 from .errors import InputError
 from .image_kinds import is_dicom_file, is_dicom_zip, is_labelmap, study_of
-from .inputs import IMAGING_STEM, SUPPORTED, image_suffix, stem_of
+from .inputs import IMAGING_STEM, SUPPORTED, SYSTEM_FOLDERS, image_suffix, stem_of
 from .texts import Text
 from .texts import text as _
-
-_SKIPPED_FOLDERS = ("__MACOSX",)
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,7 @@ def _walk(folder: Path, *, out_real: str | None, notes: _Notes, visited: set[str
         yield folder
     yield from _image_files(folder, out_real=out_real, notes=notes)
     for entry in _entries(folder):
-        if entry.is_dir() and entry.name not in _SKIPPED_FOLDERS:
+        if entry.is_dir() and entry.name.lower() not in SYSTEM_FOLDERS:
             yield from _walk(entry, out_real=out_real, notes=notes, visited=visited)
 
 
@@ -175,7 +174,7 @@ def _is_one_study(folder: Path, *, out_real: str | None) -> bool:
     while folders:
         current = folders.pop()
         real = _real(current)
-        if real in visited or current.name in _SKIPPED_FOLDERS or _is_under(real, out_real):
+        if real in visited or current.name.lower() in SYSTEM_FOLDERS or _is_under(real, out_real):
             continue
         visited.add(real)
         entries = _entries(current)
@@ -232,11 +231,20 @@ def _is_uncertainty_map(path: Path) -> bool:
 def _entries(folder: Path) -> list[Path]:
     """Return what is in the folder and not hidden, in an order that no file system changes."""
     try:
-        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".") and not _is_windows_own(entry)]
     except OSError as error:
         text = _("folder '{folder}' cannot be read ({reason}): check its permissions.")
         raise InputError(text.format(folder=folder, reason=error.strerror)) from error
     return sorted(entries, key=lambda entry: (entry.name.casefold(), entry.name))
+
+
+def _is_windows_own(path: Path) -> bool:
+    """Tell whether Windows keeps the entry to itself, as "System Volume Information" or the "My Music" in Documents."""
+    try:
+        attributes = getattr(path.lstat(), "st_file_attributes", 0)
+    except OSError:
+        return False
+    return bool(attributes & stat.FILE_ATTRIBUTE_HIDDEN and attributes & stat.FILE_ATTRIBUTE_SYSTEM)
 
 
 def _real(path: Path) -> str:

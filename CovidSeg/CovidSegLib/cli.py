@@ -18,7 +18,9 @@ from . import __version__
 from .console import DISCLAIMER, print_error, with_hint
 from .exit_codes import FAILED, STOPPED, USAGE
 from .failures import explain, is_unexpected
+from .itk_paths import let_itk_open_any_path
 
+_STAGES_TOO = "print stages, and a traceback after an error"
 _RESERVED_COMMANDS = ("summary", "watch")
 _RESERVED_OPTIONS = ("--dicom", "--cluster", "--with-identity")
 _EXAMPLES = """examples:
@@ -46,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments without the program's name; those of the process if None.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    let_itk_open_any_path()
     try:
         _refuse_reserved(arguments)
         options = build_parser().parse_args(arguments)
@@ -94,16 +97,21 @@ def _add_command(
     *,
     summary: str,
     run: Callable[[argparse.Namespace], int],
+    verbose: str = "print a traceback after an error",
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=summary, description=f"{summary}. {DISCLAIMER}", allow_abbrev=False)
-    parser.add_argument("--verbose", action="store_true", help="print stages, and a traceback after an error")
+    parser.add_argument("--verbose", action="store_true", help=verbose)
     parser.set_defaults(command=run)
     return parser
 
 
 def _add_segment(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = _add_command(
-        commands, "segment", summary="segment CTs into lungs and infection, one folder per case", run=_segment
+        commands,
+        "segment",
+        summary="segment CTs into lungs and infection, one folder per case",
+        run=_segment,
+        verbose=_STAGES_TOO,
     )
     parser.add_argument(
         "inputs",
@@ -136,7 +144,11 @@ def _add_quantify(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = _add_command(
-        commands, "demo", summary="segment a synthetic CT and compare with its known truth", run=_demo
+        commands,
+        "demo",
+        summary="segment a synthetic CT and compare with its known truth",
+        run=_demo,
+        verbose=_STAGES_TOO,
     )
     parser.add_argument(
         "-o", "--output", metavar="OUT", type=_path, default=Path("demo-out"), help="folder (default demo-out)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -28,8 +29,16 @@ def print_line(text: str, *, stream: TextIO | None = None) -> None:
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         print(text.encode(encoding, errors="backslashreplace").decode(encoding), file=stream, flush=True)
-    except BrokenPipeError:  # the reader has gone, as in `covidseg segment ... | head`
+    except OSError as error:
+        if not reader_has_gone(error):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def reader_has_gone(error: OSError) -> bool:
+    """Tell whether nobody reads what is printed any more, as in `covidseg segment ... | head`."""
+    # Windows may say EINVAL instead, see https://github.com/python/cpython/issues/79935
+    return isinstance(error, BrokenPipeError) or (sys.platform == "win32" and error.errno == errno.EINVAL)
 
 
 def print_error(text: str) -> None:

@@ -58,8 +58,10 @@ def gains_from_bfloat16(device: str) -> bool:
 
     if device.startswith("cuda"):
         return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device != "cpu" or not torch.backends.mkldnn.is_available():
+        return False  # torch for Apple processors has no oneDNN, and then not even the question below
     # oneDNN needs AVX-512 BF16 (or AMX) for a gain; without it bfloat16 is emulated, slowly.
-    return device == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and _cpu_has_native_bfloat16()
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and _cpu_has_native_bfloat16()
 
 
 def _cpu_has_native_bfloat16() -> bool:

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     import torch
 
 MODES = ("accurate", "fast")
+#: Twice what the network halves four times, so that its deepest level has several voxels, too.
+PROBE_KJI = (2 * SIZE_MULTIPLE,) * 3
+#: float32 on different devices agrees to some 1e-4.
+PROBE_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -120,15 +124,12 @@ def predict(
         DeviceError: Memory runs out on the last rung, too.
         Cancelled: The user stopped the run.
     """
-    import torch
-
     try:
         return _climb_down(ladder(device, tiling=TILINGS[mode]), image_kji, network=network, reporter=reporter)
     finally:
         # The network is kept for the next case; the GPU's memory is not.
         network.to("cpu")
-        if device.startswith("cuda"):
-            torch.cuda.empty_cache()
+        _give_memory_back(device)
 
 
 def ladder(device: str, *, tiling: Tiling) -> list[Rung]:
@@ -152,8 +153,6 @@ def _climb_down(
     rungs: list[Rung], image_kji: np.ndarray, *, network: torch.nn.Module, reporter: Reporter
 ) -> Prediction:
     """Return the prediction of the first rung whose memory suffices."""
-    import torch
-
     messages: list[str] = []
     for rung, below in zip(rungs, [*rungs[1:], None], strict=True):
         try:
@@ -170,11 +169,20 @@ def _climb_down(
                     )
                 ) from error
         # Outside the handler, so that the failed attempt's tensors are freed first.
-        if rung.device.startswith("cuda"):
-            torch.cuda.empty_cache()
+        _give_memory_back(rung.device)
         messages.append(_("{reason}: continuing on {below}").format(reason=reason, below=below.text))
         reporter.tell("network", 0, 1, messages[-1])
     raise AssertionError("unreachable: the last rung returns or raises")
+
+
+def _give_memory_back(device: str) -> None:
+    """Let others have what torch keeps of a GPU's memory; an Apple GPU's is the computer's own."""
+    import torch
+
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+    elif device.startswith("mps") and torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 class PatchPredictor:
@@ -184,24 +192,54 @@ class PatchPredictor:
         """Move the network to the device, in evaluation mode and the memory format that is fastest."""
         import torch
 
-        self.network = network.to(torch.device(device), memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
         self.kind = device.partition(":")[0]
+        # mps copies such patches into plain order, and has misread such weights (pytorch's issue 192212).
+        self.format = torch.contiguous_format if self.kind == "mps" else torch.channels_last_3d
+        self.network = network.to(torch.device(device), memory_format=self.format).eval()  # type: ignore[call-overload]
         self.in_bfloat16 = gains_from_bfloat16(device)
 
     def __call__(self, patch: torch.Tensor) -> torch.Tensor:
         """Return the softmax (batch, classes, k, j, i), float32, of a patch (batch, 1, k, j, i) on the device."""
         import torch
 
-        patch = patch.contiguous(memory_format=torch.channels_last_3d)
+        patch = patch.contiguous(memory_format=self.format)
         with torch.autocast(self.kind, dtype=torch.bfloat16, enabled=self.in_bfloat16):
             logits = self.network(patch)
         return torch.softmax(logits.float(), dim=1)
+
+
+class WrongResultsError(RuntimeError):
+    """A device computes without an error, but not what the network says."""
+
+
+def _check_results(network: torch.nn.Module, *, device: str) -> None:
+    """Make sure that a device computes what the CPU does.
+
+    Conv3d on mps has given anything, without a word, under macOS 26.2: https://github.com/pytorch/pytorch/issues/197114
+
+    Raises:
+        WrongResultsError: It does not.
+    """
+    expected, found = (_of_noise(network, device=name) for name in ("cpu", device))
+    if not np.allclose(found, expected, rtol=0.0, atol=PROBE_TOLERANCE):
+        raise WrongResultsError(f"{device} computes something else than the CPU")
+
+
+def _of_noise(network: torch.nn.Module, *, device: str) -> np.ndarray:
+    """Return the probabilities of a small patch of noise."""
+    import torch
+
+    noise = torch.rand((1, 1, *PROBE_KJI), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        return np.asarray(PatchPredictor(network, device=device)(noise.to(device)).cpu().numpy())
 
 
 def _predict_on(rung: Rung, image_kji: np.ndarray, *, network: torch.nn.Module, reporter: Reporter) -> np.ndarray:
     import torch
     from monai.inferers import sliding_window_inference
 
+    if rung.device.startswith("mps"):
+        _check_results(network, device=rung.device)
     tiling = rung.tiling.fitted_to(image_kji.shape)
     total, done = patch_count(image_kji.shape, tiling=tiling), 0
     device = torch.device(rung.device)
@@ -246,6 +284,8 @@ def _reason_to_step_down(error: Exception, rung: Rung) -> Text | None:
     text = str(error)
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(part in text for part in _OUT_OF_MEMORY_TEXTS):
         return _("out of memory on {rung}").format(rung=rung.text)
+    if isinstance(error, WrongResultsError):
+        return _("{device} computes something else than the CPU").format(device=rung.device)
     # mps lacks some 3D operations: torch says so with these two kinds of error.
     lacking = rung.device.startswith("mps") and (isinstance(error, NotImplementedError) or "MPS" in text)
     if lacking or (rung.device.startswith("cuda") and any(part in text for part in _NOT_ON_THIS_GPU_TEXTS)):

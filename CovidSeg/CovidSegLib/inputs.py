@@ -21,6 +21,9 @@ NAMED_SUFFIXES = (*IMAGE_SUFFIXES, ".zip", ".dcm", ".ima")
 IMAGING_STEM = "imaging"
 SUPPORTED = _("NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), a DICOM folder or a zip of one")
 
+#: What macOS leaves in zips, and Windows on every drive (among it what was deleted), in small letters.
+SYSTEM_FOLDERS = ("__macosx", "$recycle.bin", "system volume information")
+
 _CHUNK = 1 << 20
 _MAX_HEADER = 1 << 22
 
@@ -71,10 +74,10 @@ def imaging_file_in(folder: Path) -> Path | None:
 
 
 def files_under(folder: Path) -> list[Path]:
-    """Return the regular files in a folder and its subfolders in a stable order, hidden ones left out."""
+    """Return the regular files in a folder and its subfolders in a stable order, those of the system left out."""
     found: list[Path] = []
     for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name.lower() not in SYSTEM_FOLDERS)
         found += [path for name in sorted(names) if not name.startswith(".") and (path := Path(root, name)).is_file()]
     return found
 
@@ -111,16 +114,24 @@ def detached_data_files(header: Path) -> list[Path]:
     if match is None:
         message = _("{file}: the header names no data file. Convert the CT to .nrrd or .nii.gz again.")
         raise InputError(message.format(file=header))
-    first, rest = match.group(1).splitlines()[0].strip(), match.group(2)
+    first, rest = _decoded(match.group(1)).splitlines()[0].strip(), match.group(2)
     if first.upper() == "LOCAL":
         return []
     if first.upper().startswith("LIST"):
-        names = [line.strip() for line in rest.splitlines() if line.strip()]
+        names = [line.strip() for line in _decoded(rest).splitlines() if line.strip()]
     elif "%" in first:
         names = [entry.name for entry in sorted(header.parent.iterdir()) if _fits_pattern(entry.name, pattern=first)]
     else:
         names = [first]
     return [_data_file(header, name=name) for name in names]
+
+
+def _decoded(names: str) -> str:
+    """Return names that were read as Latin-1 as they were meant: ITK and Slicer write UTF-8, others Latin-1."""
+    try:
+        return names.encode("latin-1").decode("utf-8")
+    except UnicodeDecodeError:
+        return names
 
 
 def _fits_pattern(name: str, *, pattern: str) -> bool:

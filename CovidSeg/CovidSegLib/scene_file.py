@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from .case_folder import replace_file
 from .errors import InputError
 from .scene import SceneContext
 from .scene_texts import tr as _
@@ -37,7 +38,7 @@ def save_segmentation(node: Any, *, path: Path) -> None:
         if not storage.WriteData(node) or not partial.is_file():
             text = _("{path}: cannot be written. Is there room, and may you write into the folder?")
             raise InputError(text.format(path=path))
-        os.replace(partial, path)
+        replace_file(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 

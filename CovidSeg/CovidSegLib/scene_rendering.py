@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .case_folder import replace_file
 from .errors import CovidSegError, InputError
 from .geometry import Geometry
 from .labels import SEGMENTS
@@ -184,6 +185,6 @@ def _write_png(path: Path, *, window: Any) -> None:
         if not partial.is_file():
             text = _("{path}: cannot be written. Is there room, and may you write into the folder?")
             raise InputError(text.format(path=path))
-        os.replace(partial, path)
+        replace_file(partial, path)
     finally:
         partial.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .case_names import safe_name
+from .case_names import safe_case_name
 from .geometry import Geometry
 from .quantify import Quantities
 from .report import build_report
@@ -57,7 +57,7 @@ class CaseSource:
         given = dict(stored.get("input") or {})
         fingerprint = str(given.pop("fingerprint", ""))
         return build_report(
-            case=safe_name(self.name),  # as the folder: a CT that was renamed must not keep its old name
+            case=safe_case_name(self.name),  # as the folder: a CT that was renamed must not keep its old name
             quantities=self.quantities,
             geometry=self.geometry,
             fingerprint=fingerprint,
@@ -115,7 +115,7 @@ def _cells(figures: Mapping[str, Any]) -> list[list[Any]]:
 
 def _free_folder(parent: Path, *, name: str) -> Path:
     """Return a folder that does not exist yet, named after the case."""
-    stem, number = safe_name(name), 1
+    stem, number = safe_case_name(name), 1
     while (target := parent / (stem if number == 1 else f"{stem}-{number}")).exists():
         number += 1
     return target

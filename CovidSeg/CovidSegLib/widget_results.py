@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from slicer.i18n import tr as _
 
-from .case_names import safe_name
+from .case_names import safe_case_name
 from .errors import CovidSegError
 from .followup import PastResult
 from .runner import Failure, Handlers, Runner
@@ -104,7 +104,7 @@ class ResultsSection:
         """Save the table as CSV."""
         if self.figures.current is None:
             return
-        suggestion = safe_name(self.figures.node.GetName() or "") + ".csv"
+        suggestion = safe_case_name(self.figures.node.GetName() or "") + ".csv"
         path = self._place.dialogs.file_to_save(_("Save figures"), suggestion=suggestion, kinds=_("Table (*.csv)"))
         figures = self.figures.current  # the scene may have changed while the user was asked
         if path and figures is not None:

@@ -10,6 +10,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,8 +20,13 @@ from typing import Any
 
 from .case_run import CaseRunner, Outcome, Status
 from .cases import Case
+from .itk_paths import let_itk_open_any_path
 from .texts import text as _
 
+#: Windows waits for 63 things at once, and no more.
+_MOST_ON_WINDOWS = 60
+#: How often it is looked whether a silent worker still lives.
+_LOOK_EVERY_S = 2.0
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
 
 
@@ -47,6 +53,7 @@ def run_in_workers(
     On leaving early (an error, Ctrl-C) all processes are ended; what they were writing is cleared
     by `case_folder.recover`.
     """
+    workers = min(workers, _MOST_ON_WINDOWS) if sys.platform == "win32" else workers
     waiting = list(reversed(cases))
     crew: list[_Worker] = []
     try:
@@ -69,9 +76,13 @@ def _give(worker: _Worker, case: Case) -> None:
 
 def _collect(crew: list[_Worker]) -> Iterator[Outcome | WorkerNote]:
     """Yield what has arrived; take the dead out of the crew."""
-    ready = wait([worker.connection for worker in crew])
-    for worker in [member for member in crew if member.connection in ready]:
+    ready = wait([worker.connection for worker in crew], timeout=_LOOK_EVERY_S)
+    # On Windows the connection of a process that died before it took its end over stays open for ever.
+    dead = [member for member in crew if not member.process.is_alive()]
+    for worker in [member for member in crew if member.connection in ready or member in dead]:
         try:
+            if not worker.connection.poll():
+                raise EOFError
             message: Any = worker.connection.recv()
         except (EOFError, OSError):
             crew.remove(worker)
@@ -131,6 +142,7 @@ def _threads_each(workers: int) -> int:
 def _work(*, connection: Connection, runner: CaseRunner, threads: int) -> None:
     """Run cases until None comes or the parent is gone (the body of a worker process)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    let_itk_open_any_path()
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     for variable in _THREAD_VARIABLES:  # read when torch and ITK are first imported, which is later
         os.environ.setdefault(variable, str(threads))

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from CovidSegLib.case_names import NameBook, case_name_of, safe_name
+from CovidSegLib.case_names import NameBook, case_name_of, safe_case_name
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,10 +56,10 @@ def test_names_differ_where_the_file_system_ignores_case_or_accent_encoding() ->
 
 @given(st.text(st.characters(codec=None), max_size=300))
 def test_any_text_becomes_a_name_that_every_file_system_takes(raw: str) -> None:
-    name = safe_name(raw)
+    name = safe_case_name(raw)
     assert name
     assert not set(name) & set('<>:"/\\|?*\0\n')
     assert not name.startswith((".", " ", "=", "+", "@"))
     assert not name.endswith((".", " "))
     assert len(name.encode("utf-8")) <= 180
-    assert safe_name(name) == name
+    assert safe_case_name(name) == name

@@ -246,6 +246,26 @@ def test_apple_gpu_that_computes_something_else_is_left_for_the_cpu(
     )
 
 
+def test_apple_gpu_gives_its_memory_back_at_each_step_down_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    def full_at_first(rung: Rung, image_kji: np.ndarray, *, network: Any, reporter: Reporter) -> np.ndarray:
+        tried.append(rung.device)
+        if rung.device == "mps":
+            raise RuntimeError("MPS backend out of memory (MPS allocated: 9.07 GB)")
+        return np.zeros((4, *image_kji.shape), np.float32)
+
+    monkeypatch.setattr(inference, "_predict_on", full_at_first)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "empty_cache", lambda: tried.append("emptied"))
+    assert run(image_of((4, 4, 4)), Pointwise(), device="mps").device == "cpu"
+    assert tried == ["mps", "emptied", "mps", "emptied", "cpu", "emptied"]
+    tried.clear()
+    monkeypatch.setattr(inference, "_predict_on", lambda *_, **__: np.zeros((4, 4, 4, 4), np.float32))
+    run(image_of((4, 4, 4)), Pointwise(), device="cpu")
+    assert tried == []
+
+
 def test_device_that_computes_what_the_cpu_does_passes() -> None:
     torch.manual_seed(0)
     inference._check_results(build_network(NetworkConfig(width=2)), device="cpu")

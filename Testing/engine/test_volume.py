@@ -145,6 +145,16 @@ def test_results_written_below_a_dicom_folder_do_not_change_its_fingerprint(tmp_
     np.testing.assert_array_equal(read_ct(tmp_path).hu_kji, tiny_hu())
 
 
+@pytest.mark.parametrize("name", ["$RECYCLE.BIN", "System Volume Information", "__MACOSX"])
+def test_slices_in_the_trash_of_a_drive_are_not_read(tmp_path: Path, name: str) -> None:
+    files = write_series(tmp_path, tiny_hu())
+    before = fingerprint_of(tmp_path)
+    (tmp_path / name / "S-1-5-21").mkdir(parents=True)
+    shutil.copyfile(files[3], tmp_path / name / "S-1-5-21" / "$R1A2B3C.dcm")
+    assert np.array_equal(read_ct(tmp_path).hu_kji, tiny_hu())
+    assert fingerprint_of(tmp_path) == before
+
+
 def test_two_files_with_one_content_have_one_fingerprint(tmp_path: Path) -> None:
     path = write_image(tmp_path / "a.nii.gz", tiny_hu())
     shutil.copy(path, tmp_path / "b.nii.gz")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import locale
 import sys
 from pathlib import Path
 
@@ -165,3 +166,14 @@ def test_help_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
         line.split()[0] for line in capsys.readouterr().out.splitlines() if line[:5].strip() and line[:4].isspace()
     ]
     assert {"download", "prepare", "fit", "cv", "evaluate", "calibrate"} <= set(listed)
+
+
+def test_paths_of_any_letters_are_opened_on_windows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen: list[tuple[int, str]] = []
+    monkeypatch.setattr(locale, "setlocale", lambda category, name: chosen.append((category, name)))
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert main(["--help"]) == 0
+    assert chosen == [(locale.LC_CTYPE, ".UTF-8")]
+    capsys.readouterr()
