@@ -11,13 +11,14 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
+from CovidSegLib.cli_parser import Parser, UsageError
 from CovidSegLib.console import with_hint
 from CovidSegLib.exit_codes import FAILED, STOPPED, USAGE
 from CovidSegLib.failures import explain, is_unexpected, one_line
 from CovidSegLib.itk_paths import let_itk_open_any_path
 
 from . import cli_calibration, cli_cv, cli_data, cli_evaluate, cli_experiment, cli_product
-from .cli_common import Parser, UsageError, note
+from .cli_common import note
 
 
 def main(argv: Sequence[str] | None = None) -> int:

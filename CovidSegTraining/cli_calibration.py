@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from CovidSegLib.cli_parser import Parser, add_command
 from CovidSegLib.exit_codes import FAILED, OK
 
-from .cli_common import Parser, add_command, add_compute, add_measured, note, say, use_threads
+from .cli_common import add_compute, add_measured, note, say, use_threads
 
 
 def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:

@@ -1,40 +1,15 @@
-"""What the commands of `covidseg-train` share: the parser, options that several take, kinds of values."""
+"""What the commands of `covidseg-train` share: options that several take, kinds of values, what is printed."""
 
 from __future__ import annotations
 
 import argparse
 import math
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import NoReturn
 
+from CovidSegLib.cli_parser import count
 from CovidSegLib.console import print_line
-
-
-class UsageError(Exception):
-    """The arguments are wrong; the text says how."""
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, and which leaves ending the process to main."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}: see '{self.prog} --help'")
-
-
-def add_command(
-    commands: argparse._SubParsersAction[Parser],
-    name: str,
-    *,
-    summary: str,
-    run: Callable[[argparse.Namespace], int],
-) -> argparse.ArgumentParser:
-    """Return the parser of a new command; `run` gets the parsed options and returns the exit code."""
-    parser = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
-    parser.add_argument("--verbose", action="store_true", help="print a traceback after an error")
-    parser.set_defaults(command=run)
-    return parser
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
@@ -79,13 +54,6 @@ def folder(text: str) -> Path:
 def count_from_zero(text: str) -> int:
     """Return a whole number from 0 on, given as argument."""
     return 0 if text == "0" else count(text)
-
-
-def count(text: str) -> int:
-    """Return a whole number from 1 on, given as argument."""
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 on")
-    return int(text)
 
 
 def positive(text: str) -> float:

@@ -8,21 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from CovidSegLib.cli_parser import Parser, UsageError, add_command, count
 from CovidSegLib.exit_codes import OK
 
-from .cli_common import (
-    Parser,
-    UsageError,
-    add_command,
-    add_compute,
-    count,
-    count_from_zero,
-    folder,
-    say,
-    use_threads,
-    warn,
-    warn_unknown_patients,
-)
+from .cli_common import add_compute, count_from_zero, folder, say, use_threads, warn, warn_unknown_patients
 
 if TYPE_CHECKING:
     from .splits import Fold

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from CovidSegLib.cli_parser import Parser, add_command
 from CovidSegLib.exit_codes import FAILED, OK
 from CovidSegLib.failures import one_line
 
-from .cli_common import Parser, add_command, folder, note, say
+from .cli_common import folder, note, say
 
 
 def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:

@@ -5,20 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from CovidSegLib.cli_parser import Parser, UsageError, add_command, count
 from CovidSegLib.exit_codes import OK
 
-from .cli_common import (
-    Parser,
-    UsageError,
-    add_command,
-    count,
-    count_from_zero,
-    folder,
-    note,
-    say,
-    warn,
-    warn_unknown_patients,
-)
+from .cli_common import count_from_zero, folder, note, say, warn, warn_unknown_patients
 
 
 def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:

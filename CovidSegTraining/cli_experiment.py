@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from CovidSegLib.cli_parser import Parser, UsageError, add_command
 from CovidSegLib.exit_codes import OK
 
-from .cli_common import Parser, UsageError, add_command, add_compute, count_from_zero, folder, say, use_threads
+from .cli_common import add_compute, count_from_zero, folder, say, use_threads
 
 if TYPE_CHECKING:
     from .experiment_config import Experiment

@@ -7,12 +7,10 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from CovidSegLib.cli_parser import Parser, UsageError, add_command
 from CovidSegLib.exit_codes import FAILED, OK
 
 from .cli_common import (
-    Parser,
-    UsageError,
-    add_command,
     add_compute,
     add_config,
     add_data,

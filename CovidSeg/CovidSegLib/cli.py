@@ -12,10 +12,11 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from . import __version__
+from .cli_parser import Parser, UsageError, add_command, count
 from .console import DISCLAIMER, print_error, with_hint
+from .device import is_device_name
 from .exit_codes import FAILED, STOPPED, USAGE
 from .failures import explain, is_unexpected
 from .itk_paths import let_itk_open_any_path
@@ -28,17 +29,6 @@ _EXAMPLES = """examples:
   covidseg segment dicom_folder study.zip folder_of_cases -o out --mode fast
   covidseg quantify ct.nii.gz corrected.seg.nrrd
 """
-
-
-class _UsageError(Exception):
-    """The arguments are wrong; the text says how."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, and which leaves ending the process to main."""
-
-    def error(self, message: str) -> NoReturn:
-        raise _UsageError(f"{message}: see '{self.prog} --help'")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = build_parser().parse_args(arguments)
         command: Callable[[argparse.Namespace], int] = options.command
         return command(options)
-    except _UsageError as error:
+    except UsageError as error:
         print_error(str(error))
         return USAGE
     except SystemExit as stop:  # argparse after --help and --version
@@ -75,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = _Parser(
+    parser = Parser(
         prog="covidseg",
         description=f"Lungs, COVID-19 infection and its percentage (POI) from chest CT. {DISCLAIMER}",
         epilog=_EXAMPLES,
@@ -91,26 +81,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_command(
-    commands: argparse._SubParsersAction[_Parser],
-    name: str,
-    *,
-    summary: str,
-    run: Callable[[argparse.Namespace], int],
-    verbose: str = "print a traceback after an error",
-) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=summary, description=f"{summary}. {DISCLAIMER}", allow_abbrev=False)
-    parser.add_argument("--verbose", action="store_true", help=verbose)
-    parser.set_defaults(command=run)
-    return parser
-
-
-def _add_segment(commands: argparse._SubParsersAction[_Parser]) -> None:
-    parser = _add_command(
+def _add_segment(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = add_command(
         commands,
         "segment",
         summary="segment CTs into lungs and infection, one folder per case",
         run=_segment,
+        note=DISCLAIMER,
         verbose=_STAGES_TOO,
     )
     parser.add_argument(
@@ -124,7 +101,7 @@ def _add_segment(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument("-o", "--output", metavar="OUT", type=_path, required=True, help="folder for the results")
     _add_engine_options(parser)
     parser.add_argument("--overwrite", action="store_true", help="compute complete cases again, too")
-    parser.add_argument("--workers", metavar="N", type=_count, default=1, help="cases in parallel (default 1)")
+    parser.add_argument("--workers", metavar="N", type=count, default=1, help="cases in parallel (default 1)")
     parser.add_argument("--no-preview", dest="preview", action="store_false", help="write no preview.png")
     parser.add_argument(
         "--uncertainty", action="store_true", help="write uncertainty.nii.gz, too: 0 sure to 100 %% open, per voxel"
@@ -132,9 +109,13 @@ def _add_segment(commands: argparse._SubParsersAction[_Parser]) -> None:
     _add_series(parser)
 
 
-def _add_quantify(commands: argparse._SubParsersAction[_Parser]) -> None:
-    parser = _add_command(
-        commands, "quantify", summary="compute the figures of a CT and its (corrected) segmentation", run=_quantify
+def _add_quantify(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = add_command(
+        commands,
+        "quantify",
+        summary="compute the figures of a CT and its (corrected) segmentation",
+        run=_quantify,
+        note=DISCLAIMER,
     )
     parser.add_argument("ct", metavar="CT", type=_path, help="the CT: file, DICOM folder or zip")
     parser.add_argument("segmentation", metavar="SEGMENTATION", type=_path, help=".seg.nrrd or labelmap .nii.gz")
@@ -142,12 +123,13 @@ def _add_quantify(commands: argparse._SubParsersAction[_Parser]) -> None:
     _add_series(parser)
 
 
-def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
-    parser = _add_command(
+def _add_demo(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = add_command(
         commands,
         "demo",
         summary="segment a synthetic CT and compare with its known truth",
         run=_demo,
+        note=DISCLAIMER,
         verbose=_STAGES_TOO,
     )
     parser.add_argument(
@@ -156,8 +138,10 @@ def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
     _add_engine_options(parser)
 
 
-def _add_info(commands: argparse._SubParsersAction[_Parser]) -> None:
-    parser = _add_command(commands, "info", summary="print versions, devices and the model's card", run=_info)
+def _add_info(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = add_command(
+        commands, "info", summary="print versions, devices and the model's card", run=_info, note=DISCLAIMER
+    )
     parser.add_argument("--bundle", metavar="DIR", type=_path, help="model bundle (default: the one shipped)")
 
 
@@ -183,27 +167,20 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 on")
-    return int(text)
-
-
 def _device(text: str) -> str:
-    kind, colon, number = text.partition(":")
-    if text in ("auto", "cpu", "cuda", "mps") or (kind == "cuda" and colon and number.isascii() and number.isdigit()):
+    if is_device_name(text):
         return text
     raise argparse.ArgumentTypeError(f"'{text}' is not auto, cpu, cuda, cuda:N or mps")
 
 
 def _refuse_reserved(arguments: Sequence[str]) -> None:
     if arguments and arguments[0] in _RESERVED_COMMANDS:
-        raise _UsageError(f"'covidseg {arguments[0]}' is reserved for a later version: see 'covidseg --help'")
+        raise UsageError(f"'covidseg {arguments[0]}' is reserved for a later version: see 'covidseg --help'")
     for argument in arguments:
         if argument == "--":
             return
         if argument.partition("=")[0] in _RESERVED_OPTIONS:
-            raise _UsageError(f"option {argument.partition('=')[0]} is reserved for a later version: leave it out")
+            raise UsageError(f"option {argument.partition('=')[0]} is reserved for a later version: leave it out")
 
 
 def _segment(options: argparse.Namespace) -> int:

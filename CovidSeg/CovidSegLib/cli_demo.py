@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from .case_folder import new_file
 from .case_run import Engine, Outcome, RunOptions
 from .case_state import files_of_case
 from .cases import Case
-from .console import DISCLAIMER, ConsoleReporter, percent, print_error, print_line
+from .console import DISCLAIMER, ConsoleReporter, percent, print_error, print_failure, print_line
 from .errors import CovidSegError
 from .exit_codes import FAILED, OK, STOPPED, USAGE
 from .failures import explain
@@ -50,9 +49,7 @@ def run_demo(arguments: argparse.Namespace, *, engine: Engine | None = None) -> 
         case = Case(name=_CASE, path=ct_path)
         result = run_batch([case], options=options, reporter=reporter, engine=engine)
     except (CovidSegError, OSError) as error:
-        print_error(explain(error))
-        if arguments.verbose:
-            traceback.print_exception(error)
+        print_failure(error, details=arguments.verbose)
         return USAGE if isinstance(error, CovidSegError) else FAILED
     finally:
         reporter.close()

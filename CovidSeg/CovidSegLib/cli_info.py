@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import platform
-import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .console import DISCLAIMER, print_error, print_line
+from .console import DISCLAIMER, print_failure, print_line
 from .errors import CovidSegError
 from .exit_codes import FAILED, OK, USAGE
-from .failures import explain
 from .runtime import versions
 
 _UNTESTED = "never run by the developers"
@@ -32,9 +30,7 @@ def run_info(arguments: argparse.Namespace) -> int:
         for line in _card(arguments):
             print_line(f"  {line}")
     except (CovidSegError, OSError, ImportError) as error:
-        print_error(explain(error))
-        if arguments.verbose:
-            traceback.print_exception(error)
+        print_failure(error, details=arguments.verbose)
         return USAGE if arguments.bundle is not None else FAILED
     print_line(DISCLAIMER)
     return OK

@@ -5,17 +5,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
-import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .case_folder import new_file
 from .case_state import REPORT_CSV_FILE, REPORT_JSON_FILE, read_report
-from .console import DISCLAIMER, percent, print_error, print_line
+from .console import DISCLAIMER, percent, print_error, print_failure, print_line
 from .errors import CovidSegError, InputError
 from .exit_codes import FAILED, OK, USAGE
-from .failures import explain
 
 if TYPE_CHECKING:
     from .quantify import Quantities
@@ -41,9 +39,7 @@ def run_quantify(arguments: argparse.Namespace) -> int:
             seconds = time.perf_counter() - started_s
             _write(arguments.output, ct=ct, quantities=quantities, warnings=warnings, seconds=seconds)
     except (CovidSegError, OSError, MemoryError) as error:
-        print_error(explain(error))
-        if arguments.verbose:
-            traceback.print_exception(error)
+        print_failure(error, details=arguments.verbose)
         return FAILED
     print_line(DISCLAIMER)
     return OK

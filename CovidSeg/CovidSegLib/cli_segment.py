@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import traceback
 
 from .batch import BatchResult, run_batch
 from .case_run import Engine, RunOptions, Status
 from .cases import discover_cases
-from .console import DISCLAIMER, ConsoleReporter, print_error, print_line
+from .console import DISCLAIMER, ConsoleReporter, print_error, print_failure, print_line
 from .errors import CovidSegError
 from .exit_codes import FAILED, OK, STOPPED, USAGE
 from .failures import explain
@@ -35,19 +34,14 @@ def run_segment(arguments: argparse.Namespace, *, engine: Engine | None = None) 
             reporter.note(note)
         result = run_batch(found.cases, options=options, reporter=reporter, engine=engine)
     except CovidSegError as error:
-        return _refuse(error, details=arguments.verbose, code=USAGE)
+        print_failure(error, details=arguments.verbose)
+        return USAGE
     except OSError as error:  # summary.csv or run.json, such as a full disk or a table open in a spreadsheet
-        return _refuse(error, details=arguments.verbose, code=FAILED)
+        print_failure(error, details=arguments.verbose)
+        return FAILED
     finally:
         reporter.close()
     return _conclude(result, options=options)
-
-
-def _refuse(error: Exception, *, details: bool, code: int) -> int:
-    print_error(explain(error))
-    if details:
-        traceback.print_exception(error)
-    return code
 
 
 def _conclude(result: BatchResult, *, options: RunOptions) -> int:

@@ -6,12 +6,13 @@ import errno
 import os
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from .case_run import Outcome, Status
 from .cases import Case
-from .failures import one_line
+from .failures import explain, one_line
 
 if TYPE_CHECKING:
     from .progress import Progress
@@ -44,6 +45,13 @@ def reader_has_gone(error: OSError) -> bool:
 def print_error(text: str) -> None:
     """Print one error as one line on stderr."""
     print_line(f"covidseg: error: {one_line(text)}", stream=sys.stderr)
+
+
+def print_failure(error: Exception, *, details: bool) -> None:
+    """Print what went wrong and what to do, and with `details` the traceback, on stderr."""
+    print_error(explain(error))
+    if details:
+        traceback.print_exception(error)
 
 
 def with_hint(text: str, *, unexpected: bool, details: bool) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from CovidSegLib.bundle import load_bundle
+from CovidSegLib.cli_parser import Parser
 from CovidSegLib.errors import InputError
 from CovidSegLib.labels import Label
 from CovidSegLib.uncertainty import tempered
@@ -24,7 +25,6 @@ from CovidSegTraining.calibration import (
 )
 from CovidSegTraining.calibration_report import AGREEMENT, extent_parts
 from CovidSegTraining.case_scores import CLASSES, COUNTED_SCORES, CaseScores, write_scores
-from CovidSegTraining.cli_common import Parser
 from CovidSegTraining.decision import decide, infection_agreement
 from CovidSegTraining.label_records import PAPERS_RECORDS
 from CovidSegTraining.lung_voxels import LungVoxels, lung_voxels

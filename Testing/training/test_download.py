@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from CovidSegLib.cli_parser import Parser
 from CovidSegLib.errors import InputError
 from helpers_download import (
     CASES,
@@ -24,7 +25,6 @@ from helpers_download import (
 )
 
 from CovidSegTraining import cli_data
-from CovidSegTraining.cli_common import Parser
 from CovidSegTraining.download import ARCHIVES, case_of, download, files_of_record
 from CovidSegTraining.transfer import DownloadError
 

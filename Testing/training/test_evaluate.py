@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from CovidSegLib.cli_parser import Parser, UsageError
 from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
 from helpers_training import write_nifti
 
 from CovidSegTraining import cli_evaluate
 from CovidSegTraining.case_scores import read_scores, write_scores
-from CovidSegTraining.cli_common import Parser, UsageError
 from CovidSegTraining.evaluate import (
     evaluate_scores,
     find_predictions,
@@ -29,7 +29,7 @@ GRID = Geometry((16, 14, 12), (2.0, 2.0, 3.0))
 INFECTED = {"a": (4, 4), "b": (4, 6), "c": (6, 3)}
 PNG = b"\x89PNG"
 
-_RUN = "import argparse, sys; from CovidSegTraining import cli_evaluate; from CovidSegTraining.cli_common import Parser"
+_RUN = "import argparse, sys; from CovidSegTraining import cli_evaluate; from CovidSegLib.cli_parser import Parser"
 
 
 def run(*arguments: str | Path) -> int:

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from CovidSegLib.cli_parser import Parser
 from CovidSegLib.errors import CovidSegError, DeviceError, InputError
 from helpers_experiment import tiny_recipe, tiny_values, write_case, write_cases
 
 from CovidSegTraining import cli_cv, cluster, experiment_fit, figure_pictures, figures, run_folder
-from CovidSegTraining.cli_common import Parser
 from CovidSegTraining.experiment_config import read_experiment
 from CovidSegTraining.experiment_cv import Places, cross_validate
 from CovidSegTraining.experiment_fit import ExperimentFit

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from CovidSegLib.cli_parser import Parser, UsageError
 from CovidSegLib.errors import DeviceError, InputError, ModelError
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.orient import Orientation
 from helpers_experiment import GEOMETRY, ball_labels, tiny_recipe, tiny_values, write_case
 
 from CovidSegTraining import cli_experiment, cli_product, experiment_predict
-from CovidSegTraining.cli_common import Parser, UsageError
 from CovidSegTraining.experiment_cache import PreparedVolume
 from CovidSegTraining.experiment_config import read_experiment
 from CovidSegTraining.experiment_predict import load_network, overlap_shares, predict_cases, predict_labels, restore

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from CovidSegLib.cli_parser import Parser
 from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.labels import Label
 from helpers_training import write_nifti
 
 from CovidSegTraining import cli_data
-from CovidSegTraining.cli_common import Parser
 from CovidSegTraining.explore import COLUMNS, explore, explore_case, rows, to_table
 
 SHAPE_KJI = (10, 20, 40)

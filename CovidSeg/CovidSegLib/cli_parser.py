@@ -1,0 +1,51 @@
+"""What the parsers of `covidseg` and `covidseg-train` share: errors of one line, commands, kinds of values."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import NoReturn
+
+
+class UsageError(Exception):
+    """The arguments are wrong; the text says how."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, and which leaves ending the process to main."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}: see '{self.prog} --help'")
+
+
+def add_command(
+    commands: argparse._SubParsersAction[Parser],
+    name: str,
+    *,
+    summary: str,
+    run: Callable[[argparse.Namespace], int],
+    note: str = "",
+    verbose: str = "print a traceback after an error",
+) -> argparse.ArgumentParser:
+    """Return the parser of a new command.
+
+    Args:
+        commands: Where it goes.
+        name: What the user types.
+        summary: What it does.
+        run: Gets the parsed options and returns the exit code.
+        note: What its help says after the summary.
+        verbose: What its option --verbose does.
+    """
+    description = f"{summary}. {note}" if note else summary
+    parser = commands.add_parser(name, help=summary, description=description, allow_abbrev=False)
+    parser.add_argument("--verbose", action="store_true", help=verbose)
+    parser.set_defaults(command=run)
+    return parser
+
+
+def count(text: str) -> int:
+    """Return a whole number from 1 on, given as argument."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 on")
+    return int(text)
