@@ -27,7 +27,7 @@ HELD_PACKAGES = ("numpy", "scipy", "SimpleITK", "torch", "torchvision", "vtk", "
 """Packages that an installation must not touch, if they are there."""
 
 
-RUN_WITH = ("torch", "monai.inferers", "monai.data.utils", "safetensors.torch", "scipy.ndimage", "SimpleITK")
+RUN_WITH = ("torch", "monai.inferers", "safetensors.torch", "scipy.ndimage", "SimpleITK")
 """What the engine imports while it runs."""
 
 

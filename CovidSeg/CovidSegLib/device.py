@@ -11,6 +11,12 @@ from .texts import text as _
 DEVICE_CHOICES = ("auto", "cpu", "cuda", "mps")
 
 
+def is_device_name(device: str) -> bool:
+    """Tell whether a device is called auto, cpu, cuda, cuda:N or mps; whether it is there is another question."""
+    kind, colon, index = device.partition(":")
+    return device in DEVICE_CHOICES or (kind == "cuda" and bool(colon) and index.isascii() and index.isdigit())
+
+
 def resolve_device(device: str = "auto") -> str:
     """Return the torch device for a request: auto takes cuda, then mps, then cpu.
 
@@ -22,9 +28,9 @@ def resolve_device(device: str = "auto") -> str:
     has_mps = torch.backends.mps.is_available()
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
-    kind, _colon, index = device.partition(":")
-    if kind not in DEVICE_CHOICES or (index and (kind != "cuda" or not index.isdigit())):
+    if not is_device_name(device):
         raise DeviceError(_("unknown device {device!r}: use auto, cpu, cuda, cuda:N or mps").format(device=device))
+    kind, _colon, index = device.partition(":")
     if kind == "mps" and not has_mps:
         raise DeviceError(_("device 'mps' was asked for, but torch finds no Apple GPU: choose auto or cpu"))
     if kind == "cuda":

@@ -18,7 +18,7 @@ import numpy as np
 
 from .chest import find_chest
 from .geometry import Geometry
-from .inference import TILINGS, Tiling
+from .inference import TILINGS, patch_count
 from .intensity import to_hounsfield
 from .orient import Orientation
 from .preprocess import PreprocessingRecipe, chest_axes
@@ -164,22 +164,13 @@ def network_shape(values_kji: np.ndarray, *, geometry: Geometry, recipe: Preproc
 def planned_work(shape_kji: tuple[int, int, int], *, mode: str, ct_voxels: int) -> Work:
     """Return what a run in a mode has to do on the network's grid."""
     tiling = TILINGS[mode].fitted_to(shape_kji)
-    patches = count_patches(shape_kji, tiling=tiling)
+    patches = patch_count(shape_kji, tiling=tiling)
     return Work(
         patches=patches,
         in_patches=patches * math.prod(tiling.patch_kji) / 1e6,
         in_grid=math.prod(shape_kji) / 1e6,
         in_ct=ct_voxels / 1e6,
     )
-
-
-def count_patches(shape_kji: tuple[int, ...], *, tiling: Tiling) -> int:
-    """Return what `inference.patch_count` returns, which asks MONAI, and with it torch, to count."""
-    counts = (
-        math.ceil(max(0, size - patch) / max(1, int(patch * (1.0 - tiling.overlap)))) + 1
-        for size, patch in zip(shape_kji, tiling.patch_kji, strict=True)
-    )
-    return math.prod(counts)
 
 
 def _cores() -> int:

@@ -25,7 +25,6 @@ from .texts import text as _
 if TYPE_CHECKING:
     import torch
 
-MODES = ("accurate", "fast")
 #: Twice what the network halves four times, so that its deepest level has several voxels, too.
 PROBE_KJI = (2 * SIZE_MULTIPLE,) * 3
 #: float32 on different devices agrees to some 1e-4.
@@ -66,6 +65,9 @@ ACCURATE = Tiling(patch_kji=(80, 160, 160), overlap=0.5)
 #: One tile holds most chests whole: less repeated work, and the network sees more around each voxel.
 FAST = Tiling(patch_kji=(128, 192, 256), overlap=0.125, even=True)
 TILINGS = {"accurate": ACCURATE, "fast": FAST}
+MODES = tuple(TILINGS)
+#: For a computer whose memory does not hold the others.
+SMALL_PATCH_KJI = (48, 112, 112)
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,11 @@ class Rung:
     @property
     def text(self) -> str:
         """The step for people."""
-        if self.device == self.sum_on:
-            return self.device
-        return _("{device}, summed up on the {sum_on}").format(device=self.device, sum_on=self.sum_on)
+        if self.device != self.sum_on:
+            return _("{device}, summed up on the {sum_on}").format(device=self.device, sum_on=self.sum_on)
+        if self.tiling.patch_kji == SMALL_PATCH_KJI:
+            return _("{device}, in small patches").format(device=self.device)
+        return self.device
 
     def __str__(self) -> str:
         return self.text
@@ -104,7 +108,6 @@ class Prediction:
 
 def load_libraries() -> None:
     """Import what `predict` needs, once per process: MONAI takes seconds, which are not the network's."""
-    import monai.data.utils
     import monai.inferers  # noqa: F401
 
 
@@ -133,20 +136,21 @@ def predict(
 
 
 def ladder(device: str, *, tiling: Tiling) -> list[Rung]:
-    """Return the ways to run, best first: GPU, GPU summed up on the CPU, CPU, CPU with small patches."""
-    small = Tiling(patch_kji=(48, 112, 112), overlap=min(tiling.overlap, 0.25))
+    """Return the ways to run, best first: GPU, GPU summed up on the CPU, CPU, CPU with small patches.
+
+    Where a GPU's memory ran out, the paper's patches are tried next, in any mode: those of "fast" are larger.
+    """
+    small = Tiling(SMALL_PATCH_KJI, overlap=min(tiling.overlap, 0.25))
     cpu = [Rung("cpu", "cpu", tiling), Rung("cpu", "cpu", small)]
     return cpu if device == "cpu" else [Rung(device, device, tiling), Rung(device, "cpu", ACCURATE), *cpu]
 
 
 def patch_count(shape_kji: tuple[int, ...], *, tiling: Tiling) -> int:
-    """Return how many patches `sliding_window_inference` cuts from an image of this shape."""
-    from monai.data.utils import dense_patch_slices
-    from monai.inferers.utils import _get_scan_interval
-
-    size = tuple(max(s, p) for s, p in zip(shape_kji, tiling.patch_kji, strict=True))
-    interval = _get_scan_interval(size, tiling.patch_kji, 3, [tiling.overlap] * 3)
-    return len(dense_patch_slices(size, tiling.patch_kji, interval, return_slice=False))
+    """Return how many patches MONAI's `sliding_window_inference` cuts from an image of this shape."""
+    return math.prod(
+        math.ceil(max(0, size - patch) / max(1, int(patch * (1.0 - tiling.overlap)))) + 1
+        for size, patch in zip(shape_kji, tiling.patch_kji, strict=True)
+    )
 
 
 def _climb_down(

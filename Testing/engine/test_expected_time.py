@@ -19,18 +19,15 @@ from CovidSegLib.expected_time import (
     Processor,
     Rates,
     Work,
-    count_patches,
     first_rates,
     network_shape,
     planned_work,
 )
 from CovidSegLib.geometry import Geometry
-from CovidSegLib.inference import MODES, TILINGS, Tiling, patch_count
+from CovidSegLib.inference import MODES, TILINGS, patch_count
 from CovidSegLib.phantom import make_phantom
 from CovidSegLib.preprocess import PreprocessingRecipe, preprocess
 from CovidSegLib.volume import CTVolume, read_ct
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 RECIPE = PreprocessingRecipe()
 WORK = Work(patches=4, in_patches=8.0, in_grid=4.0, in_ct=10.0)
@@ -87,20 +84,6 @@ def test_glance_leaves_the_ct_as_it_is_and_takes_stored_offsets() -> None:
 def test_glance_at_what_is_no_chest_says_so() -> None:
     with pytest.raises(InputError, match="no lungs found"):
         network_shape(np.full((40, 50, 50), 40, np.int16), geometry=Geometry((50, 50, 40), (4, 4, 4)), recipe=RECIPE)
-
-
-@given(
-    shape=st.tuples(*[st.integers(1, 400)] * 3),
-    patch=st.tuples(*[st.integers(1, 20)] * 3),
-    overlap=st.sampled_from([0.0, 0.125, 0.25, 0.5]),
-)
-@settings(max_examples=200, deadline=None)
-def test_patches_are_counted_as_monai_counts_them(
-    shape: tuple[int, int, int], patch: tuple[int, int, int], overlap: float
-) -> None:
-    k, j, i = patch
-    for tiling in (Tiling((16 * k, 16 * j, 16 * i), overlap), *(TILINGS[mode].fitted_to(shape) for mode in MODES)):
-        assert count_patches(shape, tiling=tiling) == patch_count(shape, tiling=tiling)
 
 
 def test_work_is_known_by_hand() -> None:

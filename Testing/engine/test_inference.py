@@ -150,7 +150,7 @@ def test_smaller_patches_follow_if_memory_runs_out(error: Callable[[], Exception
     found = run(image, network, reporter=Reporter(progress=seen.append))
     assert found.probabilities == pytest.approx(expected_of(image, network), abs=1e-5)
     assert network.shapes[0] == (64, 32, 32) and set(network.shapes[1:]) == {(48, 32, 32)}
-    assert found.messages == ("out of memory on cpu: continuing on cpu",)
+    assert found.messages == ("out of memory on cpu: continuing on cpu, in small patches",)
     assert [step.message for step in seen if step.message] == list(found.messages)
 
 
@@ -195,12 +195,12 @@ def test_every_step_down_is_told_in_order(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(inference, "_predict_on", fake)
     found = run(image_of((4, 4, 4)), Pointwise(), device="mps")
-    assert [str(r) for r in tried] == ["mps", "mps, summed up on the cpu", "cpu", "cpu"]
+    assert [str(r) for r in tried] == ["mps", "mps, summed up on the cpu", "cpu", "cpu, in small patches"]
     assert found.device == "cpu"
     assert found.messages == (
         "mps lacks an operation the network needs: continuing on mps, summed up on the cpu",
         "out of memory on mps, summed up on the cpu: continuing on cpu",
-        "out of memory on cpu: continuing on cpu",
+        "out of memory on cpu: continuing on cpu, in small patches",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from CovidSegLib.inference import FAST, Tiling, patch_count
+from CovidSegLib.inference import FAST, MODES, TILINGS, Tiling, patch_count
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,3 +33,23 @@ def test_even_tiles_are_as_few_as_the_largest_would_be(shape: tuple[int, int, in
     for size, limit in zip(fitted.patch_kji, FAST.patch_kji, strict=True):
         assert size % 16 == 0
         assert size <= limit
+
+
+@given(
+    shape=st.tuples(*[st.integers(1, 400)] * 3),
+    patch=st.tuples(*[st.integers(1, 20)] * 3),
+    overlap=st.sampled_from([0.0, 0.125, 0.25, 0.5]),
+)
+@settings(max_examples=200, deadline=None)
+def test_patches_are_counted_as_monai_counts_them(
+    shape: tuple[int, int, int], patch: tuple[int, int, int], overlap: float
+) -> None:
+    from monai.data.utils import dense_patch_slices
+    from monai.inferers.utils import _get_scan_interval
+
+    k, j, i = patch
+    for tiling in (Tiling((16 * k, 16 * j, 16 * i), overlap), *(TILINGS[mode].fitted_to(shape) for mode in MODES)):
+        padded = tuple(max(pair) for pair in zip(shape, tiling.patch_kji, strict=True))
+        interval = _get_scan_interval(padded, tiling.patch_kji, 3, [tiling.overlap] * 3)
+        expected = dense_patch_slices(padded, tiling.patch_kji, interval, return_slice=False)
+        assert patch_count(shape, tiling=tiling) == len(expected)
