@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .abdominal_gas import abdominal_gas
-from .boxes import bounding_box
+from .boxes import Box, bounding_box, grown
 from .errors import ModelError
 from .labels import Label, likeliest_label
 from .partial_volume import Sheet, drop_partial_volume
@@ -111,8 +111,19 @@ def make_consistent(
     labels[gas] = BACKGROUND
     if (box := bounding_box(labels)) is not None:
         # Only the lungs are worked on from here: their box is half of the image.
+        box = _with_room(box, shape_kji=labels.shape)
         _settle_lungs(probabilities[:, *box], labels[box], spacing_kji_mm=spacing_kji_mm, recipe=recipe)
     return labels
+
+
+def _with_room(box: Box, *, shape_kji: tuple[int, ...]) -> Box:
+    """Return the lungs' box with room, so that the answer in it is that in the whole image.
+
+    A sheet's outer face counts only if there is a voxel beyond it. In-plane, where `settle_sides` looks at every other
+    voxel, the box begins at an even one, and the room is of two.
+    """
+    _k, j, i = box
+    return grown(box, margin_kji=(1, 2 + j.start % 2, 2 + i.start % 2), shape_kji=shape_kji)
 
 
 def _settle_lungs(

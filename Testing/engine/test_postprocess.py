@@ -8,6 +8,8 @@ from CovidSegLib.errors import ModelError
 from CovidSegLib.labels import Label
 from CovidSegLib.postprocess import PostprocessingRecipe, make_consistent
 from helpers_phantom import small_phantom
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 BACKGROUND, LEFT, RIGHT, INFECTION = (int(label) for label in Label)
 SPACING_KJI_MM = (5.0, 4.0, 4.0)
@@ -88,6 +90,23 @@ def test_island_of_the_wrong_side_takes_the_side_of_its_lung(lung: int, wrong: i
     assert np.count_nonzero(labels == wrong) > np.count_nonzero(two_lungs() == wrong)
 
 
+def test_side_of_a_lung_is_what_most_of_it_was_called_wherever_it_lies() -> None:
+    expected = np.array([BACKGROUND, RIGHT, LEFT], np.uint8)[two_lungs()]
+    labels = expected.copy()
+    labels[8:16, 14:24, 10:17] = RIGHT
+    labels[8:16, 14:24, 42:49] = LEFT
+    assert np.array_equal(consistent(labels), expected)
+
+
+@pytest.mark.parametrize(("wrong", "columns"), [(LEFT, slice(10, 14)), (RIGHT, slice(45, 49))])
+def test_island_takes_the_side_around_it_also_where_the_lungs_do_not_come_apart(wrong: int, columns: slice) -> None:
+    expected = two_lungs()
+    expected[5:35, 10:30, 20:30], expected[5:35, 10:30, 30:40] = RIGHT, LEFT
+    labels = expected.copy()
+    labels[10:14, 15:19, columns] = wrong
+    assert np.array_equal(consistent(labels), expected)
+
+
 def test_lungs_that_touch_keep_their_sides() -> None:
     labels = two_lungs()
     labels[18:22, 10:13, 20:30] = RIGHT
@@ -165,20 +184,20 @@ def test_small_pieces_are_measured_against_the_largest_lung() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "rows", "columns", "is_kept"),
+    ("recipe", "rows", "columns", "is_kept"),
     [
-        pytest.param(0.0, 5, 8, False, id="9.6 ml"),
-        pytest.param(0.0, 6, 7, True, id="10.1 ml"),
-        pytest.param(0.02, 5, 9, False, id="10.8 ml, 1.9 % of the largest"),
-        pytest.param(0.02, 7, 7, True, id="11.8 ml, 2.04 % of the largest"),
+        pytest.param(PostprocessingRecipe(min_lung_piece_share=0.0), 5, 8, False, id="9.6 ml"),
+        pytest.param(PostprocessingRecipe(min_lung_piece_share=0.0), 6, 7, True, id="10.1 ml"),
+        pytest.param(PostprocessingRecipe(), 5, 9, False, id="10.8 ml, 1.9 % of the largest"),
+        pytest.param(PostprocessingRecipe(), 7, 7, True, id="11.8 ml, 2.04 % of the largest"),
     ],
 )
 def test_piece_of_lung_stays_from_10_ml_and_2_percent_of_the_largest(
-    share: float, rows: int, columns: int, *, is_kept: bool
+    recipe: PostprocessingRecipe, rows: int, columns: int, *, is_kept: bool
 ) -> None:
     labels = two_lungs()
     labels[37:40, 18 : 18 + rows, 32 : 32 + columns] = LEFT
-    found = consistent(labels, recipe=PostprocessingRecipe(min_lung_piece_share=share))
+    found = consistent(labels, recipe=recipe)
     assert np.array_equal(found, labels if is_kept else two_lungs())
 
 
@@ -213,6 +232,31 @@ def test_thin_infection_on_little_lung_is_none_within_the_limits_of_the_method(
     labels[box] = INFECTION
     infected = consistent(labels) == INFECTION
     assert np.array_equal(infected, (labels == INFECTION) & is_kept)
+
+
+@pytest.mark.parametrize("box", [np.s_[3:5, 10:30, 9:20], np.s_[2:5, 10:30, 9:20]], ids=["7.4 mm", "9.8 mm"])
+def test_sheet_under_the_lowest_lung_is_none_wherever_the_other_lung_ends(box: tuple[slice, ...]) -> None:
+    labels = two_lungs()
+    labels[box] = INFECTION
+    assert not (consistent(labels) == INFECTION).any()
+
+
+@given(
+    inside=st.tuples(st.integers(0, 4), st.integers(0, 5), st.integers(0, 5)),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=15, deadline=None)
+def test_answer_does_not_depend_on_the_room_around_the_lungs(inside: tuple[int, int, int], seed: int) -> None:
+    """Even in-plane, as every other voxel is looked at there."""
+    rng = np.random.default_rng(seed)
+    labels = two_lungs()
+    for corner in rng.integers((3, 6, 4), (36, 28, 50), (6, 3)):
+        k, j, i = corner
+        size_k, size_j, size_i = rng.integers(1, (5, 16, 16))
+        labels[k : k + size_k, j : j + size_j, i : i + size_i] = rng.choice([0, LEFT, RIGHT, INFECTION])
+    k, j, i = inside[0], 2 * inside[1], 2 * inside[2]
+    wide = np.pad(labels, ((k, 4), (j, 6), (i, 5)))
+    assert np.array_equal(consistent(wide)[k : k + 40, j : j + 40, i : i + 60], consistent(labels))
 
 
 def test_infection_that_touches_no_lung_is_dropped_unless_it_may_be_a_whole_lung() -> None:
