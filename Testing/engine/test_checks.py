@@ -72,9 +72,16 @@ def test_shear_is_refused_beyond_one_percent_of_the_step(share: float, axis: tup
             check_straight_axes(columns, label="ct")
 
 
-def test_straight_axes_are_accepted_however_turned_and_long() -> None:
-    turn = np.array([[0.8, -0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]])
-    check_straight_axes(turn @ np.diag([0.7, 0.5, 2.0]), label="ct")
+@pytest.mark.parametrize(("share", "is_refused"), [(0.009, False), (0.011, True)])
+def test_shear_is_measured_along_the_grid_however_it_lies_in_the_patient(share: float, *, is_refused: bool) -> None:
+    columns = np.diag([0.7, 0.5, 2.0])
+    columns[0, 2] = share * columns[2, 2]
+    turned = columns[[1, 2, 0]]
+    if is_refused:
+        with pytest.raises(InputError, match="axes i and k are sheared"):
+            check_straight_axes(turned, label="ct")
+    else:
+        check_straight_axes(turned, label="ct")
 
 
 @pytest.mark.parametrize("column", [(0.0, 0.0, 0.0), (0.0, np.nan, 1.0)])

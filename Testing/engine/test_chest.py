@@ -334,8 +334,8 @@ def test_volume_without_lungs_is_refused(kind: str) -> None:
 
 
 def water_with_air(size: tuple[int, int, int]) -> np.ndarray:
-    """Return a block of water with so many voxels of 4 mm (0.064 ml) of lung in it."""
-    hu = np.zeros((30, 40, 40), np.int16)
+    """Return a noisy block of water with so many voxels of 4 mm (0.064 ml) of lung in it."""
+    hu = np.random.default_rng(0).integers(-20, 20, (30, 40, 40)).astype(np.int16)
     hu[tuple(slice(5, 5 + n) for n in size)] = -800
     return hu
 

@@ -96,8 +96,10 @@ def test_offset_chest_with_padding_becomes_air_there(padding: int) -> None:
 
 def test_few_voxels_of_undershoot_do_not_hide_an_offset() -> None:
     stored = np.maximum(chest_kji(), -1024) + 1024
-    stored[0, 0, 0] = -90
+    stored.flat[:9] = -90 - np.arange(9)  # of 9216 voxels, one in a thousand
     assert is_offset(stored)
+    stored.flat[9] = -100
+    assert not is_offset(stored)
     assert not is_offset(chest_kji())
 
 

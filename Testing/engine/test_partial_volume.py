@@ -45,6 +45,33 @@ def test_thickness_and_contact_of_a_box_are_those_of_its_faces() -> None:
     assert islands.volume_ml[1] == pytest.approx(16 * 12 * 12 / 1000)
 
 
+def test_voxels_that_touch_at_a_corner_are_one_piece_and_without_infection_there_is_none() -> None:
+    labels = lung_above_organ()
+    assert measure_islands(labels, spacing_kji_mm=SPACING_KJI_MM).volume_ml.tolist() == [0.0]
+    labels[4, 4, 4] = labels[5, 5, 5] = INFECTION
+    assert measure_islands(labels, spacing_kji_mm=SPACING_KJI_MM).volume_ml == pytest.approx([0.0, 0.016])
+
+
+@pytest.mark.parametrize("limit", ["thickness_mm", "lung_contact", "volume_ml"])
+@pytest.mark.parametrize("is_dropped", [False, True])
+def test_piece_that_just_meets_a_limit_stays(limit: str, *, is_dropped: bool) -> None:
+    labels = lung_above_organ()
+    labels[8:12, 4:10, 4:16] = INFECTION
+    islands = measure_islands(labels, spacing_kji_mm=SPACING_KJI_MM)
+    limits = {"thickness_mm": 99.0, "lung_contact": 1.1, "volume_ml": 99.0}
+    limits[limit] = getattr(islands, limit)[1] * (1.0 + 1e-9 * is_dropped)
+    probabilities = np.full((4, *labels.shape), 0.25, np.float32)
+    found = labels.copy()
+    drop_partial_volume(
+        probabilities,
+        found,
+        spacing_kji_mm=SPACING_KJI_MM,
+        sheets=(Sheet(limits["thickness_mm"], limits["lung_contact"]),),
+        max_ml=limits["volume_ml"],
+    )
+    assert (found != labels).any() == is_dropped
+
+
 def test_sheet_in_an_organ_that_touches_lung_with_its_rim_is_background() -> None:
     labels = lung_above_organ()
     labels[7:10, 4:20, 4:20] = INFECTION  # 12 mm high below the lung: 22 % of its surface is its upper face

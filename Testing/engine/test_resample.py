@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from CovidSegLib.resample import AxisGrid, axis_weights, covering_axis, resample_kji
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 axes = st.builds(
@@ -93,6 +93,7 @@ def test_kernel_is_never_narrower_than_the_sources_step() -> None:
 
 
 @given(source=axes, target=axes)
+@example(source=AxisGrid(0.0, 2.0, 10), target=AxisGrid(0.5, 2.0, 10))
 @settings(max_examples=60, deadline=None)
 def test_cubic_upsampling_keeps_what_it_is_given(source: AxisGrid, target: AxisGrid) -> None:
     weights = axis_weights(source, target, upsampling="cubic")

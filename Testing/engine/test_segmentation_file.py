@@ -133,6 +133,20 @@ def test_segments_are_found_by_terminology_in_any_order_and_layer(tmp_path):
     np.testing.assert_array_equal(read_segmentation(tmp_path / "a.seg.nrrd").to_labelmap(), make_labelmap())
 
 
+def test_segments_that_do_not_overlap_may_share_the_only_layer(tmp_path):
+    """So Slicer saves them; the file is 3D then, and label values are any."""
+    path, geometry = tmp_path / "a.seg.nrrd", GEOMETRIES["oblique"]
+    labelmap = make_labelmap()
+    image = geometry.to_sitk(np.array([0, 7, 5, 2], dtype=np.uint8)[labelmap])
+    for index, (segment_id, value) in enumerate((("infection", 2), ("left_lung", 7), ("right_lung", 5))):
+        for key, text in (("ID", segment_id), ("Layer", "0"), ("LabelValue", str(value))):
+            image.SetMetaData(f"Segment{index}_{key}", text)
+    sitk.WriteImage(image, str(path))
+    masks = read_segmentation(str(path))  # the path as text
+    assert masks.geometry.is_close_to(geometry)
+    np.testing.assert_array_equal(masks.to_labelmap(), labelmap)
+
+
 def test_id_wins_over_terminology_and_name(tmp_path):
     """A copy of a segment keeps its terminology; names may say anything."""
     layers = three_layers()

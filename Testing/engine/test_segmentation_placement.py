@@ -47,6 +47,28 @@ def test_cropped_grid_is_placed_back_exactly(geometry):
 
 
 @any_geometry
+def test_grid_cut_at_its_far_ends_only_is_placed_back_exactly(geometry):
+    labelmap = make_labelmap()
+    labelmap[8, 10, 13] = 0
+    whole = masks_of(labelmap, geometry)
+    used = [int(n.max()) + 1 for n in np.nonzero(labelmap)][::-1]
+    assert used != list(SIZE_IJK)
+    assert_same_masks(part_of(whole, (0, 0, 0), tuple(used)).placed_on(geometry), whole)
+
+
+@any_geometry
+@pytest.mark.parametrize("axis_ijk", [0, 1, 2])
+def test_grid_of_equal_size_two_voxels_aside_is_placed_there(geometry, axis_ijk):
+    labelmap = np.zeros(geometry.shape_kji, dtype=np.uint8)
+    labelmap[3:5, 4:6, 5:8], labelmap[3:5, 4:6, 8] = L, INF
+    start = np.eye(4)[3] + 2 * np.eye(4)[axis_ijk]
+    aside = tuple(float(v) for v in (geometry.ijk_to_lps @ start)[:3])
+    other = Geometry(geometry.size_ijk, geometry.spacing_ijk_mm, aside, geometry.direction_lps)
+    placed = masks_of(labelmap, other).placed_on(geometry)
+    assert_same_masks(placed, masks_of(np.roll(labelmap, 2, axis=2 - axis_ijk), geometry))
+
+
+@any_geometry
 def test_larger_grid_is_cut_if_only_background_is_lost(geometry):
     labelmap = make_labelmap()
     labelmap[8, 10, 13] = 0

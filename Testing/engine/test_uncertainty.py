@@ -157,10 +157,14 @@ def test_temperature_of_the_bundle_changes_the_map_and_no_label(bundle: Bundle, 
 
 def test_bundle_names_its_temperature_or_has_none(tmp_path: Path) -> None:
     assert load_bundle(write_bundle(tmp_path / "plain")).temperature == 1.0
-    assert load_bundle(write_bundle(tmp_path / "warm", calibration={"temperature": 1.5})).temperature == 1.5
+    for name, temperature in (("warm", 1.5), ("cold", 0.05)):
+        bundle = load_bundle(write_bundle(tmp_path / name, calibration={"temperature": temperature}))
+        assert bundle.temperature == temperature
 
 
-@pytest.mark.parametrize("wrong", [{"temperature": 0}, {"temperature": "2"}, {"temperature": True}, [1.5]])
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": 0}, {"temperature": "2"}, {"temperature": True}, [1.5], {"temperature": float("inf")}]
+)
 def test_impossible_temperature_is_refused(tmp_path: Path, wrong: Any) -> None:
     with pytest.raises(ModelError, match=r"metadata.json: calibration must name a temperature above 0"):
         load_bundle(write_bundle(tmp_path / "bundle", calibration=wrong))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers_training import NEUTRAL
 
-from CovidSegTraining.augmentation import AugmentationRecipe, _thick_slices, degrade, sample_patch
+from CovidSegTraining.augmentation import AugmentationRecipe, _random_matrix, _thick_slices, degrade, sample_patch
 from CovidSegTraining.label_codes import Code
 
 SPACING = (2.7, 1.58, 1.58)
@@ -89,6 +89,39 @@ def test_scale_samples_further_apart() -> None:
         rng=np.random.default_rng(0),
     )
     np.testing.assert_allclose(image[1, 1].numpy(), 24 + 1.5 * np.arange(-4, 5), atol=1e-3)
+
+
+def test_rotation_is_rigid_and_within_its_angle() -> None:
+    recipe = replace(AugmentationRecipe(), scale=(1.0, 1.0), anisotropy=0.0)
+    turns = [_random_matrix(recipe, np.random.default_rng(seed)) for seed in range(20)]
+    for turn in turns:
+        np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-12)
+        assert np.linalg.det(turn) == pytest.approx(1.0)
+    # 12 degrees about each of three axes, one after the other.
+    degrees = [np.rad2deg(np.arccos((np.trace(turn) - 1.0) / 2.0)) for turn in turns]
+    assert 5.0 < max(degrees) < 3 * 12.0
+
+
+def test_noise_has_no_mean_and_at_most_its_strength() -> None:
+    recipe = replace(NEUTRAL, noise_probability=1.0, noise_hu=90.0)
+    still = torch.full((20, 40, 40), -500.0)
+    codes = torch.zeros((20, 40, 40), dtype=torch.uint8)
+    strengths = []
+    for seed in range(12):
+        image, _ = degrade(still, codes, recipe=recipe, outside_hu=40.0, rng=np.random.default_rng(seed))
+        assert image.mean().item() == pytest.approx(-500.0, abs=5.0)
+        strengths.append(image.std().item())
+    assert min(strengths) > 0.0 and 60.0 < max(strengths) < 1.1 * 90.0
+
+
+def test_gain_is_about_air_and_the_offset_within_its_range() -> None:
+    recipe = replace(NEUTRAL, intensity_probability=1.0, gain=(0.5, 0.5), offset_hu=10.0)
+    hu = torch.tensor([-1000.0, 0.0, 1000.0])[None, None]
+    codes = torch.zeros(hu.shape, dtype=torch.uint8)
+    image, _ = degrade(hu, codes, recipe=recipe, outside_hu=40.0, rng=np.random.default_rng(0))
+    offset = image[0, 0, 0].item() + 1000.0
+    assert 0.0 < abs(offset) <= 10.0
+    assert image.flatten().tolist() == pytest.approx([-1000 + offset, -500 + offset, offset], abs=1e-3)
 
 
 def test_the_same_seed_gives_the_same_patch_and_degradation() -> None:

@@ -39,6 +39,8 @@ def test_sure_infection_and_sure_health_are_named() -> None:
     assert _answer(Code.LEFT_OR_INFECTION, (0.0, 0.2, 0.0, 0.8)) == Code.INFECTION
     assert _answer(Code.LEFT_OR_INFECTION, (0.0, 0.95, 0.0, 0.05)) == Code.LEFT_LUNG
     assert _answer(Code.RIGHT_OR_INFECTION, (0.0, 0.0, 0.95, 0.05)) == Code.RIGHT_LUNG
+    assert _answer(Code.LEFT_OR_INFECTION, (0.0, 0.49, 0.0, 0.51)) == Code.INFECTION
+    assert _answer(Code.RIGHT_OR_INFECTION, (0.0, 0.0, 0.61, 0.39)) == Code.RIGHT_LUNG
 
 
 def test_a_known_side_stays_even_if_the_network_sees_the_other() -> None:
@@ -64,14 +66,18 @@ def test_what_the_network_leaves_out_of_the_lungs_stays_open() -> None:
     assert _answer(Code.LEFT_OR_INFECTION, (0.95, 0.05, 0.0, 0.0)) == Code.LEFT_OR_INFECTION
 
 
-def test_left_out_far_from_all_infection_holds_none() -> None:
+@pytest.mark.parametrize(("infected", "counts"), [(0.3, True), (0.29, False)])
+def test_left_out_far_from_all_infection_holds_none(infected: float, *, counts: bool) -> None:
     probabilities = np.zeros((4, 1, 1, 40), dtype=np.float32)
     probabilities[Label.BACKGROUND] = 1.0
-    probabilities[:, 0, 0, 4] = (0.65, 0.0, 0.0, 0.35)
+    probabilities[:, 0, 0, 4] = (1.0 - infected, 0.0, 0.0, infected)
     codes = np.full((1, 1, 40), Code.UNKNOWN, dtype=np.uint8)
     codes[0, 0, 30] = Code.BACKGROUND
     labels = np.zeros((1, 1, 40), dtype=np.uint8)
     found = self_label(codes, probabilities=probabilities, labels_kji=labels, spacing_kji_mm=(3.0, 1.0, 1.0))[0, 0]
+    if not counts:
+        np.testing.assert_array_equal(found, codes[0, 0])
+        return
     assert (found[:25] == Code.UNKNOWN).all()  # up to 20 mm from what may be infected
     assert (np.delete(found[25:], 5) == Code.NOT_INFECTION).all() and found[30] == Code.BACKGROUND
 
