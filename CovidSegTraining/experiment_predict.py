@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from CovidSegLib.case_folder import replace_file
+from CovidSegLib.case_files import write_nifti_checked
+from CovidSegLib.case_folder import new_file
 from CovidSegLib.device import resolve_device
-from CovidSegLib.errors import InputError, ModelError
+from CovidSegLib.errors import ModelError
 
 from .experiment_cache import PreparedVolume, prepare_volume, resize_labels
 from .experiment_config import Experiment, read_experiment
@@ -56,8 +57,10 @@ def predict_cases(
     for name in names:
         volume = prepare_volume(data_dir / name, settings=recipe.preprocessing)
         labels = predict_labels(volume.image_kji, network=network, recipe=recipe, device=on)
-        write_labels(output / f"{name}.nii.gz", restore(labels, volume=volume, recipe=recipe), volume=volume)
-        tell(f"{name}: {output / f'{name}.nii.gz'}")
+        path = output / f"{name}.nii.gz"
+        with new_file(path) as partial:
+            write_nifti_checked(partial, restore(labels, volume=volume, recipe=recipe), geometry=volume.geometry)
+        tell(f"{name}: {path}")
 
 
 def load_network(
@@ -139,17 +142,3 @@ def restore(labels_kji: np.ndarray, *, volume: PreparedVolume, recipe: Experimen
     view = restored if volume.orientation is None else volume.orientation.view(restored)
     view[:] = resize_labels(labels_kji, shape_kji=view.shape, threshold=recipe.preprocessing.label_threshold)
     return restored
-
-
-def write_labels(path: Path, labels_kji: np.ndarray, *, volume: PreparedVolume) -> None:
-    """Write labels on the CT's grid as `.nii.gz`, whole or not at all."""
-    import SimpleITK as sitk
-
-    aside = path.with_name(f".part-{path.name}")  # the suffix tells SimpleITK the format
-    try:
-        sitk.WriteImage(volume.geometry.to_sitk(labels_kji), str(aside), useCompression=True)
-        replace_file(aside, path)
-    except RuntimeError as error:
-        raise InputError(f"{path}: cannot be written; check the disk's free space and the folder's rights") from error
-    finally:
-        aside.unlink(missing_ok=True)

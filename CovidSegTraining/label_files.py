@@ -22,7 +22,8 @@ def read_labels(path: Path, *, geometry: Geometry) -> np.ndarray:
 
     image = read_label_image(path, expected="Expected whole numbers on the CT's grid, beside the CT.")
     found = Geometry.from_sitk(image)
-    if not found.is_close_to(geometry):
+    # The labelmap of a CT whose axes are sheared a little has them straightened (`write_labelmap_nifti`).
+    if not any(found.is_close_to(grid) for grid in (geometry, geometry.straightened())):
         raise InputError(
             f"{path}: its grid, {found.size_ijk} voxels of {found.spacing_ijk_mm} mm, differs from the CT's, "
             f"{geometry.size_ijk} of {geometry.spacing_ijk_mm} mm, in size, spacing, position or direction. "

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .case_state import (
     LABELMAP_FILE,
@@ -29,29 +29,40 @@ if TYPE_CHECKING:
     import numpy as np
 
     from .geometry import Geometry
-    from .pipeline import SegmentationResult
 
 _FULL_BELOW_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 22
 _NIFTI_HEADER_BYTES = 352
 
 
+class CaseResult(Protocol):
+    """What the files of a case are made of: what `segment` returns, or what stands corrected in a scene."""
+
+    @property
+    def labelmap(self) -> np.ndarray: ...
+
+    @property
+    def geometry(self) -> Geometry: ...
+
+    @property
+    def hu_kji(self) -> np.ndarray: ...
+
+    @property
+    def uncertainty(self) -> np.ndarray | None: ...
+
+    def report(self) -> dict[str, Any]: ...
+
+
 def write_case_files(
-    folder: Path,
-    *,
-    result: SegmentationResult,
-    recorded_options: dict[str, str],
-    preview: bool,
-    uncertainty_kji: np.ndarray | None = None,
+    folder: Path, *, result: CaseResult, recorded_options: dict[str, str], preview: bool
 ) -> dict[str, Any]:
     """Write all files of a case into an existing folder; return the report.
 
     Args:
         folder: Where to write; the report, which declares the case complete, is written last.
-        result: What was found in the CT.
+        result: What was found in the CT; uncertainty.nii.gz is written if it has the map.
         recorded_options: Options that the result depends on, for resuming.
         preview: Whether to write preview.png.
-        uncertainty_kji: (k, j, i) uint8 in per cent, of `segment`; written as uncertainty.nii.gz if given.
 
     Raises:
         OSError: The disk is full, or the folder cannot be written.
@@ -59,9 +70,9 @@ def write_case_files(
     labelmap_kji, geometry = result.labelmap, result.geometry
     report = result.report()
     report["runtime"] = {**report["runtime"], "options": recorded_options}
-    _write_nifti(folder / LABELMAP_FILE, labelmap_kji, geometry=geometry)
-    if uncertainty_kji is not None:
-        _write_nifti(folder / UNCERTAINTY_FILE, uncertainty_kji, geometry=geometry)
+    write_nifti_checked(folder / LABELMAP_FILE, labelmap_kji, geometry=geometry)
+    if result.uncertainty is not None:
+        write_nifti_checked(folder / UNCERTAINTY_FILE, result.uncertainty, geometry=geometry)
     write_seg_nrrd(folder / SEGMENTATION_FILE, labelmap_kji=labelmap_kji, geometry=geometry)
     if preview:
         with _itk_errors_named(folder):
@@ -71,7 +82,12 @@ def write_case_files(
     return report
 
 
-def _write_nifti(path: Path, values_kji: np.ndarray, *, geometry: Geometry) -> None:
+def write_nifti_checked(path: Path, values_kji: np.ndarray, *, geometry: Geometry) -> None:
+    """Write (k, j, i) uint8 values as `.nii.gz`, and make sure that all of them are in the file.
+
+    Raises:
+        OSError: The disk is full, or another fault of the disk.
+    """
     with _itk_errors_named(path.parent):
         write_labelmap_nifti(path, labelmap_kji=values_kji, geometry=geometry)
     _check_written_whole(path, voxels=values_kji.size)

@@ -200,7 +200,6 @@ class CaseRunner:
                 result=result,
                 recorded_options=options.recorded,
                 preview=options.preview,
-                uncertainty_kji=result.uncertainty,
             )
         return _outcome(case, status=Status.DONE, report=report)
 

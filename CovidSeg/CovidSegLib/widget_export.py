@@ -31,6 +31,7 @@ class CaseSource:
         hu_kji: (k, j, i) the CT in HU.
         masks: The segments on the CT's grid.
         edited: Whether the segments were corrected by hand.
+        uncertainty: None: the map is of the run, and stays in the scene.
     """
 
     name: str
@@ -39,6 +40,7 @@ class CaseSource:
     hu_kji: np.ndarray
     masks: SegmentMasks
     edited: bool
+    uncertainty: None = None
 
     @property
     def labelmap(self) -> np.ndarray:
@@ -83,7 +85,7 @@ def save_case(
     runtime = (source.stored or {}).get("runtime") or {}
     options = {key: str(runtime.get(key)) for key in ("mode", "device")}
     with new_case_folder(target) as partial:
-        write_case_files(partial, result=source, recorded_options=options, preview=True)  # type: ignore[arg-type]
+        write_case_files(partial, result=source, recorded_options=options, preview=True)
     return target
 
 

@@ -10,6 +10,7 @@ from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.phantom import Phantom
 from CovidSegLib.preprocess import PreprocessingRecipe
+from CovidSegLib.segmentation_file import write_labelmap_nifti
 from helpers_training import SPACING_IJK_MM, ball_case, write_nifti
 
 from CovidSegTraining import partial_labels
@@ -234,6 +235,13 @@ def test_labels_cut_short_are_refused_and_not_filled_in(tmp_path: Path, name: st
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(InputError, match=rf"{name}' cannot be read: it is damaged, cut short"):
         read_labels(path, geometry=geometry)
+
+
+def test_labelmap_of_a_slightly_sheared_ct_lies_on_its_grid(tmp_path: Path) -> None:
+    sheared = Geometry((30, 20, 10), (1.0, 1.0, 2.0), direction_lps=(1.0, 0.005, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+    labels_kji = np.random.default_rng(0).integers(0, 4, sheared.shape_kji, np.uint8)
+    write_labelmap_nifti(tmp_path / "labels.nii.gz", labelmap_kji=labels_kji, geometry=sheared)
+    assert np.array_equal(read_labels(tmp_path / "labels.nii.gz", geometry=sheared), labels_kji)
 
 
 def test_labels_that_are_no_numbers_are_refused_and_not_taken_for_background(tmp_path: Path) -> None:
