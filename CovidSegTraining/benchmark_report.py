@@ -4,44 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import platform
-import shlex
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from CovidSegLib.bundle import Bundle
 
 from .benchmark_aims import Figures, judge_aims
+from .report_parts import markdown_table, provenance
 from .scores import REGIONS, mean
 from .whole_files import write_whole
 
 
 def complete_report(figures: Figures, *, bundle: Bundle, command: Sequence[str], mode: str) -> Figures:
     """Return the figures with the aims, and with what ran where, when, by which command."""
-    return {
-        "bundle": bundle.to_dict(),
-        "mode": mode,
-        "command": shlex.join(command),
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": describe_machine(),
-        "aims": judge_aims(figures),
-        **figures,
-    }
-
-
-def describe_machine() -> str:
-    """Return processor, cores and threads in one line."""
-    import torch
-
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        name = names[0] if names else name
-    return f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    return {**provenance(bundle, command=command, mode=mode), "aims": judge_aims(figures), **figures}
 
 
 def to_markdown(report: Figures) -> str:
@@ -90,7 +67,7 @@ def _aims_table(aims: list[dict[str, Any]]) -> str:
         ]
         value = "not measured" if aim["value"] is None else f"{aim['value']:.4g}{aim['unit']}"
         rows.append([aim["aim"], value, *bounds])
-    return _table(["aim", "measured", "first aim", "aim beyond"], rows)
+    return markdown_table(["aim", "measured", "first aim", "aim beyond"], rows)
 
 
 def _met(met: bool | None) -> str:
@@ -143,7 +120,7 @@ def _cases_table(cases: list[dict[str, Any]]) -> str:
         means = [_mean_dice(cases, group=group, region=region) for region in REGIONS]
         if any(means):
             rows.append([group, "**mean**", *means, *[""] * (len(header) - 2 - len(means))])
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
 def _mean_dice(cases: list[dict[str, Any]], *, group: str, region: str) -> str:
@@ -176,12 +153,7 @@ def _variants_table(variants: list[dict[str, Any]]) -> str:
                 "mixed up" if row["sides_mistaken"] else "right",
             ]
         )
-    return _table(header, rows)
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines)
+    return markdown_table(header, rows)
 
 
 def _f(value: float | None, digits: int, *, undefined: str = "") -> str:

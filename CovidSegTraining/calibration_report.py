@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
@@ -13,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from CovidSegLib.bundle import Bundle
 from CovidSegLib.uncertainty import BORDER_MM
 
-from .benchmark_report import describe_machine
 from .figures import save_figure
+from .report_parts import markdown_table, provenance
 from .whole_files import write_whole
 
 if TYPE_CHECKING:
@@ -35,15 +33,8 @@ def complete_calibration(
     figures: dict[str, Any], *, bundle: Bundle, command: Sequence[str], mode: str
 ) -> dict[str, Any]:
     """Return the figures with what ran where, when, by which command."""
-    return {
-        "bundle": bundle.to_dict(),
-        "infection_factor": bundle.postprocessing.infection_factor,
-        "mode": mode,
-        "command": shlex.join(command),
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": describe_machine(),
-        **figures,
-    }
+    factor = bundle.postprocessing.infection_factor
+    return {**provenance(bundle, command=command, mode=mode), "infection_factor": factor, **figures}
 
 
 def calibration_markdown(report: dict[str, Any]) -> str:
@@ -123,7 +114,7 @@ def _probability_table(rows: list[dict[str, Any]]) -> str:
         before, after = row["before"], row["after"]
         pairs = [_pair(before[score], after[score], digits=4) for score in ("ece", "brier", "nll")]
         lines.append([row["name"], str(row["voxels"]), f"{100 * row['infected']:.1f}", *pairs])
-    return _table(["case", "voxels", "infected %", "ECE", "Brier", "NLL"], lines)
+    return markdown_table(["case", "voxels", "infected %", "ECE", "Brier", "NLL"], lines)
 
 
 def _entropy_table(rows: list[dict[str, Any]]) -> str:
@@ -136,7 +127,7 @@ def _entropy_table(rows: list[dict[str, Any]]) -> str:
             for key in ("agreeing", "disagreeing", "auroc")
         ]
         lines.append([row["name"], f"{100 * row['disagreement']:.1f}", *pairs])
-    return _table(header, lines)
+    return markdown_table(header, lines)
 
 
 def extent_parts(rows: list[dict[str, Any]]) -> list[str]:
@@ -162,7 +153,7 @@ def extent_parts(rows: list[dict[str, Any]]) -> list[str]:
         "Shares of the labelled lungs, errors in points. What the radiologists called infection is an estimate: the "
         "share of the labels times their precision / sensitivity against the radiologists' masks, which are on record "
         "for the whole case (paper, cross-validation), as if both held for the part that is here.",
-        _table(header, lines),
+        markdown_table(header, lines),
     ]
 
 
@@ -175,13 +166,9 @@ def _decision_table(rows: list[dict[str, Any]]) -> str:
         for found in (row[group] for group in groups):
             cells += [f"{found['dice']:.3f}", f"{100 * found['called']:.1f} / {100 * found['labelled']:.1f}"]
         lines.append(cells)
-    return _table(header, lines)
+    return markdown_table(header, lines)
 
 
 def _pair(*values: float | None, digits: int) -> str:
     """Return a figure before and after the temperature."""
     return " -> ".join("n/a" if value is None else f"{value:.{digits}f}" for value in values)
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *rows])

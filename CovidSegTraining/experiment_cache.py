@@ -20,6 +20,7 @@ from CovidSegLib.orient import Orientation
 from CovidSegLib.run_lock import run_lock
 from CovidSegLib.volume import fingerprint_of, read_ct
 
+from .cache import key_of
 from .experiment_config import Preprocessing
 from .experiment_loss import UNKNOWN
 from .label_files import read_known, read_labels
@@ -90,7 +91,7 @@ def prepare_cases(
     for name in names:
         path = cache_dir / f"{name}.npz"
         key = _key(data_dir / name, settings=settings, classes=classes)
-        if _key_in(path) == key:
+        if key_of(path) == key:
             tell(f"{name}: already prepared")
             continue
         with run_lock(cache_dir):  # case by case: of two runs that share prepared cases, only their writing collides
@@ -265,14 +266,6 @@ def _key(folder: Path, *, settings: Preprocessing, classes: int) -> str:
     files = [folder / f"{name}.nii.gz" for name in ("imaging", "segmentation", "valid")]
     parts = [_recipe_key(settings, classes=classes), *(fingerprint_of(path) if path.exists() else "" for path in files)]
     return "sha256:" + hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _key_in(path: Path) -> str:
-    try:
-        with np.load(path) as data:
-            return str(data["key"])
-    except _DAMAGED:
-        return ""
 
 
 def _write(path: Path, case: PreparedCase, *, settings: Preprocessing, classes: int) -> None:

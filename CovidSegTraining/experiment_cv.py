@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 from CovidSegLib.errors import InputError
 from CovidSegLib.failures import explain
 from CovidSegLib.labels import Label
 from CovidSegLib.run_lock import run_lock
 
+from .cache import key_of
 from .evaluate import Evaluation, LabelsAre, evaluate_scores, score_predictions, write_evaluation, write_pictures
 from .experiment_config import Experiment
 from .experiment_variants import JOURNAL_STEPS, Variant
@@ -257,9 +257,8 @@ def _check_origin(run: Path, *, fold: Fold, cache_dir: Path) -> None:
     origin = read_run(run)["origin"]
     for side in ("training", "validation"):
         for name in getattr(fold, side):
-            with np.load(cache_dir / f"{name}.npz") as data:
-                if str(data["key"]) != origin[side][name]:
-                    raise InputError(f"{run}: case '{name}' has changed since; choose another folder")
+            if key_of(cache_dir / f"{name}.npz") != origin[side][name]:
+                raise InputError(f"{run}: case '{name}' has changed since; choose another folder")
 
 
 def _predictions(folder: Path, *, folds: Sequence[Fold]) -> dict[str, Path]:

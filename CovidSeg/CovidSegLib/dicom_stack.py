@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,6 +12,7 @@ from .dicom_header import SliceHeader
 from .errors import InputError
 from .geometry import Geometry
 from .memory import require_memory
+from .runtime import cores
 from .sitk_quiet import itk_reason, quiet_itk
 from .texts import Text
 from .texts import text as _
@@ -37,7 +37,7 @@ def read_stack(stack: Stack, *, label: str) -> ImageData:
     def decode(item: tuple[int, SliceHeader]) -> None:
         builder.set_slice(item[0], _decode(item[1], label=label))
 
-    with quiet_itk(), ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS)) as pool:
+    with quiet_itk(), ThreadPoolExecutor(min(cores(), _MAX_THREADS)) as pool:
         for _done in pool.map(decode, enumerate(slices)):
             pass
     return ImageData(

@@ -8,7 +8,6 @@ GPU that was never used nothing is known, and nothing is said.
 from __future__ import annotations
 
 import math
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from .intensity import to_hounsfield
 from .orient import Orientation
 from .preprocess import PreprocessingRecipe, chest_axes
 from .resample import image_axes
+from .runtime import cores
 from .volume import CTVolume
 
 GLANCE_STEP_MM = 10.0
@@ -129,7 +129,7 @@ class Processor:
             from .device import gains_from_bfloat16
 
             return cls(torch.get_num_threads(), gains_from_bfloat16("cpu"))
-        return cls(_cores(), _has_bfloat16())
+        return cls(cores(), _has_bfloat16())
 
 
 def first_rates(processor: Processor, *, width: int) -> Rates:
@@ -171,13 +171,6 @@ def planned_work(shape_kji: tuple[int, int, int], *, mode: str, ct_voxels: int) 
         in_grid=math.prod(shape_kji) / 1e6,
         in_ct=ct_voxels / 1e6,
     )
-
-
-def _cores() -> int:
-    """Return how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _has_bfloat16() -> bool:

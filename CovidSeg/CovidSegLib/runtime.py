@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 import time
@@ -43,6 +44,13 @@ def runtime_record(*, device: str, mode: str, clock: Clock) -> dict[str, Any]:
         "peak_memory_mb": peak_memory_mb(),
         "versions": versions(),
     }
+
+
+def cores() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def versions() -> dict[str, str | None]:

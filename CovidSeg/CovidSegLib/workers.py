@@ -21,6 +21,7 @@ from typing import Any
 from .case_run import CaseRunner, Outcome, Status
 from .cases import Case
 from .itk_paths import let_itk_open_any_path
+from .runtime import cores
 from .texts import text as _
 
 #: Windows waits for 63 things at once, and no more.
@@ -134,9 +135,7 @@ def _end(crew: list[_Worker]) -> None:
 
 
 def _threads_each(workers: int) -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, cores // workers)
+    return max(1, cores() // workers)
 
 
 def _work(*, connection: Connection, runner: CaseRunner, threads: int) -> None:

@@ -27,11 +27,11 @@ ROOT = HERE.parent.parent
 sys.path[:0] = [str(ROOT / "CovidSeg"), str(HERE)]
 
 from bench_case import Job  # noqa: E402
-from bench_machine import BUSY_LOAD, cores, give_report, load_average  # noqa: E402
+from bench_machine import BUSY_LOAD, give_report, load_average  # noqa: E402
 from bench_table import tables  # noqa: E402
 from CovidSegLib.bundle import Bundle, load_bundle  # noqa: E402
 from CovidSegLib.network import NetworkConfig, build_network  # noqa: E402
-from CovidSegLib.runtime import versions  # noqa: E402
+from CovidSegLib.runtime import cores, versions  # noqa: E402
 
 REAL_CT = Path("ct") / "covid_p001_dicom.zip"
 METHODS = ("reference", "accurate", "fast")

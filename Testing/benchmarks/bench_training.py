@@ -26,11 +26,11 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "CovidSeg"), str(Path(__file__).resolve().parent)]
 
-from bench_machine import BUSY_LOAD, cores, give_report, load_average  # noqa: E402
+from bench_machine import BUSY_LOAD, give_report, load_average  # noqa: E402
 from CovidSegLib.allocator import freed_memory_kept  # noqa: E402
 from CovidSegLib.device import describe_device, resolve_device  # noqa: E402
 from CovidSegLib.geometry import Geometry  # noqa: E402
-from CovidSegLib.runtime import versions  # noqa: E402
+from CovidSegLib.runtime import cores, versions  # noqa: E402
 
 from CovidSegTraining.experiment_batches import CropStream, Volumes  # noqa: E402
 from CovidSegTraining.experiment_cache import PreparedCase, load_prepared, prepare_cases  # noqa: E402
