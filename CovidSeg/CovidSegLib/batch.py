@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _Finished = Generator[tuple[Case, Outcome], None, None]
 
 
-class Reporter(Protocol):
+class RunReporter(Protocol):
     """Who is told how a run goes: the console, or a test."""
 
     def run_started(self, *, total: int, device: str, model: str) -> None: ...
@@ -58,7 +58,7 @@ class BatchResult:
 
 
 def run_batch(
-    cases: Sequence[Case], *, options: RunOptions, reporter: Reporter, engine: Engine | None = None
+    cases: Sequence[Case], *, options: RunOptions, reporter: RunReporter, engine: Engine | None = None
 ) -> BatchResult:
     """Segment the cases into `options.out_dir`; return how each ended.
 
@@ -131,7 +131,7 @@ def _options_as_json(options: RunOptions) -> dict[str, Any]:
     }
 
 
-def _run_all(cases: Sequence[Case], *, runner: CaseRunner, bundle: Bundle, reporter: Reporter) -> BatchResult:
+def _run_all(cases: Sequence[Case], *, runner: CaseRunner, bundle: Bundle, reporter: RunReporter) -> BatchResult:
     outcomes = {case.name: Outcome(case=case.name, status=Status.NOT_RUN) for case in cases}
     stopped = False
     several = min(runner.options.workers, len(cases)) > 1
@@ -150,7 +150,7 @@ def _run_all(cases: Sequence[Case], *, runner: CaseRunner, bundle: Bundle, repor
     return BatchResult(outcomes=tuple(outcomes.values()), stopped=stopped)
 
 
-def _in_this_process(cases: Sequence[Case], *, runner: CaseRunner, bundle: Bundle, reporter: Reporter) -> _Finished:
+def _in_this_process(cases: Sequence[Case], *, runner: CaseRunner, bundle: Bundle, reporter: RunReporter) -> _Finished:
     for case in cases:
         reporter.case_started(case)
 
@@ -163,7 +163,7 @@ def _in_this_process(cases: Sequence[Case], *, runner: CaseRunner, bundle: Bundl
         yield case, runner.run(case, bundle=bundle, progress=progress, note=note)
 
 
-def _in_workers(cases: Sequence[Case], *, runner: CaseRunner, reporter: Reporter) -> _Finished:
+def _in_workers(cases: Sequence[Case], *, runner: CaseRunner, reporter: RunReporter) -> _Finished:
     by_name = {case.name: case for case in cases}
     workers = min(runner.options.workers, len(cases))
     with contextlib.closing(run_in_workers(cases, runner=runner, workers=workers)) as messages:

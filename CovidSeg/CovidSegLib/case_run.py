@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 from .case_folder import new_case_folder
 from .case_state import CaseKey, read_report, refuse_foreign_files, why_incomplete
 from .cases import Case
+from .device import resolve_device
 from .errors import Cancelled, InputError
 from .failures import explain, is_unexpected
 from .image_kinds import is_text
-from .progress import Reporter as ProgressReporter
+from .inputs import fingerprint_of
+from .progress import Reporter
 from .texts import joined
 from .texts import text as _
 
@@ -78,12 +80,7 @@ class RunOptions:
         return {"mode": self.mode, "device": self.device, **chosen}
 
 
-def _fingerprint(path: Path) -> str:
-    from .volume import fingerprint_of
-
-    return fingerprint_of(path)
-
-
+# Late imports: numpy and torch are not wanted before the arguments are understood.
 def _read(path: Path, **options: Any) -> CTVolume:
     from .volume import read_ct
 
@@ -102,12 +99,6 @@ def _load_bundle(path: Path | None) -> Bundle:
     return load_bundle(path)
 
 
-def _resolve_device(device: str) -> str:
-    from .device import resolve_device
-
-    return resolve_device(device)
-
-
 @dataclass(frozen=True)
 class Engine:
     """The parts of the engine that a run calls; tests put small ones in their place.
@@ -115,11 +106,11 @@ class Engine:
     Every part must be a function of a module, so that worker processes can be given it.
     """
 
-    fingerprint: Callable[[Path], str] = _fingerprint
+    fingerprint: Callable[[Path], str] = fingerprint_of
     read: Callable[..., CTVolume] = _read
     segment: Callable[..., SegmentationResult] = _segment
     load_bundle: Callable[[Path | None], Bundle] = _load_bundle
-    resolve_device: Callable[[str], str] = _resolve_device
+    resolve_device: Callable[[str], str] = resolve_device
 
 
 @dataclass(frozen=True)
@@ -178,7 +169,7 @@ class CaseRunner:
                 return _outcome(case, status=Status.SKIPPED, report=read_report(folder) or {})
             note(_("computing again: {reason}").format(reason=reason))
         refuse_foreign_files(folder, overwrite=options.overwrite)
-        reporter = ProgressReporter(progress)
+        reporter = Reporter(progress)
         reporter.tell("read", 0, 1)
         chosen = {} if options.series is None else {"series": options.series}
         ct = dataclasses.replace(self.engine.read(case.path, **chosen), name=case.name)

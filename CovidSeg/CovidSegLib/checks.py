@@ -1,11 +1,10 @@
-"""Whether an image can be a chest CT: size, spacing, straight axes, values; and its values as compact HU.
+"""Whether an image can be a chest CT: size, spacing, straight axes, values.
 
 Limits are wide on purpose: they catch wrong units, wrong files and broken headers, not unusual scanners.
 """
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,9 +26,8 @@ COARSE_PIXELS_MM = 3.0
 #: Beyond this a number is no Hounsfield unit, whatever the padding or the metal.
 MAX_ABS_HU = 1e6
 NO_ORIENTATION = _("The file states no orientation: left and right are a guess. Check the sides.")
-_NO_HU = _("{label}: values from {low:g} to {high:g} are no Hounsfield units. Give a CT in HU.")
+NO_HU = _("{label}: values from {low:g} to {high:g} are no Hounsfield units. Give a CT in HU.")
 _MAX_LABELS = 16
-_INT16 = np.iinfo(np.int16)
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ def check_values(values_kji: np.ndarray, *, label: str) -> None:
         text = _("{label}: every voxel is {value:g}; the image is empty. Export the CT again.")
         raise InputError(text.format(label=label, value=low))
     if max(-low, high) > MAX_ABS_HU:
-        raise InputError(_NO_HU.format(label=label, low=low, high=high))
+        raise InputError(NO_HU.format(label=label, low=low, high=high))
     if low >= 0 and high <= 255 and _is_labelmap(values_kji):
         text = _(
             "{label}: this looks like a labelmap (whole numbers from {low:g} to {high:g}, in patches), not a CT. "
@@ -173,53 +171,6 @@ def _coarse_pixels(geometry: Geometry) -> tuple[str, ...]:
         "points too high. Give fine axial slices if there are any."
     )
     return (text.format(spacing=spacing_mm),)
-
-
-class HuBuilder:
-    """Collects slices into one volume: int16 while all values are whole and fit, else float32; never float64.
-
-    Slices may be set from several threads.
-    """
-
-    def __init__(self, shape_kji: tuple[int, int, int], *, label: str) -> None:
-        self._values_kji: np.ndarray = np.zeros(shape_kji, dtype=np.int16)
-        self._label = label
-        self._lock = threading.Lock()
-
-    def set_slice(self, k: int, values_ji: np.ndarray) -> None:
-        """Put a (j, i) slice of any real type at index k.
-
-        Raises:
-            InputError: A value is NaN or infinite.
-        """
-        compact = self._compact(values_ji, k=k)
-        with self._lock:
-            if compact.dtype != np.int16 and self._values_kji.dtype == np.int16:
-                self._values_kji = self._values_kji.astype(np.float32)
-            self._values_kji[k] = compact
-
-    def result(self) -> np.ndarray:
-        """Return the (k, j, i) volume."""
-        return self._values_kji
-
-    def _compact(self, values_ji: np.ndarray, *, k: int) -> np.ndarray:
-        if values_ji.dtype == np.int16:
-            return values_ji
-        low, high = values_ji.min(), values_ji.max()
-        if not (np.isfinite(low) and np.isfinite(high)):
-            count = int(np.count_nonzero(~np.isfinite(values_ji)))
-            text = _(
-                "{label}: {count} voxel(s) of slice {number} are NaN or infinite. "
-                "Replace them (air is -1000 HU), or export the CT again."
-            )
-            raise InputError(text.format(label=self._label, count=count, number=k + 1))
-        if max(-float(low), float(high)) > MAX_ABS_HU:
-            raise InputError(_NO_HU.format(label=self._label, low=float(low), high=float(high)))
-        if low >= _INT16.min and high <= _INT16.max:
-            rounded = values_ji.astype(np.int16) if values_ji.dtype.kind in "iub" else np.rint(values_ji)
-            if np.array_equal(rounded, values_ji):
-                return rounded.astype(np.int16)
-        return values_ji.astype(np.float32)
 
 
 def _slice_axis(geometry: Geometry) -> int:

@@ -25,6 +25,10 @@ LONGEST_ACROSS_MM = 6.0
 LITTLE_LUNG_ML = 1200.0
 #: Less air than this inside the body is no chest at all.
 NO_LUNG_ML = 60.0
+#: A guess at the intensities' scale is believed from this much on: more than a CT in HU has to show.
+SURE_LUNG_ML = 300.0
+#: If more than this share of a coarse voxel is padding, it is padding.
+PADDED_SHARE = 0.2
 #: Room around the air-filled lung along k, j, i, towards feet, front, right and head, back, left: lung without
 #: air lies mostly at the bases and, in patients on their back, behind the rest. Never beyond the body.
 BOX_MARGINS_MM = ((80.0, 40.0), (30.0, 200.0), (30.0, 30.0))
@@ -78,7 +82,7 @@ def find_chest(volume_spl: np.ndarray, *, spacing_mm: tuple[float, float, float]
     padding = np.zeros(coarse.shape, dtype=bool)
     if padding_hu is not None:
         share = resample_kji(volume_spl, source=source, target=axes, convert=lambda plane: plane == padding_hu)
-        padding = touching_sides(share > 0.2)
+        padding = touching_sides(share > PADDED_SHARE)
     inside, lungs = body_and_lungs(coarse, padding=padding, voxel_ml=voxel_ml)
     aerated_ml = float(lungs.sum()) * voxel_ml
     if aerated_ml < NO_LUNG_ML:
@@ -121,7 +125,7 @@ def lungs_found(hu_kji: np.ndarray, geometry: Geometry) -> bool:
         chest = find_chest(orientation.view(hu_kji), spacing_mm=orientation.spacing_mm(geometry))
     except InputError:
         return False
-    return chest.aerated_ml >= LITTLE_LUNG_ML / 4
+    return chest.aerated_ml >= SURE_LUNG_ML
 
 
 def _box(

@@ -10,6 +10,15 @@ import numpy as np
 AIR_BELOW_HU = -400.0
 #: Median of air around the patient, blankets included; aerated lung is mostly denser.
 OUTSIDE_AIR_BELOW_HU = -860.0
+#: A piece of air with more of its surface than this on the image's border lies around the patient; with more than
+#: the second share, it does if it is as thin as air.
+SURELY_OUTER_SHARE, MAYBE_OUTER_SHARE = 0.6, 0.2
+#: Pieces of inner air are lung from this volume on, and from this share of the largest.
+SMALL_PIECE_ML, SMALL_PIECE_SHARE = 15.0, 0.01
+#: Median of air in trachea and bowel; in lung there is tissue, too.
+LUMEN_BELOW_HU = -975.0
+#: Less of a piece than this lies a voxel deep if noise made it.
+LACE_SHARE = 0.03
 #: A piece of air that the image cuts open is foam of the table, not lung, if less than this share of it lies between
 #: parts of the body. Measured: foam 0.00; lung, cut by a small round field of view, 0.17 to 1.
 LUNG_BETWEEN_SHARE = 0.1
@@ -107,7 +116,8 @@ def _outer_air(
         np.asarray(ndimage.sum_labels(surface, pieces, index)), 1
     )
     medians = _medians(coarse_hu, pieces, count=count)
-    is_outer = (share > 0.6) | ((share > 0.2) & (medians < OUTSIDE_AIR_BELOW_HU))
+    may_be_outer = (share > MAYBE_OUTER_SHARE) & (medians < OUTSIDE_AIR_BELOW_HU)
+    is_outer = (share > SURELY_OUTER_SHARE) | may_be_outer
     return [int(n) for n in index[is_outer]]
 
 
@@ -125,8 +135,8 @@ def _lung_pieces(inner_air: np.ndarray, coarse_hu: np.ndarray, *, voxel_ml: floa
     inner_ml = (
         np.asarray(ndimage.sum_labels(ndimage.binary_erosion(inner_air, border_value=1), labels, index)) * voxel_ml
     )
-    large = volumes_ml >= max(15.0, 0.01 * volumes_ml.max())
-    keep = index[large & (medians > -975.0) & (inner_ml > 0.03 * volumes_ml)]
+    large = volumes_ml >= max(SMALL_PIECE_ML, SMALL_PIECE_SHARE * volumes_ml.max())
+    keep = index[large & (medians > LUMEN_BELOW_HU) & (inner_ml > LACE_SHARE * volumes_ml)]
     return np.isin(labels, keep)
 
 

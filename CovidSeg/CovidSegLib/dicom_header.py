@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .dicom_lengths import lengths_fit
 from .errors import InputError
-from .inputs import looks_like_dicom
+from .inputs import DICOM_SUFFIXES, looks_like_dicom
 from .texts import Text
 from .texts import text as _
 
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+
 CT_IMAGE_STORAGE = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
-_DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def read_header(path: Path, *, label: str) -> SliceHeader | None:
     """
     import SimpleITK as sitk
 
-    suspect = path.suffix.lower() in _DICOM_SUFFIXES
+    suspect = path.suffix.lower() in DICOM_SUFFIXES
     if not looks_like_dicom(path):
         if suspect:
             text = _("{label}: {file} is no readable DICOM file. Copy or export the series again.")
@@ -103,12 +106,12 @@ def read_header(path: Path, *, label: str) -> SliceHeader | None:
     return _header_from(reader, path=path)
 
 
-def _header_from(reader: object, *, path: Path) -> SliceHeader:
+def _header_from(reader: sitk.ImageFileReader, *, path: Path) -> SliceHeader:
     def text(tag: str) -> str:
-        if not reader.HasMetaDataKey(tag):  # type: ignore[attr-defined]
+        if not reader.HasMetaDataKey(tag):
             return ""
         # SimpleITK hands bytes that are not UTF-8 over as surrogates; western scanners write Latin-1.
-        raw = reader.GetMetaData(tag).encode("utf-8", "surrogateescape")  # type: ignore[attr-defined]
+        raw = reader.GetMetaData(tag).encode("utf-8", "surrogateescape")
         try:
             decoded = raw.decode("utf-8")
         except UnicodeDecodeError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 _UNDEFINED = 0xFFFFFFFF
 _LONG_VRS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
@@ -29,7 +29,7 @@ _MAX_DEPTH = 32
 @dataclass(frozen=True)
 class _Encoding:
     explicit: bool
-    order: str
+    order: Literal["little", "big"]
 
 
 class _Element(NamedTuple):
@@ -108,10 +108,9 @@ def _element(data: memoryview, at: int, *, encoding: _Encoding) -> _Element:
     """Return what stands before an element's value."""
     if at + 8 > len(data):
         raise _TooLongError
-    order = "big" if encoding.order == "big" else "little"
 
     def number(first: int, count: int) -> int:
-        return int.from_bytes(data[first : first + count], order)  # type: ignore[arg-type]
+        return int.from_bytes(data[first : first + count], encoding.order)
 
     tag = (number(at, 2), number(at + 2, 2))
     vr = bytes(data[at + 4 : at + 6])

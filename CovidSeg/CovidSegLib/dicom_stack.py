@@ -6,12 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from .checks import GRID_TOLERANCE, HuBuilder, ImageData, check_geometry, check_size
+from .checks import GRID_TOLERANCE, ImageData, check_geometry, check_size
 from .dicom import Stack
 from .dicom_header import SliceHeader
 from .errors import InputError
 from .geometry import Geometry
 from .memory import require_memory
+from .pixels import HuBuilder
 from .runtime import cores
 from .sitk_quiet import itk_reason, quiet_itk
 from .texts import Text

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .dicom_lengths import text_of
-from .inputs import looks_like_dicom
+from .inputs import DICOM_SUFFIXES, looks_like_dicom
 from .sitk_quiet import quiet_itk
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ _SLICES_TRIED = (0.0, 0.25, 0.5, 0.75)
 
 
 def is_dicom_file(path: Path) -> bool:
-    """Tell whether the file starts as DICOM does, or is named `.dcm`: a damaged one is still a case."""
-    return path.suffix.lower() == ".dcm" or looks_like_dicom(path)
+    """Tell whether the file starts as DICOM does, or is named as DICOM: a damaged one is still a case."""
+    return path.suffix.lower() in DICOM_SUFFIXES or looks_like_dicom(path)
 
 
 def is_text(path: Path) -> bool:
@@ -60,7 +60,7 @@ def is_dicom_zip(path: Path) -> bool:
 
 
 def _is_dicom_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
-    if info.filename.lower().endswith(".dcm"):
+    if info.filename.lower().endswith(DICOM_SUFFIXES):
         return True
     with archive.open(info) as stream:
         return stream.read(_DICOM_MAGIC_AT + 4)[_DICOM_MAGIC_AT:] == _DICOM_MAGIC

@@ -16,7 +16,8 @@ from .texts import text as _
 
 #: Longest first, so that `.nii.gz` counts as one extension.
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
-NAMED_SUFFIXES = (*IMAGE_SUFFIXES, ".zip", ".dcm", ".ima")
+DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
+NAMED_SUFFIXES = (*IMAGE_SUFFIXES, ".zip", *DICOM_SUFFIXES)
 #: A file of this name is a case that its folder names.
 IMAGING_STEM = "imaging"
 SUPPORTED = _("NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), a DICOM folder or a zip of one")

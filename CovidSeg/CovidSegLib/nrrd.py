@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .checks import NO_ORIENTATION, HuBuilder, ImageData, check_geometry, check_size
+from .checks import NO_ORIENTATION, ImageData, check_geometry, check_size
 from .errors import InputError
 from .geometry import Geometry
 from .inputs import detached_data_files
 from .memory import require_memory
-from .pixels import DAMAGED, reason_of, verify_packed
+from .pixels import DAMAGED, HuBuilder, reason_of, verify_packed
 from .sitk_quiet import itk_reason, quiet_itk
 from .texts import text as _
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import gzip
 import io
+import threading
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from .checks import HuBuilder
+from .checks import MAX_ABS_HU, NO_HU
 from .errors import InputError
 from .texts import Text
 from .texts import text as _
 
 DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
 _CHUNK = 1 << 18
+_INT16 = np.iinfo(np.int16)
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,53 @@ class VoxelFormat:
     dtype: np.dtype
     slope: float = 1.0
     intercept: float = 0.0
+
+
+class HuBuilder:
+    """Collects slices into one volume: int16 while all values are whole and fit, else float32; never float64.
+
+    Slices may be set from several threads.
+    """
+
+    def __init__(self, shape_kji: tuple[int, int, int], *, label: str) -> None:
+        self._values_kji: np.ndarray = np.zeros(shape_kji, dtype=np.int16)
+        self._label = label
+        self._lock = threading.Lock()
+
+    def set_slice(self, k: int, values_ji: np.ndarray) -> None:
+        """Put a (j, i) slice of any real type at index k.
+
+        Raises:
+            InputError: A value is NaN or infinite.
+        """
+        compact = self._compact(values_ji, k=k)
+        with self._lock:
+            if compact.dtype != np.int16 and self._values_kji.dtype == np.int16:
+                self._values_kji = self._values_kji.astype(np.float32)
+            self._values_kji[k] = compact
+
+    def result(self) -> np.ndarray:
+        """Return the (k, j, i) volume."""
+        return self._values_kji
+
+    def _compact(self, values_ji: np.ndarray, *, k: int) -> np.ndarray:
+        if values_ji.dtype == np.int16:
+            return values_ji
+        low, high = values_ji.min(), values_ji.max()
+        if not (np.isfinite(low) and np.isfinite(high)):
+            count = int(np.count_nonzero(~np.isfinite(values_ji)))
+            text = _(
+                "{label}: {count} voxel(s) of slice {number} are NaN or infinite. "
+                "Replace them (air is -1000 HU), or export the CT again."
+            )
+            raise InputError(text.format(label=self._label, count=count, number=k + 1))
+        if max(-float(low), float(high)) > MAX_ABS_HU:
+            raise InputError(NO_HU.format(label=self._label, low=float(low), high=float(high)))
+        if low >= _INT16.min and high <= _INT16.max:
+            rounded = values_ji.astype(np.int16) if values_ji.dtype.kind in "iub" else np.rint(values_ji)
+            if np.array_equal(rounded, values_ji):
+                return rounded.astype(np.int16)
+        return values_ji.astype(np.float32)
 
 
 class InflatingStream(io.RawIOBase):

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .checks import HuBuilder, check_geometry, check_size, check_values, spacing_warnings
+from .checks import check_geometry, check_size, check_values, spacing_warnings
 from .errors import InputError
 from .geometry import Geometry
+from .pixels import HuBuilder
 from .texts import text as _
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from CovidSegLib.checks import (
-    HuBuilder,
     check_geometry,
     check_size,
     check_straight_axes,
@@ -15,6 +14,7 @@ from CovidSegLib.checks import (
     spacing_warnings,
 )
 from CovidSegLib.errors import InputError
+from CovidSegLib.pixels import HuBuilder
 from helpers_ct_files import tiny_geometry, tiny_hu
 from hypothesis import example, given
 from hypothesis import strategies as st
