@@ -11,8 +11,8 @@ from pathlib import Path
 from .file_names import safe_name
 from .inputs import IMAGE_SUFFIXES, case_name
 
+#: What a CT may end in, the more usual first; DICOM files are known by their content instead.
 IMAGE_EXTENSIONS = (*IMAGE_SUFFIXES, ".zip")
-"""What a CT may end in, the more usual first; DICOM files are known by their content instead."""
 
 _NAMES_OF_THE_RUN = ("summary.csv", "run.json")
 

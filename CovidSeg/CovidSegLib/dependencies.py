@@ -23,12 +23,12 @@ from .resources import resource_path
 from .scene_texts import tr as _
 
 TORCH_VERSIONS = ">=2.8,<3"
+#: Packages that an installation must not touch, if they are there.
 HELD_PACKAGES = ("numpy", "scipy", "SimpleITK", "torch", "torchvision", "vtk", "itk")
-"""Packages that an installation must not touch, if they are there."""
 
 
+#: What the engine imports while it runs.
 RUN_WITH = ("torch", "monai.inferers", "safetensors.torch", "scipy.ndimage", "SimpleITK")
-"""What the engine imports while it runs."""
 
 
 class DependencyError(CovidSegError):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 OK = 0
+#: Some case failed.
 FAILED = 1
-"""Some case failed."""
+#: The arguments are wrong, an INPUT is missing or empty, or a device is absent.
 USAGE = 2
-"""The arguments are wrong, an INPUT is missing or empty, or a device is absent."""
+#: Ctrl-C, as shells have it (128 + SIGINT).
 STOPPED = 130
-"""Ctrl-C, as shells have it (128 + SIGINT)."""

@@ -25,26 +25,26 @@ from .resample import image_axes
 from .runtime import cores
 from .volume import CTVolume
 
+#: Voxels looked at are so far apart; on seven CTs the patches then hold at most 1.11 times the voxels of the run.
 GLANCE_STEP_MM = 10.0
-"""Voxels looked at are so far apart; on seven CTs the patches then hold at most 1.11 times the voxels of the run."""
 
+#: Of one core with bfloat16 arithmetic, per million voxels in patches, at 16 filters (AMD EPYC; 0.63 to 0.81 on four
+#: CTs in both modes). Two cores take half of it.
 NETWORK_S = 0.70
-"""Of one core with bfloat16 arithmetic, per million voxels in patches, at 16 filters (AMD EPYC; 0.63 to 0.81 on four
-CTs in both modes). Two cores take half of it."""
+#: Times longer where the CPU has no bfloat16 arithmetic (the same machine, in float32).
 WITHOUT_BFLOAT16 = 2.4
-"""Times longer where the CPU has no bfloat16 arithmetic (the same machine, in float32)."""
 NETWORK_WIDTH = 16
+#: Twice the filters take 4.3 times the seconds (16 and 32 filters, the same machine).
 WIDTH_POWER = 2.1
-"""Twice the filters take 4.3 times the seconds (16 and 32 filters, the same machine)."""
+#: More cores count as so many. Measured are one and two; that three to eight go on like that is an assumption.
 MOST_CORES = 8
-"""More cores count as so many. Measured are one and two; that three to eight go on like that is an assumption."""
+#: Of everything but the network, per million voxels of the network's grid and of the CT (within 10 % on four CTs).
 GRID_S, CT_S = 0.39, 0.018
-"""Of everything but the network, per million voxels of the network's grid and of the CT (within 10 % on four CTs)."""
+#: Of copying the CT out of the scene and of putting the result into it: once, and per million voxels of the CT (three
+#: CTs, with Slicer's libraries but not in the application).
 SCENE_S, SCENE_CT_S = 1.0, 0.07
-"""Of copying the CT out of the scene and of putting the result into it: once, and per million voxels of the CT (three
-CTs, with Slicer's libraries but not in the application)."""
+#: Of importing torch and MONAI and reading the weights, once per process, from a disk that is in use.
 LOAD_S = 3.3
-"""Of importing torch and MONAI and reading the weights, once per process, from a disk that is in use."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 DAYS_PER_WEEK = 7.0
 
+#: Figures followed over time -> region and name in a report.
 FIGURES: Mapping[str, tuple[str, str]] = {
     "poi_percent": ("lungs", "poi_percent"),
     "poi_left_percent": ("left_lung", "poi_percent"),
@@ -18,7 +19,6 @@ FIGURES: Mapping[str, tuple[str, str]] = {
     "right_lung_ml": ("right_lung", "volume_ml"),
     "infection_ml": ("lungs", "infection_ml"),
 }
-"""Figures followed over time -> region and name in a report."""
 
 
 @dataclass(frozen=True)

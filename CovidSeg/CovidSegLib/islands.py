@@ -8,8 +8,8 @@ import numpy as np
 
 from .boxes import bounding_box
 
+#: Relative difference below which an island counts as large as the limit.
 ROUNDING = 1e-9
-"""Relative difference below which an island counts as large as the limit."""
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 _NIFTI_HEADER_BYTES = 352
 _NIFTI_FLOATS = {16: "f4", 64: "f8"}
+#: Data type -> bytes of a voxel in the file; ITK says how many a scaled one has in memory.
 _NIFTI_WHOLE = {2: 1, 256: 1, 4: 2, 512: 2, 8: 4, 768: 4, 1024: 8, 1280: 8}
-"""Data type -> bytes of a voxel in the file; ITK says how many a scaled one has in memory."""
 _CHUNK_BYTES = 1 << 22
 
 

@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from .quantify import Quantities
     from .volume import CTVolume
 
+#: Attribute of segmentation and table node: the run's report.json, as text.
 REPORT_ATTRIBUTE = "CovidSeg.report"
-"""Attribute of segmentation and table node: the run's report.json, as text."""
 
+#: Attribute of the segmentation node: the report's warnings, so that they can be translated (`texts.Text`).
 WARNINGS_ATTRIBUTE = "CovidSeg.warnings"
-"""Attribute of the segmentation node: the report's warnings, so that they can be translated (`texts.Text`)."""
 
 
 class Engine(Protocol):

@@ -15,8 +15,8 @@ from .geometry import Geometry
 from .labels import Label
 
 BLOCK_MM = 4.0
+#: Distances this close count as equal; equal distances go to the left lung.
 TIE_MM = 1e-6
-"""Distances this close count as equal; equal distances go to the left lung."""
 
 
 def assign_infection_to_lungs(

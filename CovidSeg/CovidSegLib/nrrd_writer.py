@@ -16,8 +16,8 @@ import numpy as np
 
 from .geometry import Geometry
 
+#: As fast as level 1 on labelmaps, three times faster than 6 for a file twice as large (1 MB).
 _COMPRESSION_LEVEL = 3
-"""As fast as level 1 on labelmaps, three times faster than 6 for a file twice as large (1 MB)."""
 
 
 def write_layers_nrrd(

@@ -13,11 +13,11 @@ from .geometry import Geometry
 from .labels import Label
 from .orient import Orientation
 
+#: Shares of the lungs' height from base to apex, shown apex first.
 _AXIAL_POSITIONS = (0.82, 0.61, 0.40, 0.19)
-"""Shares of the lungs' height from base to apex, shown apex first."""
 
+#: Coronal and sagittal slices stay in this part of the lungs, where a slice shows most of them.
 _MIDDLE = (0.25, 0.75)
-"""Coronal and sagittal slices stay in this part of the lungs, where a slice shows most of them."""
 
 MARGIN_MM = 30.0
 

@@ -33,12 +33,12 @@ __all__ = [
 ]
 
 CONSOLIDATION_FROM_HU = -300.0
+#: Both lungs of the largest patients hold about 10 litres; more, and the header's spacing is wrong.
 LARGEST_LUNGS_ML = 12_000.0
-"""Both lungs of the largest patients hold about 10 litres; more, and the header's spacing is wrong."""
 WELL_AERATED_HU = (-950.0, -700.0)
 
+#: Bits of a voxel's code; the histogram of HU is taken per code.
 _LEFT, _RIGHT, _INFECTION = 1, 2, 4
-"""Bits of a voxel's code; the histogram of HU is taken per code."""
 
 
 @dataclass(frozen=True)

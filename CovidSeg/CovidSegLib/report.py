@@ -21,8 +21,8 @@ from .quantify import Quantities
 DISCLAIMER = "Research software, not a medical device; not for clinical use."
 NOT_AVAILABLE = "n/a"
 
+#: Decimals kept, by the unit a key ends in; any other number is written in full.
 _DECIMALS = {"percent": 4, "ml": 3, "g": 2, "hu": 2, "seconds": 3, "mb": 1}
-"""Decimals kept, by the unit a key ends in; any other number is written in full."""
 
 _EXACT_SECTIONS = ("geometry", "input", "model", "options", "versions")
 _UNITS = {"percent": "%", "seconds": "s", "hu": "HU", "mb": "MB", "mm": "mm", "ml": "ml", "g": "g"}

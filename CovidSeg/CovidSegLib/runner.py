@@ -23,9 +23,9 @@ from .progress import Progress
 from .scene_texts import tr as _
 
 POLL_EVERY_MS = 30
+#: How long each poll of a running job sleeps. While Slicer waits for events its main thread keeps Python's lock, and
+#: the worker would stand still between two of its operations; sleeping lends it the lock.
 LEND_S = 0.02
-"""How long each poll of a running job sleeps. While Slicer waits for events its main thread keeps Python's
-lock, and the worker would stand still between two of its operations; sleeping lends it the lock."""
 
 
 class Timer(Protocol):

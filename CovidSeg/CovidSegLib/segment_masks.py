@@ -11,8 +11,8 @@ from .geometry import Geometry
 from .labels import Label
 from .texts import text as _
 
+#: How far voxel centres may lie apart; float32 headers of large volumes differ by less.
 ALIGNMENT_TOLERANCE_VOXELS = 0.05
-"""How far voxel centres may lie apart; float32 headers of large volumes differ by less."""
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 GENERAL_ANATOMY_CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
 DICOM_MASTER_CONTEXT = "Segmentation category and type - DICOM master list"
 ANATOMIC_CONTEXT = "Anatomic codes - DICOM master list"
+#: The tag of a vtkSegment under which Slicer keeps the serialized terminology.
 TERMINOLOGY_TAG = "TerminologyEntry"
-"""The tag of a vtkSegment under which Slicer keeps the serialized terminology."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+#: (file of this package that marks the template, template) -> the template in the user's language.
 Translate = Callable[[str, str], str]
-"""(file of this package that marks the template, template) -> the template in the user's language."""
 
 
 class Text(str):
