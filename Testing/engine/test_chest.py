@@ -220,6 +220,30 @@ def test_padding_around_a_cropped_body_is_outside_and_lungs_are_kept(value: int,
 
 
 @pytest.mark.realdata
+def test_scan_from_head_to_pelvis_is_cut_to_the_chest() -> None:
+    phantom = small_phantom(3)
+    hu = phantom.ct.hu_kji
+    noise = np.random.default_rng(0)
+    below = np.repeat(hu[:1], 60, axis=0) + noise.normal(0, 15, (60, *hu.shape[1:])).astype(np.int16)
+    above = np.full((50, *hu.shape[1:]), -1000, np.int16)
+    k, j, i = np.indices(below.shape)
+    for center_k, center_i in ((12, 30), (25, 64), (38, 34), (48, 60)):  # gas in the bowel, up to 72 mm wide
+        below[((k - center_k) * 5) ** 2 + ((j - 36) * 3.9) ** 2 + ((i - center_i) * 4) ** 2 < 36**2] = -990
+    k, j, i = np.indices(above.shape)
+    head = ((j - 40) * 3.9 / 95) ** 2 + ((i - 48) * 4 / 75) ** 2 < np.where(k < 20, 0.5, 1.0)
+    above[head] = noise.normal(45, 15, np.count_nonzero(head))
+    above[((j - 36) * 3.9) ** 2 + ((i - 48) * 4) ** 2 < 9**2] = -990  # windpipe and throat
+    above[30:40, :36, 46:50] = -990  # through the nose to the air outside
+    whole = np.concatenate([below, hu, above])
+    lungs = np.pad(lungs_of(phantom), ((60, 50), (0, 0), (0, 0)))
+    assert_kept(whole, lungs)
+    spacing_mm = SPACING_IJK_MM[::-1]
+    found, alone = find_chest(whole, spacing_mm=spacing_mm), find_chest(hu, spacing_mm=spacing_mm)
+    assert found.aerated_ml == pytest.approx(alone.aerated_ml, rel=0.02)
+    lowest_mm, highest_mm = (5.0 * index for index in np.flatnonzero(lungs.any(axis=(1, 2)))[[0, -1]])
+    assert found.box_mm[0][0] > lowest_mm - 100 and found.box_mm[0][1] < highest_mm + 60
+
+
 @pytest.mark.parametrize("coarse_axes", [(2,), (1,), (1, 2)], ids=["sagittal slices", "coronal slices", "pixels"])
 def test_voxels_of_5_mm_across_the_body_lose_no_lung(data_dir: Path, coarse_axes: tuple[int, ...]) -> None:
     """A lean patient's chest wall is too thin for masks of such voxels."""
