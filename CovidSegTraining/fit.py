@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from CovidSegLib.allocator import freed_memory_kept
-from CovidSegLib.errors import ModelError
+from CovidSegLib.errors import InputError, ModelError
 from CovidSegLib.network import build_network
 from CovidSegLib.run_lock import run_lock
 
@@ -21,12 +21,15 @@ from .fit_config import FitConfig, Stage
 from .label_codes import Code
 from .losses import consistency_loss, partial_label_loss
 from .patches import Batch, Patches, TrainingCase
+from .settings import first_difference
 from .whole_files import whole_file, write_whole
 
 if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
+#: Settings that a run may be continued with other ones of.
+_MAY_CHANGE = ("steps", "minutes", "device", "bfloat16", "save_every_s")
 
 
 class Fit:
@@ -210,6 +213,7 @@ class Fit:
         path = self.folder / "checkpoint.pt"
         if not path.exists():
             return
+        self._check_settings()
         state = read_state(path, remedy="delete it to begin again, or choose another folder")
         try:
             self.network.load_state_dict(state["network"])
@@ -224,6 +228,29 @@ class Fit:
         self.norm_frozen = state.get("norm_frozen", False)
         self.rng.bit_generator.state = state["rng"]
         log.info("continuing at step %d", self.step)
+
+    def _check_settings(self) -> None:
+        """Make sure that the run was begun with these settings, but for those of how long and where it runs.
+
+        Raises:
+            InputError: It was begun with others, or its settings are damaged.
+        """
+        path = self.folder / "config.json"
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return
+        except ValueError as error:
+            raise InputError(f"{path}: damaged; delete it to go on with the settings given") from error
+        now = json.loads(json.dumps(asdict(self.config)))  # lists, as the file has them
+        # An earlier version may not have known a setting.
+        keys = [key for key in now if key in before and key not in _MAY_CHANGE]
+        key, was, is_now = first_difference({k: before[k] for k in keys}, {k: now[k] for k in keys})
+        if key:
+            raise InputError(
+                f"{self.folder}: begun with other settings (fit.{key} is {was!r} in config.json there, {is_now!r} "
+                "here); give the --config that the run was begun with, or choose another folder"
+            )
 
     def _log(self, progress: float, losses: list[float]) -> None:
         row = {

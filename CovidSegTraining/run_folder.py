@@ -23,6 +23,7 @@ from CovidSegLib.errors import InputError, ModelError
 
 from .experiment_config import Experiment, read_experiment
 from .experiment_loss import METRICS
+from .settings import first_difference
 from .whole_files import write_whole
 
 #: Columns of a history, as in the paper's.
@@ -129,20 +130,11 @@ def check_same_recipe(folder: Path, recipe: Experiment) -> None:
     before = read_experiment(folder / "recipe.yaml")
     if before == recipe:
         return
-    key, was, is_now = _first_difference(before.to_plain(), recipe.to_plain())
+    key, was, is_now = first_difference(before.to_plain(), recipe.to_plain())
     raise InputError(
         f"{folder}: begun with another recipe ({key} is {was!r} in recipe.yaml there, {is_now!r} here); "
         "choose another folder"
     )
-
-
-def _first_difference(before: Any, now: Any, *, key: str = "") -> tuple[str, Any, Any]:
-    """Return the path of the first key at which two recipes differ, and both its values."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for name in {**before, **now}:
-            if before.get(name) != now.get(name):
-                return _first_difference(before.get(name), now.get(name), key=f"{key}.{name}" if key else name)
-    return key, before, now
 
 
 def read_run(path: Path) -> dict[str, Any]:

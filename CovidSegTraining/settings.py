@@ -162,3 +162,12 @@ def _tuple_from(arguments: tuple[Any, ...], value: Any, *, key: str) -> tuple[An
     return tuple(
         from_plain(kind, v, key=f"{key}[{n}]") for n, (kind, v) in enumerate(zip(arguments, value, strict=True))
     )
+
+
+def first_difference(before: Any, now: Any, *, key: str = "") -> tuple[str, Any, Any]:
+    """Return the path of the first key at which two trees of plain values differ, and both its values."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in {**before, **now}:
+            if before.get(name) != now.get(name):
+                return first_difference(before.get(name), now.get(name), key=f"{key}.{name}" if key else name)
+    return key, before, now

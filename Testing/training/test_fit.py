@@ -87,6 +87,23 @@ def test_counters_of_steps_stay_on_the_cpu_wherever_a_run_goes_on(tmp_path: Path
     assert {(state["step"].device.type, state["exp_avg"].device.type) for state in states} == {("cpu", "meta")}
 
 
+def test_run_goes_on_longer_but_not_with_other_settings(tmp_path: Path, cache: Path) -> None:
+    _fit(tmp_path / "run", cache).save()
+    _fit(tmp_path / "run", cache, replace(CONFIG, steps=CONFIG.steps + 1, minutes=1.0))
+    other = replace(CONFIG, augmentation=replace(CONFIG.augmentation, noise_hu=CONFIG.augmentation.noise_hu + 1.0))
+    with pytest.raises(
+        InputError, match=r"begun with other settings \(fit\.augmentation\.noise_hu is .* choose another"
+    ):
+        _fit(tmp_path / "run", cache, other)
+
+
+def test_damaged_settings_of_a_run_are_named(tmp_path: Path, cache: Path) -> None:
+    _fit(tmp_path / "run", cache).save()
+    (tmp_path / "run" / "config.json").write_text("{")
+    with pytest.raises(InputError, match=r"config\.json: damaged; delete it"):
+        _fit(tmp_path / "run", cache)
+
+
 def test_finished_run_is_left_as_it_is(tmp_path: Path, cache: Path) -> None:
     _fit(tmp_path / "run", cache).run()
     before = (tmp_path / "run" / "average.pt").read_bytes()
@@ -233,6 +250,9 @@ def test_run_does_not_go_on_with_another_network(tmp_path: Path, cache: Path) ->
     fit = _fit(tmp_path / "run", cache)
     fit.save()
     wider = replace(CONFIG, network=NetworkConfig(width=4))
+    with pytest.raises(InputError, match=r"fit\.network\.width is 2 in config\.json there, 4 here"):
+        _fit(tmp_path / "run", cache, wider)
+    (tmp_path / "run" / "config.json").unlink()
     with pytest.raises(ModelError, match=r"checkpoint.pt: of another network than fit.network of the settings"):
         _fit(tmp_path / "run", cache, wider)
     with pytest.raises(ModelError, match="the weights to begin with are of another network"):
