@@ -11,17 +11,22 @@ import numpy as np
 
 from .labels import Label
 
-LEFT, RIGHT, INFECTION = int(Label.LEFT_LUNG), int(Label.RIGHT_LUNG), int(Label.INFECTION)
+LEFT, RIGHT = int(Label.LEFT_LUNG), int(Label.RIGHT_LUNG)
+#: The cores of the two lungs, each (k, j, i) bool.
+Bodies = tuple[np.ndarray, np.ndarray]
 
 #: How deep lungs are shrunk, step by step, until they come apart.
 SHRINK_MM = (0.0, 2.5, 4.0, 6.0, 9.0, 13.0)
 #: The smaller of two lungs has at least this share of the larger one's volume.
 SMALLER_LUNG_SHARE = 0.15
+#: From this share of the larger lung on, a piece is asked which lung it belongs to; smaller ones go to the nearer.
+PART_SHARE = 0.01
 #: Two bodies the network gives to the same side are two lungs only if they lie this far apart, left to right;
 #: the upper and lower part of a single lung do not.
 LUNGS_APART_MM = 60.0
-#: Nearer than this to the border between the lungs the network's own answer stands.
-BORDER_MM = 6.0
+#: Where the distances to the two lungs differ by less than this, so within 3 mm of the border between them, the
+#: network's own answer stands.
+UNDECIDED_MM = 6.0
 
 
 def settle_sides(probabilities: np.ndarray, labels: np.ndarray, *, spacing_kji_mm: tuple[float, float, float]) -> None:
@@ -39,24 +44,24 @@ def settle_sides(probabilities: np.ndarray, labels: np.ndarray, *, spacing_kji_m
     step = (1, 2, 2)
     coarse = tuple(slice(None, None, n) for n in step)
     spacing = tuple(n * s for n, s in zip(step, spacing_kji_mm, strict=True))
-    bodies = _two_lungs(lungs[coarse], spacing_mm=spacing)
+    bodies = _two_lungs(labels[coarse], spacing_mm=spacing)
     if bodies is None or _are_one_lung(bodies, labels[coarse], step_i_mm=spacing[2]):
         _flip_islands(probabilities, labels)
         return
     left_mm, right_mm = _distances_to_sides(bodies, labels[coarse], spacing_mm=spacing)
     side = np.where(left_mm < right_mm, np.uint8(LEFT), np.uint8(RIGHT))
-    side[np.abs(left_mm - right_mm) < BORDER_MM] = 0
+    side[np.abs(left_mm - right_mm) < UNDECIDED_MM] = 0
     for axis, n in enumerate(step):
         side = side.repeat(n, axis=axis)
     k, j, i = labels.shape
     _put(probabilities, labels, side=side[:k, :j, :i])
 
 
-def _two_lungs(lungs: np.ndarray, *, spacing_mm: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray] | None:
+def _two_lungs(labels: np.ndarray, *, spacing_mm: tuple[float, ...]) -> Bodies | None:
     """Return the cores of the two lungs, None if there is one lung only or they do not come apart."""
     from scipy import ndimage
 
-    depth_mm = ndimage.distance_transform_edt(lungs, sampling=spacing_mm)
+    depth_mm = ndimage.distance_transform_edt(labels > 0, sampling=spacing_mm)
     for shrink_mm in SHRINK_MM:
         pieces, count = ndimage.label(depth_mm > shrink_mm)
         if count < 2:
@@ -64,30 +69,53 @@ def _two_lungs(lungs: np.ndarray, *, spacing_mm: tuple[float, ...]) -> tuple[np.
         sizes = np.bincount(pieces.ravel())[1:]
         second, first = np.argsort(sizes)[-2:] + 1
         if sizes[second - 1] >= SMALLER_LUNG_SHARE * sizes[first - 1]:
-            return pieces == first, pieces == second
+            others = 1 + np.flatnonzero(sizes >= PART_SHARE * sizes[first - 1])
+            parts = [pieces == number for number in others if number not in (first, second)]
+            return _with_parts((pieces == first, pieces == second), parts=parts, labels=labels)
     return None
 
 
-def _are_one_lung(bodies: tuple[np.ndarray, np.ndarray], labels: np.ndarray, *, step_i_mm: float) -> bool:
+def _with_parts(bodies: Bodies, *, parts: list[np.ndarray], labels: np.ndarray) -> Bodies:
+    """Return the bodies with those parts that the network gives to their side, and that lie on it.
+
+    What parts the two lungs now and then parts a lobe from its lung, too, and the other lung may be nearer to it.
+    """
+    is_left = [_votes_for_left(labels[body]) > 0.5 for body in bodies]
+    centers_i = [_center_i(body) for body in bodies]
+    if is_left[0] == is_left[1] or is_left[0] != (centers_i[0] > centers_i[1]):
+        return bodies
+    left, right = bodies if is_left[0] else bodies[::-1]
+    for part in parts:
+        votes_left = _votes_for_left(labels[part]) > 0.5
+        if votes_left == (_center_i(part) > sum(centers_i) / 2.0):
+            (left if votes_left else right)[part] = True
+    return bodies
+
+
+def _are_one_lung(bodies: Bodies, labels: np.ndarray, *, step_i_mm: float) -> bool:
     """Tell whether both bodies are parts of one lung, as the other one is missing or out of the image."""
     votes = [_votes_for_left(labels[body]) > 0.5 for body in bodies]
-    first, second = (float(np.nonzero(body)[2].mean()) * step_i_mm for body in bodies)
+    first, second = (_center_i(body) * step_i_mm for body in bodies)
     return votes[0] == votes[1] and abs(first - second) < LUNGS_APART_MM
 
 
 def _distances_to_sides(
-    bodies: tuple[np.ndarray, np.ndarray], labels: np.ndarray, *, spacing_mm: tuple[float, ...]
+    bodies: Bodies, labels: np.ndarray, *, spacing_mm: tuple[float, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return each voxel's distance in mm to the left and to the right lung."""
     from scipy import ndimage
 
     away = [np.asarray(ndimage.distance_transform_edt(~body, sampling=spacing_mm)) for body in bodies]
     votes = [_votes_for_left(labels[body]) for body in bodies]
-    position = [float(np.nonzero(body)[2].mean()) for body in bodies]
+    position = [_center_i(body) for body in bodies]
     # Both bodies voting for one side cannot be: then the one further to the left is the left lung.
     agree = (votes[0] > 0.5) == (votes[1] > 0.5)
     left = int(np.argmax(position) if agree else np.argmax(votes))
     return away[left], away[1 - left]
+
+
+def _center_i(body: np.ndarray) -> float:
+    return float(np.nonzero(body)[2].mean())
 
 
 def _votes_for_left(labels: np.ndarray) -> float:

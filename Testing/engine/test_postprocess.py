@@ -129,6 +129,21 @@ def test_infection_keeps_its_label_where_the_side_of_its_lung_changes() -> None:
     assert np.array_equal(consistent(labels), expected)
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_lobe_on_a_neck_stays_with_its_lung_though_the_other_lung_is_nearer(*, mirrored: bool) -> None:
+    labels = np.zeros((40, 40, 60), np.uint8)
+    labels[2:38, 8:32, 4:20] = RIGHT
+    labels[20:38, 8:32, 38:56] = LEFT
+    labels[2:12, 14:28, 28:40] = LEFT  # its lowest lobe, 32 mm from the right lung
+    labels[12:20, 18:22, 36:40] = LEFT  # as thick as the bridge between the lungs, so that both break at once
+    labels[30:34, 18:22, 20:38] = RIGHT
+    if mirrored:
+        labels = np.array([0, RIGHT, LEFT], np.uint8)[labels[:, :, ::-1]]
+    found = consistent(labels)
+    lobe = np.s_[2:12, 14:28, 28:40] if not mirrored else np.s_[2:12, 14:28, 20:32]
+    assert np.array_equal(found[lobe], labels[lobe])
+
+
 @pytest.mark.parametrize("side", [LEFT, RIGHT])
 def test_single_lung_keeps_its_side(side: int) -> None:
     labels = np.where(two_lungs() == side, side, BACKGROUND).astype(np.uint8)
