@@ -140,7 +140,7 @@ class CovidSegTest(ScriptedLoadableModuleTest):
         from CovidSegLib.scene_selftest import add_phantom_volume, truth_engine
 
         slicer.mrmlScene.Clear()
-        phantom, volumeNode = add_phantom_volume(slicer.mrmlScene)
+        phantom, volumeNode = add_phantom_volume(CovidSegLogic().context)
         outputs = CovidSegLogic(engine=truth_engine(phantom)).process(volumeNode)
         ids = list(outputs.segmentationNode.GetSegmentation().GetSegmentIDs())
         self.assertEqual(ids, ["left_lung", "right_lung", "infection"])

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +83,8 @@ def _measure(
 
 
 def _table(quantities: Quantities) -> Iterator[str]:
+    from .report import NOT_AVAILABLE
+
     yield f"{'region':<12}{'volume ml':>12}{'infection ml':>14}{'POI':>10}"
     for name, region in (
         ("lungs", quantities.lungs),
@@ -93,8 +94,8 @@ def _table(quantities: Quantities) -> Iterator[str]:
         yield f"{name:<12}{region.volume_ml:>12.1f}{region.infection_ml:>14.1f}{percent(region.poi_percent):>10}"
     composition, severity = quantities.composition, quantities.severity
     yield f"ground glass {composition.ground_glass_ml:.1f} ml, consolidation {composition.consolidation_ml:.1f} ml"
-    worse = severity.worse_lung_class or "n/a"
-    yield f"severity {severity.overall_class or 'n/a'} (percentage class; the worse lung: {worse})"
+    worse = severity.worse_lung_class or NOT_AVAILABLE
+    yield f"severity {severity.overall_class or NOT_AVAILABLE} (percentage class; the worse lung: {worse})"
 
 
 def _write(folder: Path, *, ct: CTVolume, quantities: Quantities, warnings: tuple[str, ...], seconds: float) -> None:
@@ -103,7 +104,7 @@ def _write(folder: Path, *, ct: CTVolume, quantities: Quantities, warnings: tupl
     Raises:
         InputError: The folder holds the report of another CT, of another series of it, or of something else.
     """
-    from .report import build_report, write_report_csv, write_report_json
+    from .report import build_report, renewed_warnings, write_report_csv, write_report_json
     from .runtime import versions
 
     earlier = _earlier_report(folder, ct=ct)
@@ -118,35 +119,13 @@ def _write(folder: Path, *, ct: CTVolume, quantities: Quantities, warnings: tupl
         model=model,
         runtime=runtime,
         input_details={} if ct.series is None else {"series": ct.series},
-        warnings=_warnings(earlier, now=warnings, quantities=quantities),
+        warnings=renewed_warnings(earlier, quantities=quantities, now=warnings, note=_CORRECTED),
     )
     folder.mkdir(parents=True, exist_ok=True)
     for name, write in ((REPORT_CSV_FILE, write_report_csv), (REPORT_JSON_FILE, write_report_json)):
         with new_file(folder / name) as partial:
             write(partial, report)
         print_line(f"wrote {folder / name}")
-
-
-def _warnings(earlier: Mapping[str, Any], *, now: tuple[str, ...], quantities: Quantities) -> tuple[str, ...]:
-    """Return what there is to warn of `now`, by the run recorded earlier and by the new figures, each once.
-
-    What the earlier figures warned of was another segmentation's, and goes with them.
-    """
-    gone = {_CORRECTED, *_warnings_of_figures(earlier, like=quantities)}
-    run = [text for text in earlier.get("warnings", ()) if isinstance(text, str) and text not in gone]
-    return tuple(dict.fromkeys((*now, *run, *quantities.warnings(), _CORRECTED)))
-
-
-def _warnings_of_figures(report: Mapping[str, Any], *, like: Quantities) -> tuple[str, ...]:
-    """Return what the figures in a report warn of by themselves: missing lungs, lungs too large for a patient."""
-    try:
-        regions = {
-            name: dataclasses.replace(getattr(like, name), volume_ml=part["volume_ml"], poi_percent=part["poi_percent"])
-            for name, part in report["regions"].items()
-        }
-        return dataclasses.replace(like, **regions).warnings()
-    except (LookupError, AttributeError, TypeError):  # no report yet, or not as we write it
-        return ()
 
 
 def _earlier_report(folder: Path, *, ct: CTVolume) -> dict[str, Any]:

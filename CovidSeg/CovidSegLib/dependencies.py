@@ -97,6 +97,19 @@ def load_packages() -> None:
         _import(name)
 
 
+def check_installed() -> None:
+    """Refuse to compute where a package is missing; for scripts, which cannot ask the user as the panel does.
+
+    Raises:
+        DependencyError: What is missing and how to get it, or torch is there but too old.
+    """
+    missing = find_missing()
+    if missing:
+        names = ", ".join((["torch"] if missing.torch else []) + [_name_of(entry) for entry in missing.packages])
+        text = _("{names}: not installed, or too old. Open the module CovidSeg, press Segment once and agree.")
+        raise DependencyError(text.format(names=names))
+
+
 def find_missing() -> Missing:
     """Return what is missing, without importing it.
 

@@ -14,6 +14,14 @@ from .texts import text as _
 #: On six chests that were scanned whole: up to 0.03.
 CUT_OFF_SHARE = 0.1
 
+#: What `field_of_view_warnings` may say.
+CROPPED = _(
+    "The lungs reach the border of the image: the field of view is cropped, volumes and POI cover only what is shown."
+)
+NOT_SCANNED_WHOLE = _(
+    "The lungs reach the first or the last slice: they are not scanned whole, volumes and POI cover only what is shown."
+)
+
 
 def field_of_view_warnings(
     lungs_kji: np.ndarray, *, geometry: Geometry, hu_kji: np.ndarray, chest: Chest | None = None
@@ -26,31 +34,21 @@ def field_of_view_warnings(
         hu_kji: (k, j, i) HU of the CT.
         chest: The chest, if it was found in this CT before.
     """
-    orientation = Orientation.of(geometry)
     if chest is None:
-        chest = _chest(orientation.view(hu_kji), spacing_mm=orientation.spacing_mm(geometry))
+        chest = chest_in(hu_kji, geometry=geometry)
     warnings = []
     if chest is not None and (chest.touches_side or chest.touches_padding):
-        warnings.append(
-            _(
-                "The lungs reach the border of the image: the field of view is cropped, "
-                "volumes and POI cover only what is shown."
-            )
-        )
-    lung_voxels = [np.count_nonzero(plane) for plane in orientation.view(lungs_kji)]
+        warnings.append(CROPPED)
+    lung_voxels = [np.count_nonzero(plane) for plane in Orientation.of(geometry).view(lungs_kji)]
     if max(lung_voxels[0], lung_voxels[-1]) > CUT_OFF_SHARE * max(lung_voxels):
-        warnings.append(
-            _(
-                "The lungs reach the first or the last slice: they are not scanned whole, "
-                "volumes and POI cover only what is shown."
-            )
-        )
+        warnings.append(NOT_SCANNED_WHOLE)
     return tuple(warnings)
 
 
-def _chest(volume_spl: np.ndarray, *, spacing_mm: tuple[float, float, float]) -> Chest | None:
-    """Return the chest that a volume in patient axes shows; None if its lungs hold no air."""
+def chest_in(hu_kji: np.ndarray, *, geometry: Geometry) -> Chest | None:
+    """Return the chest that a CT (k, j, i) in HU shows; None if its lungs hold no air."""
+    orientation = Orientation.of(geometry)
     try:
-        return find_chest(volume_spl, spacing_mm=spacing_mm)
+        return find_chest(orientation.view(hu_kji), spacing_mm=orientation.spacing_mm(geometry))
     except InputError:
         return None

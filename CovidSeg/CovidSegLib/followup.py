@@ -1,10 +1,10 @@
-"""Results compared: time points of one patient with the change per week, or one CT before and after an edit."""
+"""Results compared: time points of one patient with the change per week, or a result with the one it replaced."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from typing import Any
 
 DAYS_PER_WEEK = 7.0
@@ -99,29 +99,15 @@ def _changes_per_week(
 
 @dataclass(frozen=True)
 class PastResult:
-    """A result that was kept.
+    """What is kept of a result, to compare with a later one of the same CT.
 
     Attributes:
-        label: What it is, such as "before correction".
         when: ISO date and time.
         figures: By the keys of `FIGURES`.
-        severity: Class of both lungs together.
     """
 
-    label: str
     when: str
     figures: Mapping[str, float | None]
-    severity: str | None
-
-
-def past_result(report: Mapping[str, Any], *, label: str, when: datetime) -> PastResult:
-    """Return what is kept of a report, to compare with a later one of the same CT."""
-    return PastResult(label, when.isoformat(timespec="seconds"), figures_of(report), report["severity"]["class"])
-
-
-def differences(before: PastResult, *, after: PastResult) -> dict[str, float | None]:
-    """Return how much each figure grew from one result to another, None where either is undefined."""
-    return _growth(before.figures, after=after.figures)
 
 
 def _growth(before: Mapping[str, float | None], *, after: Mapping[str, float | None]) -> dict[str, float | None]:

@@ -13,7 +13,6 @@ Three steps, so that a background worker can run the middle one:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from .errors import Cancelled, InputError
 from .scene import SceneContext
 from .scene_edited import mark_computed
 from .scene_file import load_segmentation, save_segmentation
-from .scene_outputs import check_output, output_segmentation, output_table
+from .scene_outputs import check_output, ct_of, output_segmentation, output_table
 from .scene_segments import find_segments, make_segments, read_masks, replace_segments
 from .scene_table import results_table, show_table
 from .scene_texts import tr as _
@@ -34,11 +33,11 @@ from .texts import as_text
 if TYPE_CHECKING:
     from .bundle import Bundle
     from .pipeline import SegmentationResult
-    from .progress import Progress
+    from .progress import CancelledCallback, ProgressCallback
     from .quantify import Quantities
     from .volume import CTVolume
 
-#: Attribute of segmentation and table node: the run's report.json, as text.
+#: Attribute of the segmentation node: the run's report.json, as text.
 REPORT_ATTRIBUTE = "CovidSeg.report"
 
 #: Attribute of the segmentation node: the report's warnings, so that they can be translated (`texts.Text`).
@@ -54,9 +53,9 @@ class Engine(Protocol):
         *,
         mode: str,
         device: str,
-        bundle: Bundle | Path | None,
-        progress: Callable[[Progress], None] | None,
-        cancelled: Callable[[], bool] | None,
+        bundle: Bundle | Path | str | None,
+        progress: ProgressCallback | None,
+        cancelled: CancelledCallback | None,
         uncertainty: bool,
     ) -> SegmentationResult: ...
 
@@ -95,15 +94,15 @@ class CovidSegLogic:
         outputSegmentation: Any = None,
         mode: str = "accurate",
         device: str = "auto",
-        bundle: Bundle | Path | None = None,
-        progress: Callable[[Progress], None] | None = None,
-        cancelled: Callable[[], bool] | None = None,
+        bundle: Bundle | Path | str | None = None,
+        progress: ProgressCallback | None = None,
+        cancelled: CancelledCallback | None = None,
         uncertainty: bool = False,
     ) -> SceneOutputs:
-        """Segment a CT and return the nodes made for it.
+        """Segment a CT and return the nodes made for it; none is shown, `scene_display.show_result` does that.
 
         Args:
-            volumeNode: `vtkMRMLScalarVolumeNode`, in HU.
+            volumeNode: `vtkMRMLScalarVolumeNode` of the scene, in HU.
             outputSegmentation: A segmentation node whose CovidSeg segments are replaced; a new one if None.
             mode: "accurate" or "fast".
             device: "auto", "cpu", "cuda", "cuda:N" or "mps".
@@ -112,11 +111,22 @@ class CovidSegLogic:
             cancelled: Asked between patches; True stops the run.
             uncertainty: Whether to map how sure the network is, too; the segments stay the same.
 
+        In every case of an error the scene is left as it was.
+
         Raises:
+            ValueError: The mode is unknown.
             InputError: The volume or the output node cannot be used.
-            Cancelled: `cancelled` returned True. In every case of an error the scene is left as it was.
+            DependencyError: A package that the network needs is missing, or too old.
+            ModelError: The bundle is missing or damaged.
+            DeviceError: The device is absent, or memory runs out on every device.
+            Cancelled: `cancelled` returned True.
         """
         check_volume(volumeNode)
+        if not self.context.scene.IsNodePresent(volumeNode):
+            text = _(
+                "The CT is not in this scene. Give CovidSegLogic the CT's scene as context, or load the CT into it."
+            )
+            raise InputError(text)
         if outputSegmentation is not None:  # now, not after minutes of work
             check_output(self.context, node=outputSegmentation, volume_node=volumeNode)
         ct = self.volumeFromNode(volumeNode)
@@ -135,10 +145,16 @@ class CovidSegLogic:
 
     @property
     def engine(self) -> Engine:
-        """The function that segments; importing torch waits until it is called."""
+        """The function that segments; importing torch waits until it is called.
+
+        Raises:
+            DependencyError: A package that the network needs is missing, or too old.
+        """
         if self._engine is None:
+            from .dependencies import check_installed
             from .pipeline import segment
 
+            check_installed()
             self._engine = segment
         return self._engine
 
@@ -181,8 +197,8 @@ class CovidSegLogic:
             segmentation.SetAttribute(
                 WARNINGS_ATTRIBUTE, json.dumps([as_text(said).to_dict() for said in result.warnings])
             )
+            segmentation.SetAttribute(REPORT_ATTRIBUTE, report_text)
             for node in (segmentation, table_node):
-                node.SetAttribute(REPORT_ATTRIBUTE, report_text)
                 self.context.place_beside(node, neighbour=volumeNode)
             mark_computed(segmentation)
             map_node = put_map(
@@ -191,18 +207,25 @@ class CovidSegLogic:
             undo.pop_all()
         return SceneOutputs(segmentation, table_node, report, tuple(result.warnings), map_node)
 
-    def quantifySegmentation(self, segmentationNode: Any, *, volumeNode: Any) -> Quantities:
-        """Return the figures of the segments as they are now, on the volume's grid.
+    def quantifySegmentation(self, segmentationNode: Any, *, volumeNode: Any = None) -> Quantities:
+        """Return the figures of the segments as they are now, on the volume's grid; the scene stays as it is.
 
         Segments are found by ID, else by terminology, so their names may be changed freely. A lung
         without a segment counts as absent; a deleted infection segment is an error, not 0 %.
 
+        Args:
+            segmentationNode: Holds the segments.
+            volumeNode: The CT; the one that the segmentation refers to if None.
+
         Raises:
-            InputError: No lung segment, no infection segment, or an unusable volume.
+            InputError: No segmentation, no lung segment, no infection segment, or an unusable volume.
         """
         from .intensity import to_hounsfield
         from .quantify import quantify
 
+        _check_segmentation(segmentationNode)
+        if volumeNode is None:
+            volumeNode = _its_ct(segmentationNode)
         check_volume(volumeNode)
         found = find_segments(segmentationNode)
         _check_found(found, name=segmentationNode.GetName())
@@ -245,6 +268,21 @@ class CovidSegLogic:
                 "The volume '{name}' got another grid while it was segmented; nothing was changed. Segment it again."
             )
             raise InputError(text.format(name=volume_node.GetName()))
+
+
+def _check_segmentation(node: Any) -> None:
+    """Refuse what is no segmentation node."""
+    if node is None or not node.IsA("vtkMRMLSegmentationNode"):
+        raise InputError(_("There is no segmentation to measure. Give the segmentation node of a CT."))
+
+
+def _its_ct(segmentation_node: Any) -> Any:
+    """Return the CT that a segmentation refers to; refuse one without."""
+    volume_node = ct_of(segmentation_node)
+    if volume_node is None:
+        text = _("'{name}' refers to no CT of its scene. Load its CT, and give it as volumeNode.")
+        raise InputError(text.format(name=segmentation_node.GetName()))
+    return volume_node
 
 
 def _check_found(found: dict[str, str], *, name: str) -> None:

@@ -7,6 +7,7 @@ Undefined is null in JSON and "n/a" in CSV. Nothing here names a patient.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from .field_of_view import CROPPED, NOT_SCANNED_WHOLE
 from .geometry import Geometry
 from .quantify import Quantities
 
@@ -67,6 +69,36 @@ def build_report(
         "disclaimer": DISCLAIMER,
     }
     return {key: _plain(value, key) for key, value in report.items()}
+
+
+def renewed_warnings(
+    earlier: Mapping[str, Any], *, quantities: Quantities, now: Sequence[str] = (), note: str = ""
+) -> tuple[str, ...]:
+    """Return what to warn of after the segments of a report were measured again, each once.
+
+    What the run warned of stays; what its figures warned of was another segmentation's, and goes with them.
+
+    Args:
+        earlier: The report of the run, or of the last measurement; may be empty.
+        quantities: The figures of now.
+        now: What there is to say of the CT and of what it shows of the lungs (`field_of_view_warnings`).
+        note: Said at the end: what was measured.
+    """
+    gone = {note, CROPPED, NOT_SCANNED_WHOLE, *_warnings_of_figures(earlier, like=quantities)}
+    run = [text for text in earlier.get("warnings", ()) if isinstance(text, str) and text not in gone]
+    return tuple(dict.fromkeys((*now, *run, *quantities.warnings(), *([note] if note else []))))
+
+
+def _warnings_of_figures(report: Mapping[str, Any], *, like: Quantities) -> tuple[str, ...]:
+    """Return what the figures in a report warn of by themselves: missing lungs, lungs too large for a patient."""
+    try:
+        regions = {
+            name: dataclasses.replace(getattr(like, name), volume_ml=part["volume_ml"], poi_percent=part["poi_percent"])
+            for name, part in report["regions"].items()
+        }
+        return dataclasses.replace(like, **regions).warnings()
+    except (LookupError, AttributeError, TypeError):  # no report yet, or not as we write it
+        return ()
 
 
 def write_report_json(path: str | Path, report: Mapping[str, Any]) -> None:

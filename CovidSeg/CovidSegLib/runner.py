@@ -57,12 +57,12 @@ class Failure:
 
 @dataclass(frozen=True)
 class Handlers:
-    """Whom a job tells, on the main thread; exactly one of the last three is called, once, at the end."""
+    """Whom a job tells, on the main thread; exactly one of the first three is called, once, at the end."""
 
-    progress: Callable[[Any], None]
     finished: Callable[[Any], None]
     failed: Callable[[Failure], None]
     stopped: Callable[[], None]
+    progress: Callable[[Any], None] = lambda _news: None
 
 
 @dataclass

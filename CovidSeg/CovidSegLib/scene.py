@@ -18,9 +18,10 @@ from .errors import CovidSegError
 from .resources import resource_path
 from .scene_texts import tr as _
 
+#: Name of the list in CovidSeg.term.json.
 TERMINOLOGY_CONTEXT = "CovidSeg - lungs and infection"
-"""Name of the list in CovidSeg.term.json."""
 
+#: Module name -> class of its logic, in the order in which they are made.
 HEADLESS_LOGICS = {
     "Colors": "vtkMRMLColorLogic",
     "Data": "vtkSlicerDataModuleLogic",
@@ -31,7 +32,6 @@ HEADLESS_LOGICS = {
     "Tables": "vtkSlicerTablesLogic",
     "Terminologies": "vtkSlicerTerminologiesModuleLogic",
 }
-"""Module name -> class of its logic, in the order in which they are made."""
 
 
 class SceneContext:
@@ -114,8 +114,8 @@ class SceneContext:
         """Return the scene's subject-hierarchy node."""
         return _import_slicer().vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
 
-    def place_beside(self, node: Any, *, neighbour: Any) -> int:
-        """Put a node's subject-hierarchy item under the parent (study, folder) of another's; return the item.
+    def place_beside(self, node: Any, *, neighbour: Any) -> None:
+        """Put a node's subject-hierarchy item under the parent (study, folder) of another's.
 
         An item that somebody put into a folder stays there. In the application the items exist
         already; elsewhere they are made.
@@ -127,7 +127,6 @@ class SceneContext:
         item = hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(parent, node)
         if hierarchy.GetItemParent(item) == root:
             hierarchy.SetItemParent(item, parent)
-        return int(item)
 
     def _load_terminologies(self) -> None:
         """Make CovidSeg's codes known, so that segments show names also where Slicer's lists are absent."""

@@ -1,10 +1,9 @@
-"""Correct a segmentation: the Segment Editor set up for it, islands removed, old results kept."""
+"""Correct a segmentation: the Segment Editor set up for it, islands removed, the result before kept."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from datetime import datetime
 from enum import Enum
 from typing import Any
@@ -12,22 +11,18 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
-from .followup import PastResult, past_result
+from .followup import FIGURES, PastResult, figures_of
 from .islands import IslandRemoval, remove_islands
 from .scene import SceneContext
-from .scene_edited import labelmap_of, mask_of
-from .scene_segments import find_segments
+from .scene_segments import find_segments, labelmap_of, mask_of
 from .scene_texts import tr as _
 from .scene_volume import from_hu
 
+#: Singleton tag of CovidSeg's own editor node, so that Slicer's own Segment Editor keeps its settings.
 EDITOR_TAG = "CovidSeg"
-"""Singleton tag of CovidSeg's own editor node, so that Slicer's own Segment Editor keeps its settings."""
 
-HISTORY_ATTRIBUTE = "CovidSeg.history"
-"""Attribute of a segmentation node: its previous results, as JSON."""
-
-MAX_RESULTS = 20
-"""Results kept of one segmentation."""
+#: Attribute of a segmentation node: the result that the present one replaced, as JSON.
+PREVIOUS_ATTRIBUTE = "CovidSeg.previous"
 
 
 class EditMask(Enum):
@@ -55,10 +50,11 @@ def set_up_editor(
     *,
     segmentation_node: Any,
     volume_node: Any,
+    segment_id: str,
     mask: EditMask = EditMask.LUNGS,
     range_hu: tuple[float, float] | None = None,
 ) -> Any:
-    """Return the editor node, set up to correct the infection.
+    """Return the editor node, set up to correct one of CovidSeg's segments.
 
     Segments may overlap, so that painting infection never shrinks a lung. Slicer can confine editing to one
     segment, to all, or to the visible ones, but not to two: for the lungs it is all segments if there are no
@@ -66,8 +62,9 @@ def set_up_editor(
 
     Args:
         context: The scene.
-        segmentation_node: Holds an infection segment, which gets selected.
+        segmentation_node: Holds an infection segment.
         volume_node: The CT, for painting by threshold.
+        segment_id: The node's ID of the segment to correct, which gets selected.
         mask: Where editing has an effect.
         range_hu: Only voxels from the first to the second HU are changed; all if None.
 
@@ -89,7 +86,7 @@ def set_up_editor(
     node = editor_node(context)
     node.SetAndObserveSegmentationNode(segmentation_node)
     node.SetAndObserveSourceVolumeNode(volume_node)
-    node.SetSelectedSegmentID(found["infection"])
+    node.SetSelectedSegmentID(segment_id)
     node.SetOverwriteMode(slicer.vtkMRMLSegmentEditorNode.OverwriteNone)
     node.SetMaskSegmentID(mask_id)  # before the mode: Slicer lifts a mask whose segment is not named
     node.SetMaskMode(mode)
@@ -150,43 +147,26 @@ def remove_infection_islands(
     return removal
 
 
-class ResultsHistory:
-    """The results of a segmentation so far, kept in its node and saved with the scene, oldest first."""
+def remember_previous(segmentation_node: Any, *, report: Mapping[str, Any], when: datetime) -> None:
+    """Keep the figures of a result that is replaced; they are saved with the scene.
 
-    def __init__(self, segmentation_node: Any) -> None:
-        """Look after the results of this node; nothing is read before it is asked for."""
-        self._node = segmentation_node
+    Args:
+        segmentation_node: Holds the result that replaces it.
+        report: `regions` as in ``report.json``, of what is replaced.
+        when: Time of the replacement.
+    """
+    kept = {"when": when.isoformat(timespec="seconds"), "figures": figures_of(report)}
+    segmentation_node.SetAttribute(PREVIOUS_ATTRIBUTE, json.dumps(kept, allow_nan=False))
 
-    def results(self) -> tuple[PastResult, ...]:
-        """Return the results kept, oldest first.
 
-        Raises:
-            InputError: The node's attribute is damaged.
-        """
-        try:
-            return tuple(
-                PastResult(**entry) for entry in json.loads(self._node.GetAttribute(HISTORY_ATTRIBUTE) or "[]")
-            )
-        except (TypeError, ValueError) as error:
-            text = _("The previous results of '{name}' are damaged. Clear them, and measure again.")
-            raise InputError(text.format(name=self._node.GetName())) from error
-
-    def add(self, *, label: str, report: Mapping[str, Any], when: datetime) -> None:
-        """Keep a result; beyond `MAX_RESULTS` the second-oldest goes, so that the first stays to compare with.
-
-        Args:
-            label: What it is, such as "before correction".
-            report: `regions` and `severity` as in ``report.json``.
-            when: Time of the result.
-        """
-        kept = [*self.results(), past_result(report, label=label, when=when)]
-        del kept[1 : 1 + max(len(kept) - MAX_RESULTS, 0)]
-        text = json.dumps([asdict(entry) for entry in kept], allow_nan=False)
-        self._node.SetAttribute(HISTORY_ATTRIBUTE, text)
-
-    def clear(self) -> None:
-        """Forget all results."""
-        self._node.RemoveAttribute(HISTORY_ATTRIBUTE)
+def previous_result(segmentation_node: Any) -> PastResult | None:
+    """Return the result that the present one replaced; None without one, or if what was kept is damaged."""
+    try:
+        kept = json.loads(segmentation_node.GetAttribute(PREVIOUS_ATTRIBUTE) or "null")
+        figures = {key: None if (value := kept["figures"][key]) is None else float(value) for key in FIGURES}
+        return PastResult(str(kept["when"]), figures)
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _check_editable(
@@ -204,8 +184,7 @@ def _check_editable(
 
 def _show_only(segmentation_node: Any, *, segment_ids: set[str]) -> bool:
     """Show these segments and hide the others; nothing is done, and False returned, if there are no others."""
-    segmentation = segmentation_node.GetSegmentation()
-    present = [segmentation.GetNthSegmentID(index) for index in range(segmentation.GetNumberOfSegments())]
+    present = segmentation_node.GetSegmentation().GetSegmentIDs()
     if set(present) <= segment_ids:
         return False
     if segmentation_node.GetDisplayNode() is None:

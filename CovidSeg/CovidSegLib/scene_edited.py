@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from .boxes import bounding_box
-from .scene_segments import find_segments
+from .scene_segments import find_segments, labelmap_of, mask_of
 
+#: Attribute of a segmentation node: the digest of its segments as CovidSeg made them; saved with the scene.
 COMPUTED_ATTRIBUTE = "CovidSeg.computed"
-"""Attribute of a segmentation node: the digest of its segments as CovidSeg made them; saved with the scene."""
 
 
 class EditWatcher:
@@ -144,21 +144,3 @@ def _has_voxels(segmentation_node: Any) -> bool:
     """Tell whether each of CovidSeg's segments has a labelmap, be it empty."""
     found = find_segments(segmentation_node).values()
     return all(labelmap_of(segmentation_node, segment_id=segment_id) is not None for segment_id in found)
-
-
-def labelmap_of(segmentation_node: Any, *, segment_id: str) -> Any:
-    """Return the labelmap that a segment shares with others, None if it has none."""
-    import slicer
-
-    name = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
-    return segmentation_node.GetSegmentation().GetSegment(segment_id).GetRepresentation(name)
-
-
-def mask_of(labelmap: Any, *, value: int) -> np.ndarray:
-    """Return a (k, j, i) boolean copy of a labelmap's voxels with a value; no voxel if it is empty."""
-    from vtk.util.numpy_support import vtk_to_numpy
-
-    scalars = labelmap.GetPointData().GetScalars()
-    if scalars is None or labelmap.IsEmpty():
-        return np.zeros((0, 0, 0), dtype=bool)
-    return np.asarray(vtk_to_numpy(scalars).reshape(labelmap.GetDimensions()[::-1]) == value)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from .case_folder import replace_file
+from .case_folder import new_file
 from .errors import InputError
 from .scene import SceneContext
 from .scene_texts import tr as _
@@ -22,6 +21,7 @@ def save_segmentation(node: Any, *, path: Path) -> None:
 
     Raises:
         InputError: The name does not end in .seg.nrrd, or the file cannot be written.
+        OSError: The file cannot be put in the place of another one.
     """
     import slicer
 
@@ -31,16 +31,12 @@ def save_segmentation(node: Any, *, path: Path) -> None:
     if not path.parent.is_dir() or path.is_dir():
         text = _("{path}: cannot be written, because the folder is missing or a folder has this name.")
         raise InputError(text.format(path=path))
-    partial = path.with_name(f".{os.getpid()}-{path.name}")
     storage = slicer.vtkMRMLSegmentationStorageNode()
-    storage.SetFileName(str(partial))
-    try:
+    with new_file(path) as partial:
+        storage.SetFileName(str(partial))
         if not storage.WriteData(node) or not partial.is_file():
             text = _("{path}: cannot be written. Is there room, and may you write into the folder?")
             raise InputError(text.format(path=path))
-        replace_file(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_segmentation(context: SceneContext, *, path: Path) -> Any:

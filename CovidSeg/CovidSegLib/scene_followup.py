@@ -13,8 +13,8 @@ from .errors import InputError
 from .followup import FIGURES, FollowUpRow, TimePoint, follow_up
 from .scene import SceneContext
 from .scene_display import nodes_of_class
-from .scene_outputs import VOLUME_ROLE
-from .scene_plots import BOTH_LUNGS_RGB, COLORS, Chart, Curve, Plot, remove_plot, show_chart, show_columns
+from .scene_outputs import ct_of
+from .scene_plots import BOTH_LUNGS_RGB, COLORS, Chart, Curve, Plot, show_chart, show_columns
 from .scene_segments import find_segments
 from .scene_table import NOT_DEFINED, text_table
 from .scene_texts import tr as _
@@ -22,17 +22,17 @@ from .scene_texts import tr as _
 if TYPE_CHECKING:
     from .logic import CovidSegLogic
 
+#: As in DICOM, as written today, and as in DICOM before version 3.
 DATE_FORMATS = ("%Y%m%d", "%Y-%m-%d", "%Y.%m.%d")
-"""As in DICOM, as written today, and as in DICOM before version 3."""
 
+#: Digits of a date without separators.
 PACKED_LENGTH = 8
-"""Digits of a date without separators."""
 
+#: Beginning of the roles by which the follow-up's table refers to its plots.
 FOLLOW_UP = "CovidSeg.followup"
-"""Beginning of the roles by which the follow-up's table refers to its plots."""
 
+#: Role by which the follow-up's table refers to the segmentations that it compares.
 RESULT_ROLE = f"{FOLLOW_UP}.result"
-"""Role by which the follow-up's table refers to the segmentations that it compares."""
 
 PLOTS = ("poi", "volumes", "severity")
 
@@ -96,11 +96,11 @@ def segmentations_of_patient(context: SceneContext, *, volume_node: Any) -> list
     nodes = [
         node
         for node in nodes_of_class(context, "vtkMRMLSegmentationNode")
-        if node.GetNodeReference(VOLUME_ROLE) is not None
+        if ct_of(node) is not None
         and "infection" in find_segments(node)
-        and patient_item(context, volume_node=node.GetNodeReference(VOLUME_ROLE)) == patient
+        and patient_item(context, volume_node=ct_of(node)) == patient
     ]
-    days = [study_date(context, volume_node=node.GetNodeReference(VOLUME_ROLE)) or date.max for node in nodes]
+    days = [study_date(context, volume_node=ct_of(node)) or date.max for node in nodes]
     return [nodes[index] for index in sorted(range(len(nodes)), key=days.__getitem__)]
 
 
@@ -127,7 +127,7 @@ def time_point(logic: CovidSegLogic, *, segmentation_node: Any, day: date | None
     Raises:
         InputError: The CT of the segmentation is not in the scene, or it cannot be measured.
     """
-    volume_node = segmentation_node.GetNodeReference(VOLUME_ROLE)
+    volume_node = ct_of(segmentation_node)
     if volume_node is None:
         text = _("The CT of '{name}' is not in the scene. Load it, or leave this one out.")
         raise InputError(text.format(name=segmentation_node.GetName()))
@@ -185,17 +185,10 @@ def show_follow_up(
     return FollowUp(rows, table_node, plots)
 
 
-def remove_follow_up(context: SceneContext, *, table_node: Any) -> None:
-    """Take a follow-up's table and plots out of the scene; the CTs and their segmentations stay."""
-    for role in (FOLLOW_UP, *(f"{FOLLOW_UP}.{key}" for key in PLOTS)):
-        remove_plot(context, owner=table_node, role=role)
-    context.remove_node(table_node)
-
-
 def _place_under_patient(context: SceneContext, *, table_node: Any) -> None:
     """Put a follow-up's table under the patient of what it compares, where there is one; its plots go beside it."""
     result = table_node.GetNodeReference(RESULT_ROLE)
-    volume_node = None if result is None else result.GetNodeReference(VOLUME_ROLE)
+    volume_node = None if result is None else ct_of(result)
     patient = 0 if volume_node is None else patient_item(context, volume_node=volume_node)
     if patient:
         hierarchy = context.subject_hierarchy()

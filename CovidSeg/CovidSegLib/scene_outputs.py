@@ -15,8 +15,12 @@ from .scene_segments import restore_segments, snapshot_segments
 from .scene_texts import tr as _
 
 TABLE_ROLE = "CovidSeg.table"
-SEGMENTATION_ROLE = "CovidSeg.segmentation"
 VOLUME_ROLE = "CovidSeg.volume"
+
+
+def ct_of(node: Any) -> Any:
+    """Return the CT that a segmentation, or a table of CovidSeg, refers to; None if it is not in the scene."""
+    return node.GetNodeReference(VOLUME_ROLE)
 
 
 def output_segmentation(context: SceneContext, *, node: Any, volume_node: Any, undo: ExitStack) -> Any:
@@ -57,8 +61,6 @@ def output_table(context: SceneContext, *, segmentation_node: Any, volume_node: 
         undo.callback(segmentation_node.SetNodeReferenceID, TABLE_ROLE, None)
     else:
         undo.callback(node.SetAndObserveTable, node.GetTable())
-        _register_restore_attributes(node, undo=undo)
-    node.SetNodeReferenceID(SEGMENTATION_ROLE, segmentation_node.GetID())
     node.SetNodeReferenceID(VOLUME_ROLE, volume_node.GetID())
     return node
 
@@ -74,8 +76,7 @@ def check_output(context: SceneContext, *, node: Any, volume_node: Any) -> None:
         raise InputError(_("The output is not a segmentation of this scene. Choose one, or a new segmentation."))
     segmentation = node.GetSegmentation()
     ours = {definition.segment_id for definition in SEGMENTS}
-    ids = (segmentation.GetNthSegmentID(index) for index in range(segmentation.GetNumberOfSegments()))
-    if not any(segment_id not in ours for segment_id in ids):
+    if ours.issuperset(segmentation.GetSegmentIDs()):
         return
     if node.GetParentTransformNode() is not volume_node.GetParentTransformNode():
         text = _(

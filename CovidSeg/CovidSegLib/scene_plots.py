@@ -19,19 +19,19 @@ from .hu_histogram import HuHistogram, HuHistograms
 from .labels import SEGMENTS
 from .scene import SceneContext
 from .scene_display import local_point, world_orientation, world_point
-from .scene_outputs import VOLUME_ROLE
+from .scene_outputs import VOLUME_ROLE, ct_of
 from .scene_texts import tr as _
 from .segment_masks import SegmentMasks
 
+#: What the roles of a segmentation's plots begin with.
 PROFILE, HISTOGRAM = "CovidSeg.profile", "CovidSeg.histogram"
-"""What the roles of a segmentation's plots begin with."""
 
+#: Columns of the profile's table: the point to look at, in the CT's own RAS, its transforms left out.
 POINT_COLUMNS = ("r_mm", "a_mm", "s_mm")
-"""Columns of the profile's table: the point to look at, in the CT's own RAS, its transforms left out."""
 
 BIN_HU = 20
+#: What the histogram shows; the few voxels beyond count towards the whole.
 HISTOGRAM_HU = (-1100, 200)
-"""What the histogram shows; the few voxels beyond count towards the whole."""
 
 COLORS = {definition.segment_id: definition.color_rgb for definition in SEGMENTS}
 BOTH_LUNGS_RGB = (0.25, 0.25, 0.25)
@@ -136,7 +136,7 @@ def ras_of_profile_point(table_node: Any, *, row: int) -> tuple[float, float, fl
     Raises:
         InputError: There is no such point, or the CT is not in the scene any more.
     """
-    volume_node = table_node.GetNodeReference(VOLUME_ROLE)
+    volume_node = ct_of(table_node)
     if volume_node is None:
         raise InputError(_("The CT of this plot is not in the scene any more. Load it again, and segment it."))
     table = table_node.GetTable()
@@ -206,17 +206,6 @@ def show_chart(context: SceneContext, *, owner: Any, role: str, chart: Chart, ta
     node.SetYAxisTitle(chart.y_title)
     context.place_beside(node, neighbour=owner)
     return Plot(table_node, node, series)
-
-
-def remove_plot(context: SceneContext, *, owner: Any, role: str) -> None:
-    """Take a plot's nodes out of the scene; absent is fine."""
-    chart_node = owner.GetNodeReference(f"{role}.chart")
-    if chart_node is not None:
-        count = chart_node.GetNumberOfPlotSeriesNodes()
-        for node in [chart_node.GetNthPlotSeriesNode(index) for index in range(count)]:
-            context.remove_node(node)
-        context.remove_node(chart_node)
-    context.remove_node(owner.GetNodeReference(f"{role}.table"))
 
 
 def _profile_columns(profile: AxisProfile, *, volume_node: Any) -> dict[str, np.ndarray]:

@@ -14,17 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from .case_folder import replace_file
+from .case_folder import new_file
 from .errors import CovidSegError, InputError
 from .geometry import Geometry
 from .labels import SEGMENTS
 from .scene_display import SURFACE_OPACITY
-from .scene_segments import find_segments, make_segments
+from .scene_segments import find_segments, labelmap_name, make_segments
 from .scene_texts import tr as _
 
 BACKGROUND_RGB = (1.0, 1.0, 1.0)
+#: Layers of translucent surface that are sorted by depth: front and back of both lungs, and folds.
 PEELS = 8
-"""Layers of translucent surface that are sorted by depth: front and back of both lungs, and folds."""
 
 
 def render_labelmap(
@@ -39,8 +39,9 @@ def render_labelmap(
         size: Width and height in pixels.
 
     Raises:
-        InputError: There is nothing to see.
+        InputError: There is nothing to see, or the file cannot be written.
         CovidSegError: This computer offers no way to render.
+        OSError: The file cannot be put in the place of another one.
     """
     segments = make_segments(labelmap_kji, geometry=geometry, matrix=geometry.ijk_to_ras)
     _render(Path(path), surfaces=_surfaces(segments), size=size)
@@ -50,8 +51,9 @@ def render_segmentation(path: str | Path, *, segmentation_node: Any, size: tuple
     """Write a picture of a node's CovidSeg segments as PNG, without its transforms; the node stays as it is.
 
     Raises:
-        InputError: There is nothing to see.
+        InputError: There is nothing to see, or the file cannot be written.
         CovidSegError: This computer offers no way to render.
+        OSError: The file cannot be put in the place of another one.
     """
     segmentation = segmentation_node.GetSegmentation()
     found = find_segments(segmentation_node)
@@ -63,11 +65,8 @@ def _surfaces(segments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the closed surface (RAS, mm) of each segment that has any voxel; the segments stay as they are."""
     import slicer
 
-    names = slicer.vtkSegmentationConverter
-    labelmap, surface = (
-        names.GetSegmentationBinaryLabelmapRepresentationName(),
-        names.GetSegmentationClosedSurfaceRepresentationName(),
-    )
+    labelmap = labelmap_name()
+    surface = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
     rule = slicer.vtkBinaryLabelmapToClosedSurfaceConversionRule()
     surfaces = {}
     for segment_id, segment in segments.items():
@@ -178,13 +177,9 @@ def _write_png(path: Path, *, window: Any) -> None:
     grabber.ReadFrontBufferOff()
     writer = vtk.vtkPNGWriter()
     writer.SetInputConnection(grabber.GetOutputPort())
-    partial = path.with_name(f".{os.getpid()}-{path.name}")
-    writer.SetFileName(str(partial))
-    try:
+    with new_file(path) as partial:
+        writer.SetFileName(str(partial))
         writer.Write()
         if not partial.is_file():
             text = _("{path}: cannot be written. Is there room, and may you write into the folder?")
             raise InputError(text.format(path=path))
-        replace_file(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -24,8 +24,8 @@ PHANTOM_SEED = 1
 PHANTOM_INFECTION_PERCENT = 20.0
 
 CT_CHEST_NAME = "CTChest"
+#: Of CT-chest.nrrd, as in the sources of Slicer's Sample Data module; it is the file's address, too.
 CT_CHEST_SHA256 = "4507b664690840abb6cb9af2d919377ffc4ef75b167cb6fd0f747befdb12e38e"
-"""Of CT-chest.nrrd, as in the sources of Slicer's Sample Data module; it is the file's address, too."""
 
 TESTING_DATA_URL = "https://github.com/Slicer/SlicerTestingData/releases/download/"
 
@@ -95,16 +95,15 @@ def add_ct_volume(context: SceneContext, *, ct: CTVolume, name: str) -> Any:
         ct: Voxels in HU, and geometry.
         name: Of the node; a number is appended if it is taken.
     """
+    import slicer
     import vtk
     from vtk.util.numpy_support import numpy_to_vtk
 
     image = vtk.vtkImageData()
     image.SetDimensions(*ct.geometry.size_ijk)
     image.GetPointData().SetScalars(numpy_to_vtk(np.ravel(ct.hu_kji), deep=True))
-    matrix = vtk.vtkMatrix4x4()
-    matrix.DeepCopy(ct.geometry.ijk_to_ras.ravel().tolist())
     node = context.add_node("vtkMRMLScalarVolumeNode", name=name)
     node.SetAndObserveImageData(image)
-    node.SetIJKToRASMatrix(matrix)
+    node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(ct.geometry.ijk_to_ras))
     node.CreateDefaultDisplayNodes()
     return node

@@ -22,16 +22,16 @@ from .scene_volume import geometry_of, ijk_to_ras
 from .segment_masks import SegmentMasks
 from .terminology import TERMINOLOGY_TAG, segment_id_of, terminology_entry
 
+#: How far voxels of two grids may lie apart, in voxels, and still count as the same.
 COINCIDENT_VOXELS = 0.01
-"""How far voxels of two grids may lie apart, in voxels, and still count as the same."""
 
 LUNGS = (Label.LEFT_LUNG, Label.RIGHT_LUNG)
 
+#: What a display node knows of a segment, as in `SetSegment...`; with the segment it forgets it.
 LOOK = (
     *("Visibility", "Visibility3D", "Visibility2DFill", "Visibility2DOutline"),
     *("Opacity3D", "Opacity2DFill", "Opacity2DOutline"),
 )
-"""What a display node knows of a segment, as in `SetSegment...`; with the segment it forgets it."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,31 @@ def make_segments(labelmap_kji: np.ndarray, *, geometry: Geometry, matrix: np.nd
     for definition in SEGMENTS:
         segment = _described_segment(definition)
         segment.SetLabelValue(int(definition.label))
-        segment.AddRepresentation(_labelmap_name(), lungs if definition.label in LUNGS else infection)
+        segment.AddRepresentation(labelmap_name(), lungs if definition.label in LUNGS else infection)
         segments[definition.segment_id] = segment
     return segments
 
 
-def _labelmap_name() -> str:
+def labelmap_name() -> str:
     """Return Slicer's name for the representation of a segment by voxels."""
     import slicer
 
     return str(slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName())
+
+
+def labelmap_of(node: Any, *, segment_id: str) -> Any:
+    """Return the labelmap that a segment shares with others, None if it has none."""
+    return node.GetSegmentation().GetSegment(segment_id).GetRepresentation(labelmap_name())
+
+
+def mask_of(labelmap: Any, *, value: int) -> np.ndarray:
+    """Return a (k, j, i) boolean copy of a labelmap's voxels with a value; no voxel if it is empty."""
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    scalars = labelmap.GetPointData().GetScalars()
+    if scalars is None or labelmap.IsEmpty():
+        return np.zeros((0, 0, 0), dtype=bool)
+    return np.asarray(vtk_to_numpy(scalars).reshape(labelmap.GetDimensions()[::-1]) == value)
 
 
 def _described_segment(definition: SegmentDefinition) -> Any:
@@ -104,17 +119,8 @@ def oriented_image(labels_kji: np.ndarray, *, matrix: np.ndarray) -> Any:
     image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
     scalars = vtk_to_numpy(image.GetPointData().GetScalars())
     scalars[:] = labels_kji[box].ravel()
-    image.SetGeometryFromImageToWorldMatrix(_vtk_matrix(matrix))
+    image.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(matrix))
     return image
-
-
-def _vtk_matrix(matrix: np.ndarray) -> Any:
-    """Return a (4, 4) array as `vtkMatrix4x4`."""
-    import vtk
-
-    result = vtk.vtkMatrix4x4()
-    result.DeepCopy(np.asarray(matrix, dtype=np.float64).ravel().tolist())
-    return result
 
 
 def replace_segments(node: Any, *, segments: Mapping[str, Any]) -> None:
@@ -180,7 +186,7 @@ def find_segments(node: Any) -> dict[str, str]:
     import vtk
 
     segmentation = node.GetSegmentation()
-    present = [segmentation.GetNthSegmentID(index) for index in range(segmentation.GetNumberOfSegments())]
+    present = segmentation.GetSegmentIDs()
     ours = [definition.segment_id for definition in SEGMENTS]
     found = {segment_id: segment_id for segment_id in ours if segment_id in present}
     for node_id in present:
@@ -223,12 +229,12 @@ def segment_mask(node: Any, *, segment_id: str, volume_node: Any) -> np.ndarray:
 
 def _whole_voxel_offset(labelmap: Any, *, matrix: np.ndarray) -> np.ndarray | None:
     """Return index_ijk of a labelmap's voxel (0, 0, 0) on the grid of `matrix`; None if the voxels do not coincide."""
+    import slicer
     import vtk
 
     image_to_world = vtk.vtkMatrix4x4()
     labelmap.GetImageToWorldMatrix(image_to_world)
-    own = np.array([[image_to_world.GetElement(row, column) for column in range(4)] for row in range(4)])
-    between = np.linalg.solve(matrix, own)
+    between = np.linalg.solve(matrix, slicer.util.arrayFromVTKMatrix(image_to_world))
     offset_ijk = np.rint(between[:3, 3])
     reach = np.abs(labelmap.GetExtent()).max() + 1
     drift_voxels = np.abs(between[:3, :3] - np.eye(3)).max() * reach + np.abs(between[:3, 3] - offset_ijk).max()
@@ -260,7 +266,7 @@ def _resampled(labelmap: Any, *, node: Any, volume_node: Any) -> np.ndarray | No
     dimensions = volume_node.GetImageData().GetDimensions()
     reference = slicer.vtkOrientedImageData()
     reference.SetExtent(0, dimensions[0] - 1, 0, dimensions[1] - 1, 0, dimensions[2] - 1)
-    reference.SetGeometryFromImageToWorldMatrix(_vtk_matrix(ijk_to_ras(volume_node)))
+    reference.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(ijk_to_ras(volume_node)))
     reference.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
     transform = vtk.vtkGeneralTransform()
     slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(

@@ -12,10 +12,12 @@ import numpy as np
 
 from .geometry import Geometry
 from .quantify import Quantities, quantify_labelmap
+from .scene_samples import add_ct_volume
 
 if TYPE_CHECKING:
     from .logic import Engine
     from .phantom import Phantom
+    from .scene import SceneContext
     from .volume import CTVolume
 
 SIZE_IJK = (72, 60, 40)
@@ -48,21 +50,9 @@ def truth_engine(phantom: Phantom) -> Engine:
     return engine
 
 
-def add_phantom_volume(scene: Any, *, seed: int = 1) -> tuple[Phantom, Any]:
+def add_phantom_volume(context: SceneContext, *, seed: int = 1) -> tuple[Phantom, Any]:
     """Return a coarse phantom and a new volume node with its voxels."""
-    import vtk
-    from vtk.util.numpy_support import numpy_to_vtk
-
     from .phantom import make_phantom
 
     phantom = make_phantom(seed=seed, size_ijk=SIZE_IJK, spacing_ijk_mm=SPACING_IJK_MM)
-    image = vtk.vtkImageData()
-    image.SetDimensions(*SIZE_IJK)
-    image.GetPointData().SetScalars(numpy_to_vtk(phantom.ct.hu_kji.ravel(), deep=True))
-    matrix = vtk.vtkMatrix4x4()
-    matrix.DeepCopy(phantom.ct.geometry.ijk_to_ras.ravel().tolist())
-    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", phantom.ct.name)
-    node.SetAndObserveImageData(image)
-    node.SetIJKToRASMatrix(matrix)
-    node.CreateDefaultDisplayNodes()
-    return phantom, node
+    return phantom, add_ct_volume(context, ct=phantom.ct, name=phantom.ct.name)

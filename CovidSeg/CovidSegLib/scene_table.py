@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .report import NOT_AVAILABLE
 from .scene_texts import tr as _
 
-NOT_DEFINED = "n/a"
-"""The same in all languages, as in the files."""
+#: The same in all languages, as in the files.
+NOT_DEFINED = NOT_AVAILABLE
+
+#: Decimals of the columns after the name.
+DIGITS = (1, 1, 2, 1, 1)
 
 
 def column_meanings() -> tuple[tuple[str, str, str], ...]:
@@ -20,6 +24,17 @@ def column_meanings() -> tuple[tuple[str, str, str], ...]:
         ("poi_percent", "%", _("Percentage of infection: infection volume by lung volume")),
         ("mean_hu", "HU", _("Mean attenuation of the lung, infection included")),
         ("mass_g", "g", _("Lung mass, from (HU + 1000)/1000 g/ml")),
+    )
+
+
+def figures_of_region(region: Mapping[str, Any]) -> tuple[float | None, ...]:
+    """Return the figures of one of a report's regions, a column each (`column_meanings`); None if undefined."""
+    return (
+        region["volume_ml"],
+        region["infection_ml"],
+        region["poi_percent"],
+        region["hu"]["mean"],
+        region["mass_g"],
     )
 
 
@@ -68,11 +83,5 @@ def show_table(node: Any, *, table: Any) -> None:
 
 def _row(name: str, region: Mapping[str, Any]) -> list[str]:
     """Return the cells of one region."""
-    figures = (
-        (region["volume_ml"], 1),
-        (region["infection_ml"], 1),
-        (region["poi_percent"], 2),
-        (region["hu"]["mean"], 1),
-        (region["mass_g"], 1),
-    )
+    figures = zip(figures_of_region(region), DIGITS, strict=True)
     return [name, *(NOT_DEFINED if value is None else f"{value:.{digits}f}" for value, digits in figures)]

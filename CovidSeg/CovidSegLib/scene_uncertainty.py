@@ -13,26 +13,26 @@ from .scene_outputs import VOLUME_ROLE
 from .scene_texts import tr as _
 from .uncertainty import DOUBTFUL_FROM_PERCENT
 
+#: Role by which a segmentation node refers to its map.
 UNCERTAINTY_ROLE = "CovidSeg.uncertainty"
-"""Role by which a segmentation node refers to its map."""
 
+#: Attribute that tells a map from a CT.
 MAP_ATTRIBUTE = "CovidSeg.uncertaintyPercent"
-"""Attribute that tells a map from a CT."""
 
+#: Roles by which a slice view refers to the map that lies in front, and to the volume that was there before.
 OVERLAY_ROLE, COVERED_ROLE = "CovidSeg.overlay", "CovidSeg.covered"
-"""Roles by which a slice view refers to the map that lies in front, and to the volume that was there before."""
 
+#: Attribute of a slice view that has or had a map in front: the opacity of what was there before.
 COVERED_OPACITY = "CovidSeg.coveredOpacity"
-"""Attribute of a slice view that has or had a map in front: the opacity of what was there before."""
 
 OVERLAY_OPACITY = 0.4
 
+#: Slicer's own yellow table (segments are blue and red), so that CovidSeg adds no colour node. Slice views ignore
+#: partial transparency in a colour table; what is to be invisible is cut off by the display's threshold.
 COLORS_ID = "vtkMRMLColorTableNodeYellow"
-"""One of Slicer's own, so that none is left behind; segments are blue and red. Of a table's own transparency
-Slicer's slices honour only whether it is complete: what is to be clear is cut off by the display's threshold."""
 
+#: Two classes alike, the others excluded: brightest.
 FULL_COLOR_PERCENT = 50.0
-"""Two classes alike, the others excluded: brightest."""
 
 
 def find_map(segmentation_node: Any) -> Any:

@@ -21,17 +21,17 @@ from .texts import text as _
 if TYPE_CHECKING:
     from .volume import CTVolume
 
+#: Cosine between two axes above which a grid counts as sheared (rounded headers stay far below).
 SHEAR_TOLERANCE = 1e-3
-"""Cosine between two axes above which a grid counts as sheared (rounded headers stay far below)."""
 
+#: Relative change of volume above which a linear transform counts as scaling.
 SCALE_TOLERANCE = 1e-3
-"""Relative change of volume above which a linear transform counts as scaling."""
 
+#: Attribute of a volume node whose voxels are no HU: "factor offset", where HU are `value * factor + offset`.
 HU_SCALE_ATTRIBUTE = "CovidSeg.huScale"
-"""Attribute of a volume node whose voxels are no HU: "factor offset", where HU are `value * factor + offset`."""
 
+#: Where values and HU are compared; padding lies below, and is mapped in another way.
 LUNG_TO_TISSUE_HU = (-1000.0, 150.0)
-"""Where values and HU are compared; padding lies below, and is mapped in another way."""
 
 
 def volume_from_node(node: Any) -> CTVolume:
@@ -148,11 +148,12 @@ def check_volume(node: Any) -> None:
 
 def ijk_to_ras(node: Any) -> np.ndarray:
     """Return the volume's own (4, 4) matrix from index_ijk to point_ras (mm), parent transforms left out."""
+    import slicer
     import vtk
 
     matrix = vtk.vtkMatrix4x4()
     node.GetIJKToRASMatrix(matrix)
-    return np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
+    return np.asarray(slicer.util.arrayFromVTKMatrix(matrix))
 
 
 def geometry_of(node: Any) -> tuple[Geometry, tuple[str, ...]]:

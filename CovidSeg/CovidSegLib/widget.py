@@ -6,14 +6,12 @@ Sections react to the user (widget_run, widget_results, widget_correct, widget_f
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from .case_run import Engine as BatchEngine
 from .dependencies import SlicerInstaller, ensure_dependencies, load_packages
 from .runner import Runner
 from .scene_display import bring_on_show, nodes_of_class
-from .scene_outputs import VOLUME_ROLE
+from .scene_outputs import ct_of
 from .scene_uncertainty import is_map
 from .widget_batch import BatchSection
 from .widget_consent import SlicerDialogs, consent_text
@@ -23,37 +21,23 @@ from .widget_followup import FollowUpSection
 from .widget_publish import Published
 from .widget_results import ResultsSection
 from .widget_run import SegmentSection
-from .widget_tools import Dialogs, PanelLogic, Parameters, Workplace, poll_timer, waiting
+from .widget_tools import PanelLogic, Parameters, Workplace, poll_timer, waiting
 from .widget_uncertainty import UncertaintySteps
-from .widget_views import SlicerViews, Views
+from .widget_views import SlicerViews
 
+#: Pause after which nodes that came or went are taken into account, all at once.
 LOOK_AGAIN_MS = 50
-"""Pause after which nodes that came or went are taken into account, all at once."""
 
 
 class Panel:
     """CovidSeg's panel in the module area."""
 
-    def __init__(
-        self,
-        ui: Any,
-        *,
-        logic: PanelLogic,
-        dialogs: Dialogs | None = None,
-        views: Views | None = None,
-        prepare: Callable[[], None] | None = None,
-        batch_engine: BatchEngine | None = None,
-        on_show: bool = False,
-    ) -> None:
+    def __init__(self, ui: Any, *, logic: PanelLogic, on_show: bool = False) -> None:
         """Bring the widgets of CovidSeg.ui to life.
 
         Args:
             ui: The widgets by name.
             logic: Does what the scene needs.
-            dialogs: Asks the user; windows of the application if None.
-            views: Plots and slices; those of the application if None.
-            prepare: Makes sure that the network can run; by default missing packages are installed after consent.
-            batch_engine: The parts that a batch calls; the real ones if None.
             on_show: Whether the panel is on show already: Slicer reloads a module without entering it again.
         """
         import qt
@@ -62,11 +46,11 @@ class Panel:
             ui=ui,
             logic=logic,
             runner=Runner(make_timer=poll_timer),
-            dialogs=dialogs or SlicerDialogs(),
-            prepare=prepare or self._ensure_dependencies,
+            dialogs=SlicerDialogs(),
+            prepare=self._ensure_dependencies,
             refresh=self.refresh,
         )
-        views = views or SlicerViews(logic.context)
+        views = SlicerViews(logic.context)
         self._measurer = Runner(make_timer=poll_timer)
         self.results = ResultsSection(self.place, measurer=self._measurer, views=views)
         self.segment = SegmentSection(
@@ -78,7 +62,7 @@ class Panel:
         self.correct = CorrectSection(self.place)
         self.uncertainty = UncertaintySteps(self.place, measurer=self._measurer, figures=self.results.figures)
         self.follow_up = FollowUpSection(self.place, views=views, figures_on_show=self.results.figures_of)
-        self.batch = BatchSection(self.place, views=views, engine=batch_engine)
+        self.batch = BatchSection(self.place, views=views)
         self.device = DeviceLine(self.place)
         self._volume: Any = None
         self._segmentation: Any = None
@@ -176,22 +160,20 @@ class Panel:
             return
         volume, segmentation = parameters.inputVolume, parameters.segmentation
         if segmentation is not None and segmentation is not self._segmentation:
-            its_volume = segmentation.GetNodeReference(VOLUME_ROLE)
+            its_volume = ct_of(segmentation)
             if its_volume is not None and its_volume is not volume:
                 parameters.inputVolume = volume = its_volume
-        elif volume is not self._volume and (
-            segmentation is None or segmentation.GetNodeReference(VOLUME_ROLE) is not volume
-        ):
+        elif volume is not self._volume and (segmentation is None or ct_of(segmentation) is not volume):
             parameters.segmentation = segmentation = self._last_result_of(volume)
         if segmentation is not None and segmentation is not self._segmentation and not self._new_scene:
-            its_volume = segmentation.GetNodeReference(VOLUME_ROLE)
+            its_volume = ct_of(segmentation)
             bring_on_show(self.place.logic.context, segmentation_node=segmentation, volume_node=its_volume)
         self._volume, self._segmentation = volume, segmentation
 
     def _last_result_of(self, volume: Any) -> Any:
         """Return the newest segmentation that CovidSeg made of a CT, or None."""
         nodes = nodes_of_class(self.place.logic.context, "vtkMRMLSegmentationNode")
-        made = [node for node in nodes if volume is not None and node.GetNodeReference(VOLUME_ROLE) is volume]
+        made = [node for node in nodes if volume is not None and ct_of(node) is volume]
         return made[-1] if made else None
 
     def _published(self, published: Published) -> None:

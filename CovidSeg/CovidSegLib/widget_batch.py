@@ -22,11 +22,11 @@ from .summary import SUMMARY_FILE
 from .texts import joined
 from .widget_progress import PERMILLE, RunClock
 from .widget_texts import result_text, standing_text
-from .widget_tools import Workplace, explain_error, set_role, show_text
+from .widget_tools import Workplace, details_of, explain_failure, show_text
 from .widget_views import Views
 
+#: What is chosen before a batch, and not changed during it.
 OPTIONS = ("batchInputEdit", "batchOutputEdit", "batchOverwriteCheckBox", "batchUncertaintyCheckBox")
-"""What is chosen before a batch, and not changed during it."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class BatchSection:
             self._say(shown(error))
             return
         except Exception as error:
-            self._say(explain_error(error), role="error")
+            self._say(explain_failure(Failure(error, details_of(error))), role="error")
             return
         for name in ("batchInputEdit", "batchOutputEdit"):
             getattr(self._ui, name).addCurrentPathToHistory()  # else Slicer forgets them when it ends
@@ -201,7 +201,7 @@ class BatchSection:
     def _on_failed(self, failure: Failure) -> None:
         if not isinstance(failure.error, CovidSegError):  # whose text says all there is to know
             self._ui.batchLog.appendPlainText(failure.details)
-        self._over(explain_error(failure.error), role="error")
+        self._over(explain_failure(failure), role="error")
 
     def _on_stopped(self) -> None:
         self._over(_("Stopped. Cases that are done stay; press Segment folder to go on."))
@@ -212,8 +212,7 @@ class BatchSection:
         self._place.refresh()
 
     def _say(self, text: str, *, role: str = "") -> None:
-        set_role(self._ui.batchStatusLabel, role=role)
-        show_text(self._ui.batchStatusLabel, text)
+        show_text(self._ui.batchStatusLabel, text, role=role)
 
 
 def segment_folder(

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 HEIGHT = 130
+#: Margins in pixels; what lies between them is the plot.
 LEFT, RIGHT, TOP, BOTTOM = 40, 12, 8, 24
-"""Margins in pixels; what lies between them is the plot."""
 
 
 @dataclass(frozen=True)

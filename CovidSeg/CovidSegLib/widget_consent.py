@@ -12,8 +12,8 @@ from .dependencies import Missing
 
 TITLE = "CovidSeg"
 
+#: Where Slicer's settings keep the folder that was saved into last.
 FOLDER_KEY = "CovidSeg/lastFolder"
-"""Where Slicer's settings keep the folder that was saved into last."""
 
 
 def consent_text(missing: Missing) -> str:
@@ -45,12 +45,11 @@ def consent_text(missing: Missing) -> str:
 class SlicerDialogs:
     """Windows of the Slicer application."""
 
-    def confirm(self, text: str, *, details: str = "") -> bool:
+    def confirm(self, text: str) -> bool:
         """Ask a question; OK or Cancel."""
         import slicer
 
-        more = {"detailedText": details} if details else {}
-        return bool(slicer.util.confirmOkCancelDisplay(text, windowTitle=TITLE, **more))
+        return bool(slicer.util.confirmOkCancelDisplay(text, windowTitle=TITLE))
 
     def choose(self, text: str, *, choices: tuple[str, ...]) -> int | None:
         """Ask which of several things to do; None for Cancel, which is also the default."""

@@ -9,15 +9,15 @@ from slicer.i18n import tr as _
 
 from .errors import CovidSegError
 from .scene_edit import EditMask, editor_node, erasing_adds_to_mask, remove_infection_islands, set_up_editor
-from .scene_outputs import VOLUME_ROLE
+from .scene_outputs import ct_of
 from .scene_segments import find_segments
-from .widget_tools import Workplace, explain_error, set_role, show_text
+from .widget_tools import Workplace, explain_error, show_text
 
+#: Tools shown, in this order; the others are in Slicer's module Segment Editor.
 EFFECTS = ("Paint", "Draw", "Erase", "Threshold", "Level tracing", "Scissors", "Islands", "Smoothing", "Margin")
-"""Tools shown, in this order; the others are in Slicer's module Segment Editor."""
 
+#: Those that can take voxels away; not shown where Slicer would add these to the infection.
 TAKING_AWAY = ("Erase", "Scissors", "Islands")
-"""Those that can take voxels away; not shown where Slicer would add these to the infection."""
 
 UNDO_STATES = 10
 
@@ -126,7 +126,7 @@ class CorrectSection:
             return _("Segment a CT first, or choose a result above.")
         if "infection" not in find_segments(segmentation):
             return _("This segmentation has no infection segment. Segment the CT first.")
-        if segmentation.GetNodeReference(VOLUME_ROLE) is None:
+        if ct_of(segmentation) is None:
             return _("The CT of this segmentation is not in the scene.")
         if not segmentation.GetSelectable():
             return _("The segmentation '{name}' is locked. Unlock it first.").format(name=segmentation.GetName())
@@ -194,14 +194,14 @@ class CorrectSection:
         segment_id = next((found[name] for name in segments if name in found), None)
         if segment_id is None:
             raise CovidSegError(_("Both lung segments are missing. Segment the CT again."))
-        node = set_up_editor(
+        set_up_editor(
             self._place.logic.context,
             segmentation_node=segmentation,
-            volume_node=segmentation.GetNodeReference(VOLUME_ROLE),
+            volume_node=ct_of(segmentation),
+            segment_id=segment_id,
             mask=EditMask.INFECTION if self._only_inside_infection() else mask,
             range_hu=self._chosen_range(),
         )
-        node.SetSelectedSegmentID(segment_id)
 
     def _only_inside_infection(self) -> bool:
         parameters = self._place.parameters
@@ -265,5 +265,4 @@ class CorrectSection:
             save()
 
     def _say(self, text: str, *, role: str = "") -> None:
-        set_role(self._ui.correctStatusLabel, role=role)
-        show_text(self._ui.correctStatusLabel, text)
+        show_text(self._ui.correctStatusLabel, text, role=role)

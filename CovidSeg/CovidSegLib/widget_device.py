@@ -19,7 +19,7 @@ from .geometry import Geometry
 from .scene_texts import shown
 from .scene_volume import check_volume, geometry_of
 from .widget_texts import duration_text
-from .widget_tools import Workplace, set_role, show_text, waiting
+from .widget_tools import Workplace, show_text, waiting
 
 
 class DeviceLine:
@@ -30,7 +30,6 @@ class DeviceLine:
         self._place, self._ui = place, place.ui
         self._asked = self._kind = self._problem = ""
         self._found: Missing | None = None
-        self._bundle: Any = None
         self._glance = Glance()
         self._ui.deviceButton.connect("clicked(bool)", self.check)
         show_text(self._ui.deviceStatusLabel, "")
@@ -114,7 +113,6 @@ class DeviceLine:
 
     def _show(self) -> None:
         text = self._place.device_problem or self._place.device_text
-        set_role(self._ui.deviceStatusLabel, role="error" if self._place.device_problem else "")
         tooltip = _("The device that will be used.")
         if text and not self._place.device_problem:
             duration, source = self._expected()
@@ -123,7 +121,7 @@ class DeviceLine:
             elif duration:
                 text = _("{text} On the processor {duration}.").format(text=text, duration=duration)
             tooltip = f"{tooltip} {source}".strip()
-        show_text(self._ui.deviceStatusLabel, text)
+        show_text(self._ui.deviceStatusLabel, text, role="error" if self._place.device_problem else "")
         self._ui.deviceStatusLabel.toolTip = tooltip
 
     def _expected(self) -> tuple[str, str]:
@@ -139,7 +137,7 @@ class DeviceLine:
         source = _("The time is reckoned from the last run on this computer.")
         if rates is None and kind == "cpu":
             processor = Processor.here()
-            rates = first_rates(processor, width=self._bundle.network_config.width)
+            rates = first_rates(processor, width=self._place.bundle().network_config.width)
             source = _(
                 "The time is a first estimate from the size of the chest in this CT and {cores} processor cores; "
                 "after the first run it is reckoned from that."
@@ -151,11 +149,7 @@ class DeviceLine:
     def _work(self, *, mode: str) -> Work | None:
         """Return what a run on the chosen CT has to do; None without a CT that can be segmented."""
         try:
-            if self._bundle is None:
-                from .bundle import load_bundle
-
-                self._bundle = load_bundle()
-            return self._glance.work(self._place.volume(), bundle=self._bundle, mode=mode)
+            return self._glance.work(self._place.volume(), bundle=self._place.bundle(), mode=mode)
         except (CovidSegError, ImportError):  # Segment says what is wrong; SciPy may be missing until then
             return None
 
@@ -169,7 +163,7 @@ class DeviceLine:
             return None
 
     def _settings_key(self, kind: str, *, mode: str) -> str:
-        return f"CovidSeg/rates/{kind}-{mode}-{self._bundle.sha256[:12]}"
+        return f"CovidSeg/rates/{kind}-{mode}-{self._place.bundle().sha256[:12]}"
 
 
 class Glance:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ import numpy as np
 from .case_names import safe_case_name
 from .geometry import Geometry
 from .quantify import Quantities
-from .report import build_report
+from .report import NOT_AVAILABLE, build_report
+from .scene_table import column_meanings, figures_of_region, region_names
 from .segment_masks import SegmentMasks
 
 CORRECTED = "The segments were corrected by hand in 3D Slicer after the network made them."
-TABLE_COLUMNS = ("region", "volume_ml", "infection_ml", "poi_percent", "mean_hu", "mass_g")
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class CaseSource:
     Attributes:
         name: The CT's.
         stored: The report of the run that made the segments, if any.
+        warnings: What to know of the figures.
         quantities: The figures now.
         hu_kji: (k, j, i) the CT in HU.
         masks: The segments on the CT's grid.
@@ -36,6 +37,7 @@ class CaseSource:
 
     name: str
     stored: Mapping[str, Any] | None
+    warnings: Sequence[str]
     quantities: Quantities
     hu_kji: np.ndarray
     masks: SegmentMasks
@@ -55,7 +57,7 @@ class CaseSource:
     def report(self) -> dict[str, Any]:
         """Return the content of report.json: figures of now, model and runtime of the run."""
         stored = self.stored or {}
-        warnings = [*stored.get("warnings", []), *([CORRECTED] if self.edited else [])]
+        warnings = [*self.warnings, *([CORRECTED] if self.edited else [])]
         given = dict(stored.get("input") or {})
         fingerprint = str(given.pop("fingerprint", ""))
         return build_report(
@@ -83,7 +85,7 @@ def save_case(
 
     target = _free_folder(Path(folder), name=source.name)
     runtime = (source.stored or {}).get("runtime") or {}
-    options = {key: str(runtime.get(key)) for key in ("mode", "device")}
+    options = {key: str(runtime[key]) for key in ("mode", "device") if runtime.get(key)}
     with new_case_folder(target) as partial:
         write_case_files(partial, result=source, recorded_options=options, preview=True)
     return target
@@ -95,23 +97,20 @@ def save_table(path: str | Path, *, figures: Mapping[str, Any]) -> None:
 
     with new_file(Path(path)) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(TABLE_COLUMNS)
-        writer.writerows(_cells(figures))
+        writer.writerows(_rows(figures))
 
 
 def table_text(figures: Mapping[str, Any]) -> str:
     """Return the figures with tabs between the columns, for a document or a spreadsheet."""
-    rows = [TABLE_COLUMNS, *_cells(figures)]
-    return "\n".join("\t".join(str(cell) for cell in row) for row in rows) + "\n"
+    return "\n".join("\t".join(str(cell) for cell in row) for row in _rows(figures)) + "\n"
 
 
-def _cells(figures: Mapping[str, Any]) -> list[list[Any]]:
-    rows = []
-    for key in ("lungs", "left_lung", "right_lung"):
-        region = figures["regions"][key]
-        values = [region[name] for name in ("volume_ml", "infection_ml", "poi_percent")]
-        values += [region["hu"]["mean"], region["mass_g"]]
-        rows.append([key, *("n/a" if value is None else round(value, 4) for value in values)])
+def _rows(figures: Mapping[str, Any]) -> list[list[Any]]:
+    """Return the names of the columns, then a row per region; in English, as in report.json."""
+    rows: list[list[Any]] = [[name for name, _unit, _meaning in column_meanings()]]
+    for key in region_names():
+        values = figures_of_region(figures["regions"][key])
+        rows.append([key, *(NOT_AVAILABLE if value is None else round(value, 4) for value in values)])
     return rows
 
 

@@ -19,14 +19,14 @@ from .scene_followup import (
     study_date,
     time_point,
 )
-from .scene_outputs import VOLUME_ROLE
+from .scene_outputs import ct_of
 from .widget_texts import NOT_DEFINED
-from .widget_tools import Workplace, explain_error, fit_height, set_role, show_text, waiting
+from .widget_tools import Workplace, explain_error, fit_height, show_text, waiting
 from .widget_update import stored_report
 from .widget_views import Views
 
-NAME, DAY, RESULT = range(3)
-"""Columns of the table of results."""
+#: Columns of the table of results that the user may change.
+NAME, DAY = range(2)
 
 
 class FollowUpSection:
@@ -112,7 +112,7 @@ class FollowUpSection:
             figures = stored_report(node)
         if figures is None:
             return time_point(self._place.logic, segmentation_node=node, day=day)  # type: ignore[arg-type]
-        return TimePoint(node.GetNodeReference(VOLUME_ROLE).GetName(), figures, day)
+        return TimePoint(ct_of(node).GetName(), figures, day)
 
     def _why_not(self) -> str:
         if self._place.volume() is None:
@@ -146,7 +146,7 @@ class FollowUpSection:
     def _row(self, node: Any) -> tuple[bool, str, str, str]:
         """Return whether a result is checked, and its texts."""
         day = self._day(node)
-        name = node.GetNodeReference(VOLUME_ROLE).GetName()
+        name = ct_of(node).GetName()
         return node.GetID() not in self._left_out, name, "" if day is None else day.isoformat(), node.GetName()
 
     def _fill_table(self, rows: Sequence[tuple[bool, str, str, str]]) -> None:
@@ -210,11 +210,11 @@ class FollowUpSection:
             return
         day = parse_date(text)
         name = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMStudyDateAttributeName()
-        node.GetNodeReference(VOLUME_ROLE).SetAttribute(name, "" if day is None else day.isoformat().replace("-", ""))
+        ct_of(node).SetAttribute(name, "" if day is None else day.isoformat().replace("-", ""))
         self._say("")
 
     def _day(self, node: Any) -> date | None:
-        return study_date(self._place.logic.context, volume_node=node.GetNodeReference(VOLUME_ROLE))
+        return study_date(self._place.logic.context, volume_node=ct_of(node))
 
     def _checked(self) -> list[Any]:
         return [node for node in self._nodes if node.GetID() not in self._left_out]
@@ -223,8 +223,7 @@ class FollowUpSection:
         return int(self._ui.followUpTable.currentRow()) if self._nodes else -1
 
     def _say(self, text: str, *, role: str = "") -> None:
-        set_role(self._ui.followUpLabel, role=role)
-        show_text(self._ui.followUpLabel, text)
+        show_text(self._ui.followUpLabel, text, role=role)
 
 
 def fill_changes(table: Any, *, rows: Sequence[FollowUpRow]) -> None:

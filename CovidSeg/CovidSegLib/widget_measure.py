@@ -11,12 +11,14 @@ import numpy as np
 from .axis_profile import AxisProfile, axis_profile
 from .boxes import bounding_box
 from .errors import Cancelled
+from .field_of_view import chest_in, field_of_view_warnings
 from .intensity import to_hounsfield
 from .orient import Orientation
 from .quantify import Quantities, quantify
 from .segment_masks import SegmentMasks
 
 if TYPE_CHECKING:
+    from .chest import Chest
     from .volume import CTVolume
 
 HISTOGRAM_HU = (-1050, 150)
@@ -47,12 +49,16 @@ class Measurement:
         profile: Infection slice by slice.
         density: Histogram of HU.
         hu_kji: (k, j, i) the CT in HU, to measure again after the next edit.
+        chest: Where it is in the CT, for the same; None if no lungs hold air.
+        unseen: What of the lungs the CT does not show, a sentence each.
     """
 
     quantities: Quantities
     profile: AxisProfile
     density: Density
     hu_kji: np.ndarray
+    chest: Chest | None
+    unseen: tuple[str, ...]
 
 
 def measure(
@@ -60,6 +66,7 @@ def measure(
     *,
     masks: SegmentMasks,
     orientation: Orientation,
+    chest: Chest | None = None,
     progress: Callable[[Any], None],
     cancelled: Callable[[], bool],
 ) -> Measurement:
@@ -69,6 +76,7 @@ def measure(
         source: The CT as it is in the scene, or (k, j, i) in HU as a measurement before has it.
         masks: The segments on the CT's grid.
         orientation: How the CT lies in the patient.
+        chest: As a measurement before found it in this CT; no edit moves it, and to look takes as long as the rest.
         progress: Not told anything: it takes a second or two.
         cancelled: Asked between the steps.
 
@@ -91,7 +99,12 @@ def measure(
     check()
     profile = axis_profile(masks, orientation=orientation)
     check()
-    return Measurement(quantities, profile, density_of(hu_kji, masks=masks), hu_kji)
+    density = density_of(hu_kji, masks=masks)
+    check()
+    chest = chest or chest_in(hu_kji, geometry=masks.geometry)
+    lungs_kji = masks.left_kji | masks.right_kji | masks.infection_kji
+    unseen = field_of_view_warnings(lungs_kji, geometry=masks.geometry, hu_kji=hu_kji, chest=chest)
+    return Measurement(quantities, profile, density, hu_kji, chest, unseen)
 
 
 def density_of(hu_kji: np.ndarray, *, masks: SegmentMasks) -> Density:

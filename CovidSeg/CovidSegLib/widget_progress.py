@@ -10,8 +10,8 @@ from .progress import Progress
 
 PERMILLE = 1000
 
+#: Where each stage begins and ends on the bar, in permille; the network is nearly all of the work.
 _STAGES = {"read": (0, 20), "preprocess": (20, 80), "network": (80, 920), "back": (920, 970), "quantify": (970, 990)}
-"""Where each stage begins and ends on the bar, in permille; the network is nearly all of the work."""
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,11 @@ import numpy as np
 from slicer.i18n import tr as _
 
 from .errors import CovidSegError
-from .logic import REPORT_ATTRIBUTE
 from .scene import SceneContext
 from .scene_display import jump_to, most_infected_ras, show_result
-from .scene_edit import ResultsHistory
+from .scene_edit import remember_previous
 from .scene_edited import segments_digest
-from .scene_outputs import TABLE_ROLE, VOLUME_ROLE, check_output
+from .scene_outputs import TABLE_ROLE, VOLUME_ROLE, check_output, ct_of
 from .scene_segments import restore_segments, snapshot_segments
 from .scene_uncertainty import find_map, put_map, show_map
 from .scene_volume import remember_hu_scale
@@ -46,19 +45,19 @@ class Before:
         """Return why it cannot be brought back now, while the segmentation `chosen` is on show; empty if it can."""
         if not self.context.scene.IsNodePresent(self.segmentation):
             return _("The segmentation is not in the scene any more.")
-        text = ""
+        name = self.segmentation.GetName()
         if self.segmentation is not chosen:
-            text = _("The last run replaced '{name}'. Choose it above to undo that.")
-        elif not self.segmentation.GetSelectable():
-            text = _("The segmentation '{name}' is locked. Unlock it first.")
-        return text.format(name=self.segmentation.GetName())
+            return _("The last run replaced '{name}'. Choose it above to undo that.").format(name=name)
+        if not self.segmentation.GetSelectable():
+            return _("The segmentation '{name}' is locked. Unlock it first.").format(name=name)
+        return ""
 
     def restore(self) -> None:
         """Bring it all back; the map only if its CT is in the scene."""
         restore_segments(self.segmentation, before=self.segments)
         for name in {*self.segmentation.GetAttributeNames(), *self.attributes}:
             self.segmentation.SetAttribute(name, self.attributes.get(name))
-        volume = self.segmentation.GetNodeReference(VOLUME_ROLE)
+        volume = ct_of(self.segmentation)
         if volume is not None:
             with ExitStack() as undo:
                 map_node = put_map(
@@ -73,14 +72,11 @@ class Before:
         self._restore_table()
 
     def _restore_table(self) -> None:
-        """Bring the table's report back; where there were no segments, no table is left, either."""
-        table = self.segmentation.GetNodeReference(TABLE_ROLE)
+        """Leave no table, either, where there were no segments."""
         if not self.segments:
-            self.context.remove_node(table)
+            self.context.remove_node(self.segmentation.GetNodeReference(TABLE_ROLE))
             for role in (TABLE_ROLE, VOLUME_ROLE):
                 self.segmentation.SetNodeReferenceID(role, None)
-        elif table is not None:
-            table.SetAttribute(REPORT_ATTRIBUTE, self.attributes.get(REPORT_ATTRIBUTE))
 
 
 @dataclass(frozen=True)
@@ -144,7 +140,7 @@ def publish(
     before = None if segmentation is None else Before.of(logic.context, segmentation=segmentation)
     outputs = logic.publish(result, volumeNode=volume, segmentationNode=segmentation)
     if previous is not None:
-        _remember(outputs.segmentationNode, previous=previous)
+        remember_previous(outputs.segmentationNode, report=previous, when=datetime.now())
     hu_kji = getattr(result, "hu_kji", None)
     if hu_kji is not None:
         remember_hu_scale(volume, hu_kji=hu_kji)
@@ -154,16 +150,6 @@ def publish(
     if point_ras is not None:
         jump_to(logic.context, ras=point_ras)
     return Published(outputs.segmentationNode, before, outputs.report, hu_kji)
-
-
-def _remember(segmentation: Any, *, previous: Mapping[str, Any]) -> None:
-    """Keep the figures of what was replaced beside earlier ones, which are given up if they are damaged."""
-    history = ResultsHistory(segmentation)
-    try:
-        history.results()
-    except CovidSegError:
-        history.clear()
-    history.add(label=_("Previous result"), report=previous, when=datetime.now())
 
 
 def check_unlocked(context: SceneContext, *, segmentation: Any, volume: Any) -> None:

@@ -11,10 +11,9 @@ from slicer.i18n import tr as _
 
 from .case_names import safe_case_name
 from .errors import CovidSegError
-from .followup import PastResult
 from .runner import Failure, Handlers, Runner
 from .scene_display import jump_to, most_infected_ras
-from .scene_edit import ResultsHistory
+from .scene_edit import previous_result
 from .scene_edited import is_edited
 from .scene_segments import read_masks
 from .scene_texts import shown
@@ -29,8 +28,15 @@ from .widget_texts import (
     severity_text,
     table_rows,
 )
-from .widget_tools import Workplace, explain_error, fit_height, import_for_worker, set_role, show_text
-from .widget_update import Figures, stored_report, stored_warnings, why_not_measured
+from .widget_tools import (
+    Workplace,
+    explain_error,
+    explain_failure,
+    fit_height,
+    import_for_worker,
+    show_text,
+)
+from .widget_update import Figures, stored_report, why_not_measured
 from .widget_views import Views
 
 if TYPE_CHECKING:
@@ -124,13 +130,13 @@ class ResultsSection:
             source = CaseSource(
                 name=volume.GetName(),
                 stored=stored_report(node),
+                warnings=self.figures.warnings,
                 quantities=measurement.quantities,
                 hu_kji=measurement.hu_kji,
                 masks=read_masks(node, volume_node=volume),
                 edited=is_edited(node),
             )
             handlers = Handlers(
-                progress=lambda _news: None,
                 finished=lambda path: self._saved(_("Saved the report in {path}.").format(path=path)),
                 failed=self._not_saved,
                 stopped=self.figures.work_is_over,
@@ -166,7 +172,7 @@ class ResultsSection:
         self.figures.work_is_over()
 
     def _not_saved(self, failure: Failure) -> None:
-        self._say(explain_error(failure.error), role="error")
+        self._say(explain_failure(failure), role="error")
         self.figures.work_is_over()
 
     def _look_at(self, row: int) -> None:
@@ -187,10 +193,10 @@ class ResultsSection:
         ui.severityLabel.toolTip = "" if figures is None else shown(SEVERITY_DEFINITION)
         show_text(ui.compositionLabel, composition_text(figures))
         stored = None if node is None else stored_report(node)
-        compared = (comparison_text(figures, before=stored), previous_text(self._previous()))
+        previous = None if node is None else previous_result(node)
+        compared = (comparison_text(figures, before=stored), previous_text(previous))
         show_text(ui.comparisonLabel, "\n".join(text for text in compared if text))
-        set_role(ui.warningsLabel, role="warning")
-        show_text(ui.warningsLabel, "\n".join(map(shown, [] if node is None else stored_warnings(node))))
+        show_text(ui.warningsLabel, "\n".join(map(shown, self.figures.warnings)), role="warning")
         _fill_table(ui.resultsTable, rows=table_rows(figures))
         ui.resultsTable.visible = figures is not None
         if self.figures.measurement is not self._drawn:
@@ -205,21 +211,11 @@ class ResultsSection:
             text = " ".join((text, _("The figures shown may not be those of the segments.")))
         if self.figures.measuring:
             text, role = _("The figures are being measured from the segments as they are now..."), "warning"
-        set_role(self._ui.staleLabel, role=role if text else "")
-        show_text(self._ui.staleLabel, text)
+        show_text(self._ui.staleLabel, text, role=role)
         self._ui.updateButton.visible = bool(text)
 
-    def _previous(self) -> PastResult | None:
-        """Return the result that the one on show replaced, if any."""
-        try:
-            results = () if self.figures.node is None else ResultsHistory(self.figures.node).results()
-        except CovidSegError:  # damaged: nothing that could be compared with
-            return None
-        return results[-1] if results else None
-
     def _say(self, text: str, *, role: str = "") -> None:
-        set_role(self._ui.exportLabel, role=role)
-        show_text(self._ui.exportLabel, text)
+        show_text(self._ui.exportLabel, text, role=role)
 
     @contextmanager
     def _errors_shown(self) -> Iterator[None]:

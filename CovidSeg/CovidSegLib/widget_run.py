@@ -20,11 +20,11 @@ from .scene_volume import check_volume
 from .widget_progress import RunClock
 from .widget_publish import Before, Published, Voxels, check_unlocked, publish, still_free
 from .widget_texts import duration_text, standing_text
-from .widget_tools import Workplace, details_of, explain_error, set_role, show_text
+from .widget_tools import Workplace, details_of, explain_error, show_text
 from .widget_update import stored_report
 
+#: What is chosen before a run, and not changed during it.
 OPTIONS = ("inputVolumeSelector", "segmentationSelector", "modeSelector", "deviceSelector", "mapUncertaintyCheckBox")
-"""What is chosen before a run, and not changed during it."""
 
 
 @dataclass
@@ -73,7 +73,6 @@ class SegmentSection:
         self._figures_of = figures_of
         self._published = published
         self._run: _Run | None = None
-        self._bundle: Any = None
         self._details = ""
         self._before: Before | None = None
         self._scene_closed = False
@@ -170,7 +169,7 @@ class SegmentSection:
             ct,
             mode=parameters.mode.value,
             device=parameters.device.value,
-            bundle=self._kept_bundle(),
+            bundle=self._place.bundle(),
             uncertainty=parameters.mapUncertainty,
         )
         digest = "" if segmentation is None else segments_digest(segmentation)
@@ -234,14 +233,6 @@ class SegmentSection:
             raise Cancelled(_("Nothing was changed."))
         return None if answer == 0 else segmentation
 
-    def _kept_bundle(self) -> Any:
-        """Return the shipped bundle, whose network is loaded once and kept."""
-        if self._bundle is None:
-            from .bundle import load_bundle
-
-            self._bundle = load_bundle()
-        return self._bundle
-
     def _on_progress(self, progress: Progress) -> None:
         if self._run is None:
             return
@@ -294,10 +285,10 @@ class SegmentSection:
         self._place.refresh()
 
     def _show_error(self, error: BaseException, *, details: str = "") -> None:
-        self._show_status(explain_error(error), role="error", details=details or details_of(error))
+        text = explain_error(error, hint=_("Press Details and report what they say."))
+        self._show_status(text, role="error", details=details or details_of(error))
 
     def _show_status(self, text: str, *, role: str = "", details: str = "") -> None:
         self._details = details
-        set_role(self._ui.statusLabel, role=role)
-        show_text(self._ui.statusLabel, text)
+        show_text(self._ui.statusLabel, text, role=role)
         self._ui.detailsButton.visible = bool(details)

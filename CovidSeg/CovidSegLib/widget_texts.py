@@ -8,11 +8,15 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from .followup import PastResult
+from .scene_table import figures_of_region
 from .widget_progress import Standing
 
 NOT_DEFINED = _("n/a")
+#: Volumes that differ by less read the same.
 SAME_ML = 0.05
-"""Volumes that differ by less read the same."""
+
+#: Decimals of the table's columns, fewer than in the scene's table: to be read at a glance.
+DIGITS = (0, 1, 1, 0, 0)
 
 
 def headline_text(figures: Mapping[str, Any] | None) -> str:
@@ -73,8 +77,7 @@ def previous_text(previous: PastResult | None) -> str:
     if previous is None:
         return ""
     ml = previous.figures["infection_ml"]
-    return _("{label} ({when}): {poi}, {ml} ml infection").format(
-        label=previous.label,
+    return _("Previous result ({when}): {poi}, {ml} ml infection").format(
         when=previous.when.replace("T", " "),
         poi=percent(previous.figures["poi_percent"]),
         ml=NOT_DEFINED if ml is None else f"{ml:.1f}",
@@ -100,14 +103,7 @@ def table_rows(figures: Mapping[str, Any] | None) -> list[tuple[str, list[str]]]
         return rows
     names = {"lungs": _("Both lungs"), "left_lung": _("Left lung"), "right_lung": _("Right lung")}
     for key, name in names.items():
-        region = figures["regions"][key]
-        values = (
-            (region["volume_ml"], 0),
-            (region["infection_ml"], 1),
-            (region["poi_percent"], 1),
-            (region["hu"]["mean"], 0),
-            (region["mass_g"], 0),
-        )
+        values = zip(figures_of_region(figures["regions"][key]), DIGITS, strict=True)
         rows.append((name, [NOT_DEFINED if value is None else f"{value:.{digits}f}" for value, digits in values]))
     return rows
 

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from slicer.i18n import tr as _
 
 from .errors import CovidSegError
-from .runner import POLL_EVERY_MS, Runner
+from .runner import POLL_EVERY_MS, Failure, Runner
 from .scene_texts import shown
+
+if TYPE_CHECKING:
+    from .bundle import Bundle
+    from .logic import Engine, SceneOutputs
+    from .pipeline import SegmentationResult
+    from .quantify import Quantities
+    from .scene import SceneContext
+    from .volume import CTVolume
 
 
 class Parameters(Protocol):
@@ -29,8 +38,6 @@ class Parameters(Protocol):
     rangeToHu: int
     islandMl: float
     mapUncertainty: bool
-    batchInput: Any
-    batchOutput: Any
     batchOverwrite: bool
     batchUncertainty: bool
 
@@ -38,24 +45,25 @@ class Parameters(Protocol):
 class PanelLogic(Protocol):
     """What the panel asks of the logic; `CovidSegLogic` does it, and in some tests a stand-in."""
 
-    context: Any
-    engine: Any
+    @property
+    def context(self) -> SceneContext: ...
 
-    def volumeFromNode(self, volumeNode: Any) -> Any: ...
+    @property
+    def engine(self) -> Engine: ...
 
-    def publish(self, result: Any, *, volumeNode: Any, segmentationNode: Any = None) -> Any: ...
+    def volumeFromNode(self, volumeNode: Any) -> CTVolume: ...
 
-    def quantifySegmentation(self, segmentationNode: Any, *, volumeNode: Any) -> Any: ...
+    def publish(self, result: SegmentationResult, *, volumeNode: Any, segmentationNode: Any = None) -> SceneOutputs: ...
 
-    def updateTable(self, tableNode: Any, *, quantities: Any) -> None: ...
+    def quantifySegmentation(self, segmentationNode: Any, *, volumeNode: Any) -> Quantities: ...
 
-    def saveSegmentation(self, segmentationNode: Any, *, path: Any) -> None: ...
+    def updateTable(self, tableNode: Any, *, quantities: Quantities) -> None: ...
 
 
 class Dialogs(Protocol):
     """How the panel asks the user: windows in the application, prepared answers in tests."""
 
-    def confirm(self, text: str, *, details: str = "") -> bool: ...
+    def confirm(self, text: str) -> bool: ...
 
     def choose(self, text: str, *, choices: tuple[str, ...]) -> int | None: ...
 
@@ -94,6 +102,7 @@ class Workplace:
     device_problem: str = ""
     starting: bool = False
     _tooltips: dict[str, str] = field(default_factory=dict)
+    _bundle: Bundle | None = None
 
     def volume(self) -> Any:
         """Return the chosen CT, or None."""
@@ -102,6 +111,18 @@ class Workplace:
     def segmentation(self) -> Any:
         """Return the chosen result, or None for a new one."""
         return None if self.parameters is None else self.parameters.segmentation
+
+    def bundle(self) -> Bundle:
+        """Return the shipped bundle, whose network is loaded once and kept.
+
+        Raises:
+            ModelError: It is missing or damaged.
+        """
+        if self._bundle is None:
+            from .bundle import load_bundle
+
+            self._bundle = load_bundle()
+        return self._bundle
 
     def allow(self, name: str, *, unless: str) -> None:
         """Enable a button, or another input, if nothing speaks against it; else its tooltip says what."""
@@ -128,14 +149,15 @@ def import_for_worker(*names: str) -> None:
         importlib.import_module(name)
 
 
-def show_text(label: Any, text: str) -> None:
-    """Show a text in a label, which takes no room without one."""
+def show_text(label: Any, text: str, *, role: str = "") -> None:
+    """Show a text in a label, which takes no room without one; coloured if its role is "error" or "warning"."""
+    _set_role(label, role=role if text else "")
     label.text = text
     label.visible = bool(text)
 
 
-def set_role(label: Any, *, role: str) -> None:
-    """Colour a label as "error" or "warning", readable on light and dark; an empty role is plain text."""
+def _set_role(label: Any, *, role: str) -> None:
+    """Colour a label, readable on light and dark; an empty role is plain text."""
     import qt
 
     on_dark = label.palette.color(qt.QPalette.Window).lightness() < 128
@@ -178,8 +200,8 @@ def poll_timer(callback: Callable[[], None]) -> Any:
     return timer
 
 
-def explain_error(error: BaseException) -> str:
-    """Return what went wrong and what to do, for the panel."""
+def explain_error(error: BaseException, *, hint: str = "") -> str:
+    """Return what went wrong and what to do, for the panel; `hint` says where the details of a fault are shown."""
     if isinstance(error, CovidSegError):
         return shown(error)
     if isinstance(error, MemoryError):
@@ -189,9 +211,18 @@ def explain_error(error: BaseException) -> str:
         return _("{reason}{place}. Check the disk and the path, and try again.").format(
             reason=error.strerror or str(error), place=place
         )
-    return _("Something unexpected went wrong ({kind}: {text}). Press Details and report what they say.").format(
-        kind=type(error).__name__, text=error
+    return _("Something unexpected went wrong ({kind}: {text}). {hint}").format(
+        kind=type(error).__name__,
+        text=error,
+        hint=hint or _("The Python console shows the details; report them."),
     )
+
+
+def explain_failure(failure: Failure) -> str:
+    """Return what went wrong and what to do; details are logged unless the text says all there is to know."""
+    if not isinstance(failure.error, CovidSegError):
+        logging.getLogger(__name__).error(failure.details)
+    return explain_error(failure.error)
 
 
 def details_of(error: BaseException) -> str:

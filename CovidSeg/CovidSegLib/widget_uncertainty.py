@@ -18,11 +18,11 @@ from .scene_uncertainty import find_map, follow_foregrounds, map_array, map_is_s
 from .segment_masks import SegmentMasks
 from .uncertainty import NEXT_TO_MM, UncertainRegion, uncertain_regions
 from .widget_choices import offer_no_maps
-from .widget_tools import Workplace, explain_error, import_for_worker, set_role, show_text
+from .widget_tools import Workplace, explain_error, explain_failure, import_for_worker, show_text
 from .widget_update import Figures
 
+#: Pause after which the regions are looked for, or it is tried again while the figures are being measured.
 LOOK_AFTER_MS = 100
-"""Pause after which the regions are looked for, or it is tried again while the figures are being measured."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,8 @@ class UncertaintySteps:
         self._ui.uncertaintyMapCheckBox.checked = shown
         for name in ("previousRegionButton", "nextRegionButton"):
             self._place.allow(name, unless=reason)
-        set_role(self._ui.regionLabel, role="error" if self._problem else "")
-        show_text(self._ui.regionLabel, "" if no_map else reason or self._standing())
+        text = "" if no_map else reason or self._standing()
+        show_text(self._ui.regionLabel, text, role="error" if self._problem else "")
 
     def _standing(self) -> str:
         """Return where the walk is."""
@@ -168,12 +168,7 @@ class UncertaintySteps:
         except (CovidSegError, MemoryError) as error:
             self._problem = explain_error(error)
         else:
-            handlers = Handlers(
-                progress=lambda _news: None,
-                finished=partial(self._found, key=self._key),
-                failed=partial(self._failed, key=self._key),
-                stopped=self._over,
-            )
+            handlers = Handlers(finished=self._found, failed=self._failed, stopped=self._over)
             self._measurer.start(work, handlers=handlers)
             self._underway = True
         self._place.refresh()
@@ -184,14 +179,13 @@ class UncertaintySteps:
         node = self._map()
         return partial(find_stops, map_array(node), masks=read_masks(self._place.segmentation(), volume_node=node))
 
-    def _found(self, stops: list[Stop], *, key: tuple[str, int]) -> None:
-        if key == self._key:
-            self._stops = stops
+    def _found(self, stops: list[Stop]) -> None:
+        """Take the regions; they are of the map on show, as another one stops what is under way."""
+        self._stops = stops
         self._over()
 
-    def _failed(self, failure: Failure, *, key: tuple[str, int]) -> None:
-        if key == self._key:
-            self._problem = explain_error(failure.error)
+    def _failed(self, failure: Failure) -> None:
+        self._problem = explain_failure(failure)
         self._over()
 
     def _over(self) -> None:

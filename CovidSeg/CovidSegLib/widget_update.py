@@ -11,24 +11,29 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from slicer.i18n import tr as _
 
 from .errors import CovidSegError
 from .logic import REPORT_ATTRIBUTE, WARNINGS_ATTRIBUTE
+from .report import renewed_warnings
 from .runner import Failure, Handlers, Runner
 from .scene_display import world_orientation
 from .scene_edited import EditWatcher
-from .scene_outputs import TABLE_ROLE, VOLUME_ROLE
+from .scene_outputs import TABLE_ROLE, ct_of
 from .scene_segments import find_segments, read_masks
 from .texts import Text
 from .widget_measure import Measurement, measure
-from .widget_tools import PanelLogic, explain_error, import_for_worker
+from .widget_tools import PanelLogic, explain_error, explain_failure, import_for_worker
 
+if TYPE_CHECKING:
+    from .chest import Chest
+    from .volume import CTVolume
+
+#: Pause in editing after which the figures are measured again.
 UPDATE_AFTER_MS = 300
-"""Pause in editing after which the figures are measured again."""
 
 
 class Figures:
@@ -37,6 +42,7 @@ class Figures:
     Attributes:
         node: The segmentation; None for none.
         current: As in report.json; None without a result.
+        warnings: What to know of `current`, as texts that can be translated.
         measurement: Figures and curves as measured; None before that.
         stale: Whether the segments were changed since the measurement began.
         problem: Why they cannot be measured; empty if they can.
@@ -49,12 +55,14 @@ class Figures:
         self._logic, self._measurer, self._changed = logic, measurer, changed
         self.node: Any = None
         self.current: Mapping[str, Any] | None = None
+        self.warnings: Sequence[str] = ()
         self.measurement: Measurement | None = None
         self.stale = False
         self.problem = ""
         self._watcher: EditWatcher | None = None
         self._underway = False
         self._hu_kji: np.ndarray | None = None
+        self._chest: Chest | None = None
         self._hu_time = 0
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
@@ -74,7 +82,7 @@ class Figures:
     @property
     def volume(self) -> Any:
         """The CT of the segmentation, if it is in the scene."""
-        return None if self.node is None else self.node.GetNodeReference(VOLUME_ROLE)
+        return None if self.node is None else ct_of(self.node)
 
     def choose(self, segmentation: Any) -> None:
         """Keep the figures of another segmentation; None for none."""
@@ -85,7 +93,7 @@ class Figures:
         if self._watcher is not None:
             self._watcher.stop()
         self.node, self._watcher, self.current, self.measurement = segmentation, None, None, None
-        self.stale, self.problem, self._hu_kji = False, "", None
+        self.stale, self.problem, self._hu_kji, self.warnings = False, "", None, ()
         if segmentation is not None:
             self._watcher = EditWatcher(segmentation, on_edited=self._outdated)
             self.renew()
@@ -94,7 +102,7 @@ class Figures:
     def renew(self, *, hu_kji: np.ndarray | None = None) -> None:
         """Begin anew with the stored report, after a run or an undo; the CT in HU saves a copy if it is at hand."""
         if self.node is not None:
-            self.current = stored_report(self.node)
+            self.current, self.warnings = stored_report(self.node), stored_warnings(self.node)
             if self.current is None:
                 self.measurement = None
             if hu_kji is not None:
@@ -125,12 +133,7 @@ class Figures:
             self.problem, work = explain_error(error), None
         if work is not None:
             self.stale = False  # an edit from now on makes it so again
-            handlers = Handlers(
-                progress=lambda _news: None,
-                finished=partial(self._measured, node=self.node),
-                failed=self._failed,
-                stopped=self._stopped,
-            )
+            handlers = Handlers(finished=self._measured, failed=self._failed, stopped=self._stopped)
             self._measurer.start(work, handlers=handlers)
             self._underway = True
         self._changed()
@@ -143,16 +146,17 @@ class Figures:
     def _work(self) -> Any:
         """Return what the measurer does, with copies of all it needs."""
         import_for_worker("scipy.ndimage")
-        source = self._hu_kji
+        source: CTVolume | np.ndarray | None = self._hu_kji
+        chest = self._chest
         if source is None or self._hu_time != self.volume.GetImageData().GetMTime():
-            source = self._logic.volumeFromNode(self.volume)
+            source, chest = self._logic.volumeFromNode(self.volume), None
         masks = read_masks(self.node, volume_node=self.volume)
-        return partial(measure, source, masks=masks, orientation=world_orientation(self.volume))
+        return partial(measure, source, masks=masks, orientation=world_orientation(self.volume), chest=chest)
 
-    def _keep(self, hu_kji: np.ndarray) -> None:
-        """Keep the CT in HU, for as long as nobody changes the volume's voxels."""
+    def _keep(self, hu_kji: np.ndarray, *, chest: Chest | None = None) -> None:
+        """Keep the CT in HU, and where its chest is, for as long as nobody changes the volume's voxels."""
         if self.volume is not None:
-            self._hu_kji, self._hu_time = hu_kji, self.volume.GetImageData().GetMTime()
+            self._hu_kji, self._chest, self._hu_time = hu_kji, chest, self.volume.GetImageData().GetMTime()
 
     def _outdated(self) -> None:
         """Note that the figures are not those of the segments, and measure them soon."""
@@ -165,20 +169,23 @@ class Figures:
         self._underway = False
         self.work_is_over()
 
-    def _measured(self, measurement: Measurement, *, node: Any) -> None:
+    def _measured(self, measurement: Measurement) -> None:
+        """Take the figures; they are of the chosen segmentation, as choosing another stops what is under way."""
         self._underway = False
-        if node is self.node:
-            self.measurement, self.current = measurement, measurement.quantities.to_dict()
-            self._keep(measurement.hu_kji)
-            table = node.GetNodeReference(TABLE_ROLE)
-            if table is not None:
-                self._logic.updateTable(table, quantities=measurement.quantities)
+        self.measurement, self.current = measurement, measurement.quantities.to_dict()
+        self.warnings = warnings_of_now(self.node, measurement=measurement)
+        self._keep(measurement.hu_kji, chest=measurement.chest)
+        table = self.node.GetNodeReference(TABLE_ROLE)
+        if table is not None:
+            self._logic.updateTable(table, quantities=measurement.quantities)
         self.work_is_over()
 
     def _failed(self, failure: Failure) -> None:
+        """Say why; it is not tried again by itself, as it would fail again."""
         self._underway = False
-        self.problem = explain_error(failure.error)
-        self.work_is_over()
+        self.stale = True  # what is on show is of an earlier state
+        self.problem = explain_failure(failure)
+        self._changed()
 
 
 def stored_report(segmentation: Any) -> dict[str, Any] | None:
@@ -200,6 +207,12 @@ def stored_warnings(segmentation: Any) -> Sequence[str]:
         return warnings
     # Those of another report are left alone.
     return texts if list(map(str, texts)) == warnings else warnings
+
+
+def warnings_of_now(segmentation: Any, *, measurement: Measurement) -> tuple[str, ...]:
+    """Return what to know of the figures that were just measured, as texts that can be translated."""
+    earlier = {**(stored_report(segmentation) or {}), "warnings": stored_warnings(segmentation)}
+    return renewed_warnings(earlier, quantities=measurement.quantities, now=measurement.unseen)
 
 
 def why_not_measured(segmentation: Any, *, volume: Any) -> str:

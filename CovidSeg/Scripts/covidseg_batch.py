@@ -24,7 +24,16 @@ def run(arguments: list[str]) -> int:
         sys.path.insert(0, module_dir)
     _use_python_slicer()
     from CovidSegLib.cli import main
+    from CovidSegLib.console import print_failure
+    from CovidSegLib.dependencies import DependencyError, check_installed
+    from CovidSegLib.exit_codes import FAILED
 
+    if not {"-h", "--help"} & set(arguments):  # the help needs no network
+        try:
+            check_installed()
+        except DependencyError as error:  # else every case would fail of it, one by one
+            print_failure(error, details="--verbose" in arguments)
+            return FAILED
     return main(["segment", *arguments])
 
 

@@ -9,6 +9,7 @@ import types
 from pathlib import Path
 
 import pytest
+from CovidSegLib import dependencies
 from fake_engine import write_ct
 from helpers_cli import CASE_FILES, ROOT, summary
 
@@ -39,6 +40,26 @@ def test_script_gives_what_the_command_gives(
 def test_script_has_the_exit_codes_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert _run(monkeypatch, "--", tmp_path / "gone.nii.gz", "-o", tmp_path / "out") == 2
     assert _run(monkeypatch, "--", write_ct(tmp_path / "bug.nii.gz"), "-o", tmp_path / "out") == 1
+
+
+def test_script_says_once_what_is_not_installed_and_starts_no_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(dependencies, "_installed", lambda _name: None)
+    cases = [write_ct(tmp_path / f"ct{number}.nii.gz") for number in (1, 2)]
+    assert _run(monkeypatch, "--", *cases, "-o", tmp_path / "out") == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("covidseg: error: torch, monai, safetensors, tqdm: not installed")
+    assert said.endswith("Open the module CovidSeg, press Segment once and agree.")
+    assert not (tmp_path / "out").exists()
+
+
+def test_script_helps_also_where_nothing_is_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(dependencies, "_installed", lambda _name: None)
+    assert _run(monkeypatch, "--", "--help") == 0
+    assert "covidseg segment" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("file", ["gone.nii.gz", "ct.nii.gz"])

@@ -22,7 +22,15 @@ from hypothesis import strategies as st
         ("x/CON.nii.gz", "CON_"),
         ("x/lpt1.ct.nrrd", "lpt1_.ct"),
         ("x/aux .ct.nrrd", "aux _.ct"),
+        ("x/COM¹.nii", "COM¹_"),
+        ("x/conout$.nii", "conout$_"),
         ("x/trailing. .nii", "trailing"),
+        ("x/ leading.nii", "leading"),
+        ("x/delete\x7f.nii", "delete_"),
+        ("x/caf\udce9.nii", "caf_"),
+        (f"x/{'a' * 300}.nii", "a" * 180),
+        (f"x/{'ä' * 300}.nii", "ä" * 90),
+        (f"x/{'a' * 179}. b.nii", "a" * 179),
         ("x/.hidden.nii", "_hidden"),
         ("x/...nii", "case"),
         ("x/=1+1.nii.gz", "_1+1"),
@@ -52,6 +60,7 @@ def test_names_differ_where_the_file_system_ignores_case_or_accent_encoding() ->
     book = NameBook()
     claimed = [book.claim(name) for name in ("ct", "CT", "ct", "caf\u00e9", "cafe\u0301", "summary.csv", "ct-2")]
     assert claimed == ["ct", "CT-2", "ct-3", "caf\u00e9", "cafe\u0301-2", "summary.csv-2", "ct-2-2"]
+    assert book.claim("Run.json") == "Run.json-2"
 
 
 @given(st.text(st.characters(codec=None), max_size=300))

@@ -5,7 +5,7 @@ import os
 import stat
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -70,6 +70,48 @@ def test_results_under_out_are_not_taken_as_input(tmp_path: Path) -> None:
     ct = write_ct(tmp_path / "ct.nii.gz")
     write_ct(tmp_path / "out" / "old" / "something.nrrd")
     assert _found(tmp_path, out=tmp_path / "out") == {"ct": ct}
+    notes = discover_cases([tmp_path], out_dir=tmp_path / "out").notes
+    assert notes == (f"ignored what lies under the output folder: {tmp_path / 'out'}",)
+
+
+def test_folder_whose_name_begins_like_that_of_out_is_taken(tmp_path: Path) -> None:
+    ct = write_ct(tmp_path / "out-patients" / "ct.nii.gz")
+    assert _found(tmp_path, out=tmp_path / "out") == {"ct": ct}
+
+
+def test_map_of_uncertainty_is_a_result_only_beside_its_labelmap(tmp_path: Path) -> None:
+    alone = write_ct(tmp_path / "a" / "uncertainty.nii.gz")
+    write_ct(tmp_path / "b" / "uncertainty.nii.gz")
+    write_labels(tmp_path / "b" / "labelmap.nii.gz")
+    assert _found(tmp_path, out=tmp_path / "out") == {"uncertainty": alone}
+
+
+@pytest.mark.parametrize(
+    ("values", "is_ct"),
+    [(range(32), False), (range(33), True), ((-1000, 40), True), ((0.5, 1.0), True), ((0, 7, 255), False)],
+)
+def test_few_whole_numbers_from_zero_on_are_labels(tmp_path: Path, values: Sequence[float], *, is_ct: bool) -> None:
+    import SimpleITK
+
+    shape_kji = GEOMETRY.shape_kji
+    array = np.resize(np.array(values, np.float32), shape_kji)
+    SimpleITK.WriteImage(GEOMETRY.to_sitk(array), str(tmp_path / "image.nrrd"))
+    write_ct(tmp_path / "other.nrrd")
+    assert set(_found(tmp_path, out=tmp_path / "out")) == ({"image", "other"} if is_ct else {"other"})
+
+
+def test_picture_of_two_dimensions_is_a_case_that_reading_refuses(tmp_path: Path) -> None:
+    import SimpleITK
+
+    SimpleITK.WriteImage(SimpleITK.Image(9, 9, SimpleITK.sitkUInt8), str(tmp_path / "flat.nrrd"))
+    assert set(_found(tmp_path, out=tmp_path / "out")) == {"flat"}
+
+
+@pytest.mark.parametrize("keep", [140, 300, 400])
+def test_dicom_cut_short_is_still_a_case(tmp_path: Path, keep: int) -> None:
+    file = _dicom(tmp_path / "patient" / "IM1", study="1.2.3")
+    file.write_bytes(file.read_bytes()[:keep])
+    assert set(_found(tmp_path / "patient", out=tmp_path / "out")) == {"patient"}
 
 
 def test_out_folder_as_input_is_refused_and_a_folder_inside_out_is_taken(tmp_path: Path) -> None:
@@ -139,6 +181,7 @@ def test_links_are_followed_once_and_loops_end(tmp_path: Path) -> None:
     write_ct(tmp_path / "elsewhere" / "far.nii.gz", seed=1)
     (data / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     (data / "renamed.nii.gz").symlink_to(ct)
+    (data / "result.nii.gz").symlink_to(write_ct(tmp_path / "out" / "old.nii.gz"))
     assert set(_found(data, out=tmp_path / "out")) == {"ct", "far"}
     notes = discover_cases([data], out_dir=tmp_path / "out").notes
     assert notes == (f"ignored 1 link(s) to nothing, the first: {data / 'dangling.nii.gz'}",)
@@ -208,9 +251,11 @@ def test_zip_is_taken_from_a_folder_only_if_it_holds_dicom(tmp_path: Path) -> No
     data.mkdir()
     with zipfile.ZipFile(data / "study.zip", "w") as archive:
         archive.write(dicom, "series/IM1")
+    with zipfile.ZipFile(data / "old.zip", "w") as archive:
+        archive.writestr("IM1.dcm", dicom.read_bytes()[132:])  # without the preamble that tells it
     with zipfile.ZipFile(data / "code.zip", "w") as archive:
         archive.writestr("main.py", "print()")
-    assert _found(data, out=tmp_path / "out") == {"study": data / "study.zip"}
+    assert _found(data, out=tmp_path / "out") == {"old": data / "old.zip", "study": data / "study.zip"}
     assert discover_cases([data], out_dir=tmp_path / "out").notes == ()
 
 

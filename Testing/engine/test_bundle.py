@@ -179,6 +179,8 @@ def test_missing_key_is_named(tmp_path: Path, path: tuple[str, ...]) -> None:
         ({"network": [16]}, r"metadata\.json: network configuration: expected keys and values"),
         ({"preprocessing": {"spacing": 1}}, r"metadata\.json: preprocessing recipe: unknown key 'spacing'"),
         ({"preprocessing": {"window_hu": [-1250, "250"]}}, r"window_hu must be 2 numbers"),
+        ({"preprocessing": {"window_hu": [-1250, 250, 500]}}, r"window_hu must be 2 numbers"),
+        ({"postprocessing": {"min_infection_ml": True}}, "min_infection_ml must be a number, not True"),
         ({"postprocessing": {"smooth": 1}}, r"metadata\.json: postprocessing recipe: unknown key 'smooth'"),
         ({"postprocessing": {"min_infection_ml": "big"}}, "min_infection_ml must be a number, not 'big'"),
         ({"postprocessing": {"min_infection_ml": float("nan")}}, "min_infection_ml must be a number, not nan"),

@@ -51,6 +51,13 @@ def test_slice_limit_follows_the_head_foot_axis_if_axes_are_swapped() -> None:
         check_geometry(tiny_geometry(spacing_ijk_mm=(1.0, 1.0, 15.0), direction_lps=slices_along_i), label="ct")
 
 
+def test_slice_limit_holds_for_slices_stored_head_first() -> None:
+    head_first = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
+    check_geometry(tiny_geometry(spacing_ijk_mm=(1.0, 1.0, 15.0), direction_lps=head_first), label="ct")
+    with pytest.raises(InputError, match=r"pixel spacing of 15 mm \(axis i\)"):
+        check_geometry(tiny_geometry(spacing_ijk_mm=(15.0, 1.0, 1.0), direction_lps=head_first), label="ct")
+
+
 def test_image_longer_than_a_patient_is_refused() -> None:
     check_geometry(tiny_geometry(size_ijk=(14, 12, 250), spacing_ijk_mm=(1, 1, 10.0)), label="ct")  # 2.5 m
     with pytest.raises(InputError, match=r"2510 mm long along axis k, longer than a patient"):
@@ -120,7 +127,11 @@ def test_labelmap_of_a_hundred_organs_is_recognised_by_its_patches() -> None:
 
 
 def test_noisy_grey_and_ordinary_ct_are_no_labelmaps() -> None:
-    check_values((tiny_hu() % 256).astype(np.int16), label="ct")
+    grey_kji = (tiny_hu() % 256).astype(np.int16)
+    check_values(grey_kji, label="ct")
+    grey_kji[:] = 0  # a small patient in much air
+    grey_kji[4, 3:9] = (tiny_hu()[4, 3:9] % 255) + 1
+    check_values(grey_kji, label="ct")
     check_values(tiny_hu(), label="ct")
     check_values(np.where(tiny_hu() > 0, 40, -1000).astype(np.int16), label="ct")
 
@@ -142,9 +153,9 @@ def test_one_fractional_slice_turns_all_into_float32_without_loss() -> None:
     builder = HuBuilder((3, 1, 2), label="ct")
     builder.set_slice(2, np.array([[7, 8]], np.int32))
     builder.set_slice(0, np.array([[0.5, -0.25]]))
-    builder.set_slice(1, np.array([[-1000, 40_000]], np.int32))
+    builder.set_slice(1, np.array([[-40_000, 40_000]], np.int32))
     assert builder.result().dtype == np.float32
-    np.testing.assert_array_equal(builder.result(), [[[0.5, -0.25]], [[-1000, 40_000]], [[7, 8]]])
+    np.testing.assert_array_equal(builder.result(), [[[0.5, -0.25]], [[-40_000, 40_000]], [[7, 8]]])
 
 
 @pytest.mark.parametrize("value", [1.1e6, -1.1e6, 1e300])

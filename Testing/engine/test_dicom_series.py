@@ -104,19 +104,71 @@ def test_list_of_series_says_why_some_are_not_taken_and_holds_no_identity(study:
     assert "secret" not in repr(read_ct(study)).lower()
 
 
-def test_localizer_under_the_same_uid_is_left_out_with_a_warning(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("row", "column", "plane"),
+    [
+        ((1, 0, 0), (0, 1, 0), "axial"),
+        ((1, 0, 0), (0, np.cos(np.deg2rad(30)), np.sin(np.deg2rad(30))), "axial"),
+        ((1, 0, 0), (0, np.cos(np.deg2rad(40)), np.sin(np.deg2rad(40))), "oblique"),
+        ((1, 0, 0), (0, 0, -1), "coronal"),
+        ((0, 1, 0), (0, 0, -1), "sagittal"),
+    ],
+)
+def test_plane_of_a_series_is_the_nearest_of_the_body(tmp_path: Path, row: Any, column: Any, plane: str) -> None:
+    write_series(tmp_path, tiny_hu(), row_lps=row, column_lps=tuple(round(float(v), 6) for v in column))
+    (info,) = list_series(tmp_path)
+    assert (info.plane, info.usable) == (plane, plane == "axial")
+
+
+@pytest.mark.parametrize(
+    ("shape_ji", "column"),
+    [((20, 20), (0, 0, -1.0)), ((12, 14), (0, 0, -1.0)), ((12, 20), (0, 1.0, 0)), ((20, 14), (0, 1.0, 0))],
+)
+@pytest.mark.parametrize("series", [None, "3"])
+def test_localizer_under_the_same_uid_is_left_out_with_a_warning(
+    tmp_path: Path, shape_ji: tuple[int, int], column: tuple[float, float, float], series: str | None
+) -> None:
     write_series(tmp_path, tiny_hu(), uid="1.9")
-    scout = tiny_hu(shape_kji=(1, 20, 20))
-    write_series(tmp_path, scout, uid="1.9", prefix="SC", row_lps=(1.0, 0, 0), column_lps=(0, 0, -1.0))
-    ct = read_ct(tmp_path)
+    scout = tiny_hu(shape_kji=(1, *shape_ji))
+    write_series(tmp_path, scout, uid="1.9", prefix="SC", row_lps=(1.0, 0, 0), column_lps=column)
+    ct = read_ct(tmp_path, series=series)
     np.testing.assert_array_equal(ct.hu_kji, tiny_hu())
     assert ct.warnings == ("1 image(s) of the series have another size or orientation and were left out.",)
 
 
-def test_projections_are_taken_last(tmp_path: Path) -> None:
-    write_series(tmp_path / "a", tiny_hu(shape_kji=(20, 12, 14)), number=1, SeriesDescription="Chest MIP 10mm")
+@pytest.mark.parametrize(
+    "tags",
+    [
+        *({"SeriesDescription": f"Chest {word}"} for word in ("MIP 10mm", "thin_MIP", "MinIP", "Rendered", "3D")),
+        {"ImageType": ["DERIVED", "SECONDARY", "PROJECTION IMAGE"]},
+    ],
+)
+def test_projections_are_taken_last(tmp_path: Path, tags: dict[str, Any]) -> None:
+    write_series(tmp_path / "a", tiny_hu(shape_kji=(12, 12, 14)), number=1, **tags)
     write_series(tmp_path / "b", tiny_hu(), number=2)
     assert read_ct(tmp_path).series == "2: Chest 2.0 soft"
+
+
+@pytest.mark.parametrize("word", ["Chest", "THORAX", "Lunge", "poumon", "Tórax", "Angio pulmonaire"])
+def test_series_of_the_chest_is_known_by_its_description_in_several_languages(tmp_path: Path, word: str) -> None:
+    tags = {"SpecificCharacterSet": "ISO_IR 100", "BodyPartExamined": ""}
+    write_series(tmp_path / "a", tiny_hu(shape_kji=(12, 12, 14)), number=1, **tags | {"SeriesDescription": "Axial"})
+    write_series(tmp_path / "b", tiny_hu(), number=2, **tags | {"SeriesDescription": word})
+    assert read_ct(tmp_path).series == f"2: {word}"
+
+
+def test_description_in_full_is_chosen_before_those_that_hold_it(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", tiny_hu(), number=1, SeriesDescription="Lung")
+    write_series(tmp_path / "b", tiny_hu(), number=2, SeriesDescription="Lung 2.0")
+    assert read_ct(tmp_path, series="lung").series == "1: Lung"
+    with pytest.raises(InputError, match="fits several"):
+        read_ct(tmp_path, series="lun")
+
+
+def test_one_slice_in_inverted_grey_makes_a_series_unusable(tmp_path: Path) -> None:
+    edit_slice(write_series(tmp_path, tiny_hu())[5], PhotometricInterpretation="MONOCHROME1")
+    with pytest.raises(InputError, match=r"inverted grey values \(MONOCHROME1\)"):
+        read_ct(tmp_path)
 
 
 # --- warnings ------------------------------------------------------------------------------------------------------
@@ -138,8 +190,13 @@ def test_contrast_small_field_and_lossy_images_give_a_warning(
     assert re.search(warning, found)
 
 
-def test_empty_contrast_tag_and_large_field_give_none(tmp_path: Path) -> None:
-    write_series(tmp_path, tiny_hu(), ContrastBolusAgent="", ReconstructionDiameter=380)
+@pytest.mark.parametrize(("agent", "diameter_mm"), [("", 380), ("NO", 250), ("None", 0), ("n", None), ("0", 380)])
+def test_no_contrast_and_large_or_unknown_field_give_none(
+    tmp_path: Path, agent: str, diameter_mm: float | None
+) -> None:
+    write_series(tmp_path, tiny_hu(), ContrastBolusAgent=agent, ReconstructionDiameter=380)
+    for file in tmp_path.iterdir():
+        edit_slice(file, ReconstructionDiameter=diameter_mm)
     assert read_ct(tmp_path).warnings == ()
 
 

@@ -1,12 +1,12 @@
-"""Time points of a patient: their order, their changes per week, and results before and after an edit."""
+"""Time points of a patient: their order, their changes per week, and the figures that are followed."""
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date
 from typing import Any
 
 import pytest
-from CovidSegLib.followup import FIGURES, TimePoint, differences, figures_of, follow_up, past_result
+from CovidSegLib.followup import TimePoint, figures_of, follow_up
 
 FIRST, WEEK_LATER, THREE_DAYS_LATER = date(2020, 3, 30), date(2020, 4, 6), date(2020, 4, 2)
 
@@ -103,15 +103,3 @@ def test_figures_followed_are_in_the_report_of_real_quantities() -> None:
         "right_lung_ml": 0.0,
         "infection_ml": 4.0,
     }
-
-
-def test_differences_of_two_results_are_after_minus_before() -> None:
-    when = datetime(2020, 4, 6, 12, 30, 15, 999)
-    before = past_result(report(poi=10.0, left=None), label="before", when=when)
-    after = past_result(report(poi=7.5, infection_ml=300.0), label="after", when=when)
-    assert before.when == "2020-04-06T12:30:15"
-    changes = differences(before, after=after)
-    assert set(changes) == set(FIGURES)
-    assert changes["poi_percent"] == pytest.approx(-2.5)
-    assert changes["infection_ml"] == pytest.approx(-100.0)
-    assert changes["poi_left_percent"] is None

@@ -117,6 +117,69 @@ def test_axial_slice_with_most_infection_is_shown():
     assert max((plane.labels == INF).sum() for plane in axial) == 18 * 14
 
 
+def test_coronal_slice_with_most_infection_is_looked_for_in_the_middle_half():
+    _, labels = make_case()
+    labels[labels == INF] = R
+    labels[5:20, 8:10, 10:25] = INF  # more, but at the front, where a slice shows little lung
+    labels[5, 24, 10] = INF  # the lungs are 22 slices deep, from 8 on; of these 5 to 16 are looked at
+    depth = np.broadcast_to(np.arange(40, dtype=np.int16)[:, np.newaxis], LPS_SHAPE)
+    _, (coronal, *_) = preview_planes(depth, labelmap_kji=labels, geometry=Geometry((60, 40, 30), (2.0, 3.0, 4.0)))
+    assert set(np.unique(coronal.hu)) == {24}
+
+
+def test_slices_show_three_centimetres_around_the_lungs():
+    labels = np.zeros((60, 80, 120), dtype=np.uint8)
+    labels[20:40, 30:50, 40:80] = R
+    geometry = Geometry((120, 80, 60), (2.0, 3.0, 4.0))
+    axial, (coronal, *sagittal) = preview_planes(labels, labelmap_kji=labels, geometry=geometry)
+    assert {plane.hu.shape for plane in axial} == {(10 + 20 + 10, 15 + 40 + 15)}
+    assert coronal.hu.shape == (8 + 20 + 8, 15 + 40 + 15)
+    assert {plane.hu.shape for plane in sagittal} == {(8 + 20 + 8, 10 + 20 + 10)}
+
+
+def test_side_without_a_lung_is_shown_in_the_middle_of_its_half():
+    labels = np.zeros((60, 80, 120), dtype=np.uint8)
+    labels[20:40, 30:50, 40:80] = R
+    column = np.broadcast_to(np.arange(120, dtype=np.int16), labels.shape)
+    _, (_, right, left) = preview_planes(column, labelmap_kji=labels, geometry=Geometry((120, 80, 60), (2.0, 3.0, 4.0)))
+    assert (set(np.unique(right.hu)), set(np.unique(left.hu))) == ({59}, {69})
+
+
+def test_letters_at_the_borders_say_which_side_is_which():
+    plane = Plane(np.full((60, 200), -1350, np.int16), np.zeros((60, 200), np.uint8), (1.0, 1.0), ("R", "L"))
+    white = (preview_panel(plane, shape=(60, 200), mm_per_pixel=1.0) == 255).all(axis=-1)
+    # Glyphs of 5 x 7 dots, 3 pixels each, 8 pixels from the border and at mid-height.
+    right, left = white[19:40, 8:23], white[19:40, 177:192]
+    assert white.sum() == right.sum() + left.sum()
+    assert right[:3, :12].all() and not right[:3, 12:].any()  # the top of an R
+    assert left[:18, :3].all() and not left[:18, 3:].any() and left[18:].all()
+
+
+def test_lung_and_infection_have_outlines_one_pixel_wide():
+    for label, rows, columns in ((L, slice(5, 15), slice(2, 8)), (INF, slice(8, 12), slice(4, 7))):
+        labels = np.zeros((20, 10), dtype=np.uint8)
+        labels[rows, columns] = label
+        plane = Plane(np.full((20, 10), -1350, np.int16), labels, (1.0, 1.0), ("R", "L"))
+        outline = (preview_panel(plane, shape=(20, 10), mm_per_pixel=1.0) == COLORS[label]).all(axis=-1)
+        expected = labels > 0
+        expected[rows.start + 1 : rows.stop - 1, columns.start + 1 : columns.stop - 1] = False
+        np.testing.assert_array_equal(outline, expected)
+
+
+def test_colours_of_pixels_by_hand():
+    hu, labels = np.full((20, 10), -600, np.int16), np.zeros((20, 10), dtype=np.uint8)
+    hu[0], hu[1], hu[2] = -1350, 150, -1050
+    labels[5:15, 2:8] = INF
+    panel = preview_panel(Plane(hu, labels, (1.0, 1.0), ("R", "L")), shape=(20, 10), mm_per_pixel=1.0)
+    assert panel[:4, 5].tolist() == [[0] * 3, [255] * 3, [51] * 3, [128] * 3]
+    tint = 0.6 * 127.5 + 0.4 * 255 * np.array(next(s.color_rgb for s in SEGMENTS if s.label == INF))
+    np.testing.assert_allclose(panel[10, 5], tint, atol=0.51)
+    doubled = preview_panel(Plane(hu, labels, (1.0, 1.0), ("R", "L")), shape=(40, 20), mm_per_pixel=0.5)
+    tinted = (doubled[8:] != doubled[8:, :1]).any(axis=-1)
+    assert (np.flatnonzero(tinted.any(axis=1)) + 8).tolist() == list(range(10, 30))
+    assert np.flatnonzero(tinted.any(axis=0)).tolist() == list(range(4, 16))
+
+
 @pytest.mark.parametrize("labels_of", ["none", "one lung", "one voxel"])
 def test_unusual_labelmaps_make_a_picture(labels_of):
     hu, labels = make_case()

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from CovidSegLib.boxes import bounding_box
+from CovidSegLib.boxes import bounding_box, grown
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.labels import Label
 from CovidSegLib.nearest_lung import assign_infection_to_lungs, whole_lungs_labelmap
@@ -280,6 +280,12 @@ def test_nothing_is_assigned_without_lungs():
     infection, nothing = np.ones((2, 2, 2), dtype=bool), np.zeros((2, 2, 2), dtype=bool)
     assigned = assign_infection_to_lungs(infection, left_kji=nothing, right_kji=nothing, geometry=grid((2, 2, 2)))
     assert not assigned[0].any() and not assigned[1].any()
+
+
+def test_grown_box_ends_where_the_array_does() -> None:
+    box = (slice(2, 4), slice(2, 4), slice(1, 9))
+    assert grown(box, margin_kji=(1, 2, 3), shape_kji=(10, 10, 10)) == (slice(1, 5), slice(0, 6), slice(0, 10))
+    assert grown(box, margin_kji=(3, 6, 0), shape_kji=(7, 9, 10)) == (slice(0, 7), slice(0, 9), slice(1, 9))
 
 
 @settings(deadline=None)

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from CovidSegLib.field_of_view import CROPPED, NOT_SCANNED_WHOLE
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.labels import Label
 from CovidSegLib.quantify import Quantities, quantify_labelmap
-from CovidSegLib.report import DISCLAIMER, build_report, write_report_csv, write_report_json
+from CovidSegLib.report import DISCLAIMER, build_report, renewed_warnings, write_report_csv, write_report_json
 from CovidSegLib.runtime import Clock, runtime_record
 
 GEOMETRY = Geometry((20, 4, 3), (0.7421875, 0.7421875, 2.0), (-123.456789, 7.0, 1e-7))
@@ -176,3 +177,22 @@ def test_input_details_and_numpy_values_are_accepted():
     report = make_report(input_details={"series": "2: chest", "count": np.int64(3), "sorted": np.bool_(True)})
     assert report["input"] == {"fingerprint": "sha256:00ff", "series": "2: chest", "count": 3, "sorted": True}
     assert all(type(value) is int for value in report["geometry"]["size_ijk"])
+
+
+def test_warnings_of_the_run_stay_and_those_of_its_segments_are_renewed() -> None:
+    run = ("Thick slices.", CROPPED, *make_quantities(left=False).warnings())
+    earlier = make_report(left=False, warnings=run)
+    renewed = renewed_warnings(earlier, quantities=make_quantities(), now=(NOT_SCANNED_WHOLE,), note="Corrected.")
+    assert renewed == (NOT_SCANNED_WHOLE, "Thick slices.", "Corrected.")
+    again = make_report(warnings=renewed)
+    missing = make_quantities(left=False)
+    assert renewed_warnings(again, quantities=missing, note="Corrected.") == (
+        "Thick slices.",
+        *missing.warnings(),
+        "Corrected.",
+    )
+
+
+def test_warnings_without_an_earlier_report_are_those_of_the_figures() -> None:
+    missing = make_quantities(left=False)
+    assert renewed_warnings({}, quantities=missing) == missing.warnings()

@@ -49,10 +49,11 @@ def test_relative_paths_give_the_real_folder_name(tmp_path: Path, monkeypatch: p
     assert read_ct(".").name == "case9"
 
 
-def test_folder_with_imaging_is_that_one_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["imaging.nii.gz", "Imaging.NRRD"])
+def test_folder_with_imaging_is_that_one_file(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "case3"
     folder.mkdir()
-    image = write_image(folder / "imaging.nii.gz", tiny_hu())
+    image = write_image(folder / name.lower(), tiny_hu()).rename(folder / name)
     write_image(folder / "segmentation.nii.gz", (tiny_hu() > 0).astype(np.uint8))
     ct = read_ct(folder)
     np.testing.assert_array_equal(ct.hu_kji, tiny_hu())
@@ -125,8 +126,8 @@ def test_reading_writes_nothing(tmp_path: Path) -> None:
 def test_fingerprint_follows_content_not_names_or_places(tmp_path: Path) -> None:
     files = write_series(tmp_path / "a", tiny_hu())
     shutil.copytree(tmp_path / "a", tmp_path / "b")
-    for file in (tmp_path / "b").iterdir():
-        file.rename(file.with_name("renamed_" + file.name))
+    for number, file in enumerate(sorted((tmp_path / "b").iterdir(), reverse=True)):
+        file.rename(file.with_name(f"renamed_{number:02d}.dcm"))
     first = fingerprint_of(tmp_path / "a")
     assert first.startswith("sha256:") and len(first) == 7 + 64
     assert fingerprint_of(tmp_path / "b") == first == read_ct(tmp_path / "a").fingerprint
@@ -145,7 +146,7 @@ def test_results_written_below_a_dicom_folder_do_not_change_its_fingerprint(tmp_
     np.testing.assert_array_equal(read_ct(tmp_path).hu_kji, tiny_hu())
 
 
-@pytest.mark.parametrize("name", ["$RECYCLE.BIN", "System Volume Information", "__MACOSX"])
+@pytest.mark.parametrize("name", ["$RECYCLE.BIN", "System Volume Information", "__MACOSX", ".Trashes"])
 def test_slices_in_the_trash_of_a_drive_are_not_read(tmp_path: Path, name: str) -> None:
     files = write_series(tmp_path, tiny_hu())
     before = fingerprint_of(tmp_path)
@@ -184,6 +185,16 @@ def test_fault_of_the_disk_is_an_input_error(
     monkeypatch.setattr("CovidSegLib.dicom.read_header", faulty)
     with pytest.raises(InputError, match=r"cannot be read \(Input/output error\)"):
         read(tmp_path)
+
+
+def test_ct_that_does_not_fit_into_memory_is_an_input_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_arguments: object, **_options: object) -> None:
+        raise MemoryError
+
+    path = write_image(tmp_path / "ct.nrrd", tiny_hu())
+    monkeypatch.setattr("CovidSegLib.volume.read_nrrd", full)
+    with pytest.raises(InputError, match=r"ct\.nrrd: too large for this computer's memory"):
+        read_ct(path)
 
 
 @pytest.mark.realdata

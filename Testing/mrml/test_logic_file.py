@@ -11,6 +11,7 @@ from helpers_mrml import GRIDS, nodes_of
 
 slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip install 'covidseg[slicer]'")
 import vtk  # noqa: E402
+from CovidSegLib.case_folder import is_leftover  # noqa: E402
 from CovidSegLib.errors import InputError  # noqa: E402
 from CovidSegLib.labels import SEGMENTS, Label  # noqa: E402
 from CovidSegLib.scene_segments import segment_mask  # noqa: E402
@@ -126,6 +127,29 @@ def test_saving_replaces_an_older_file(logic: Any, case: Any, tmp_path: Path) ->
     path.write_text("older")
     logic.saveSegmentation(logic.process(case.volume).segmentationNode, path=path)
     assert logic.loadSegmentation(path).GetSegmentation().GetNumberOfSegments() == 3
+
+
+def test_save_that_fails_leaves_the_older_file_and_only_what_the_next_run_clears(
+    logic: Any, case: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, written = logic.process(case.volume).segmentationNode, []
+
+    class FullDisk:
+        def SetFileName(self, name: str) -> None:  # noqa: N802
+            written.append(Path(name))
+
+        def WriteData(self, node: Any) -> int:  # noqa: N802
+            written[-1].write_text("half")
+            return 0
+
+    monkeypatch.setattr(slicer, "vtkMRMLSegmentationStorageNode", FullDisk)
+    path = tmp_path / "a.seg.nrrd"
+    path.write_text("older")
+    with pytest.raises(InputError, match="cannot be written"):
+        logic.saveSegmentation(node, path=path)
+    assert is_leftover(written[0].name), "were the program killed here"
+    assert path.read_text() == "older"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_wrong_file_name_is_refused(logic: Any, case: Any, tmp_path: Path) -> None:

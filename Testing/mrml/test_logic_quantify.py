@@ -34,6 +34,20 @@ def test_untouched_segments_give_the_figures_of_the_run(logic: Any, case: Any) -
     assert quantities.to_dict() == {key: outputs.report[key] for key in quantities.to_dict()}
 
 
+def test_ct_that_the_segmentation_refers_to_is_taken_by_itself(context: Any, logic: Any, case: Any) -> None:
+    node = logic.process(case.volume).segmentationNode
+    assert logic.quantifySegmentation(node) == logic.quantifySegmentation(node, volumeNode=case.volume)
+    context.remove_node(case.volume)
+    with pytest.raises(InputError, match="refers to no CT of its scene"):
+        logic.quantifySegmentation(node)
+
+
+def test_what_is_no_segmentation_is_refused(logic: Any, case: Any) -> None:
+    for node in (None, case.volume):
+        with pytest.raises(InputError, match="There is no segmentation to measure"):
+            logic.quantifySegmentation(node, volumeNode=case.volume)
+
+
 def test_erasing_infection_gives_its_voxels_back_to_the_lung(logic: Any, case: Any) -> None:
     node = logic.process(case.volume).segmentationNode
     before = logic.quantifySegmentation(node, volumeNode=case.volume)

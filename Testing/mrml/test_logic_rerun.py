@@ -11,9 +11,12 @@ from helpers_mrml import FakeEngine, add_volume, hierarchy_items, hu_of, nodes_o
 
 slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip install 'covidseg[slicer]'")
 import vtk  # noqa: E402
+from CovidSegLib import dependencies  # noqa: E402
 from CovidSegLib import logic as logic_module  # noqa: E402
+from CovidSegLib.dependencies import DependencyError  # noqa: E402
 from CovidSegLib.errors import Cancelled, InputError  # noqa: E402
 from CovidSegLib.labels import Label  # noqa: E402
+from CovidSegLib.scene import SceneContext  # noqa: E402
 from CovidSegLib.scene_segments import oriented_image, segment_mask  # noqa: E402
 
 pytestmark = pytest.mark.slicer
@@ -152,6 +155,23 @@ def test_cancel_after_the_last_patch_leaves_the_scene_unchanged(context: Any, lo
     with pytest.raises(Cancelled):
         logic.process(case.volume, cancelled=lambda: True)
     assert nodes_of(context) == before
+
+
+def test_missing_packages_are_told_unless_an_engine_is_given(
+    context: Any, logic: Any, case: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dependencies, "_installed", lambda _name: None)
+    with pytest.raises(DependencyError, match=r"^torch, .* press Segment once and agree"):
+        logic_module.CovidSegLogic(context=context).process(case.volume)
+    assert logic.process(case.volume).segmentationNode is not None
+
+
+def test_ct_of_another_scene_is_refused_before_the_run(logic: Any, engine: FakeEngine, case: Any) -> None:
+    other = SceneContext.headless()
+    volume = add_volume(other, hu_kji=hu_of(case.labels_kji), matrix=case.matrix)
+    with pytest.raises(InputError, match="The CT is not in this scene"):
+        logic.process(volume)
+    assert engine.calls == []
 
 
 STEPS = ["output_segmentation", "replace_segments", "output_table", "show_table"]

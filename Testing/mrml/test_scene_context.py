@@ -127,7 +127,8 @@ def test_item_that_somebody_put_into_a_folder_stays_there(context: Any) -> None:
     folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), "Mine")
     table = context.add_node("vtkMRMLTableNode", name="results")
     item = hierarchy.CreateItem(folder, table)
-    assert context.place_beside(table, neighbour=volume) == item
+    context.place_beside(table, neighbour=volume)
+    assert hierarchy.GetItemByDataNode(table) == item
     assert hierarchy.GetItemParent(item) == folder
 
 

@@ -12,13 +12,15 @@ from helpers_mrml import GRIDS, INFECTION_HU, LUNG_HU, SIZE_IJK, TEXTURE_HU, vtk
 slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip install 'covidseg[slicer]'")
 import vtk  # noqa: E402
 from CovidSegLib.errors import InputError  # noqa: E402
+from CovidSegLib.followup import figures_of  # noqa: E402
 from CovidSegLib.labels import Label  # noqa: E402
 from CovidSegLib.scene_edit import (  # noqa: E402
-    MAX_RESULTS,
+    PREVIOUS_ATTRIBUTE,
     EditMask,
-    ResultsHistory,
     editor_node,
     erasing_adds_to_mask,
+    previous_result,
+    remember_previous,
     remove_infection_islands,
     set_up_editor,
 )
@@ -57,15 +59,18 @@ def editable(editor: Any, *, case: Any) -> np.ndarray:
     return np.asarray(vtk_to_numpy(mask.GetPointData().GetScalars()).reshape(mask.GetDimensions()[::-1]) == 0)
 
 
-def set_up(context: Any, *, case: Any, node: Any, **options: Any) -> Any:
-    return set_up_editor(context, segmentation_node=node, volume_node=case.volume, **options)
+def set_up(context: Any, *, case: Any, node: Any, segment_id: str = "infection", **options: Any) -> Any:
+    return set_up_editor(context, segmentation_node=node, volume_node=case.volume, segment_id=segment_id, **options)
 
 
-def test_editor_lets_segments_overlap_and_has_the_infection_selected(context: Any, logic: Any, case: Any) -> None:
+@pytest.mark.parametrize("segment_id", ["infection", "left_lung"])
+def test_editor_lets_segments_overlap_and_has_the_chosen_one_selected(
+    context: Any, logic: Any, case: Any, segment_id: str
+) -> None:
     node = logic.process(case.volume).segmentationNode
-    editor = set_up(context, case=case, node=node)
+    editor = set_up(context, case=case, node=node, segment_id=segment_id)
     assert editor.GetOverwriteMode() == slicer.vtkMRMLSegmentEditorNode.OverwriteNone
-    assert editor.GetSelectedSegmentID() == "infection"
+    assert editor.GetSelectedSegmentID() == segment_id
     assert editor.GetSegmentationNode() is node
     assert editor.GetSourceVolumeNode() is case.volume
     assert not editor.GetSourceVolumeIntensityMask()
@@ -130,8 +135,7 @@ def test_it_is_known_where_slicer_adds_to_the_infection_what_is_erased(
     context: Any, logic: Any, case: Any, mask: EditMask, segment_id: str, added: bool
 ) -> None:
     node = logic.process(case.volume).segmentationNode
-    editor = set_up(context, case=case, node=node, mask=mask)
-    editor.SetSelectedSegmentID(segment_id)
+    editor = set_up(context, case=case, node=node, segment_id=segment_id, mask=mask)
     assert erasing_adds_to_mask(editor) is added
     tools = slicer.vtkSlicerSegmentEditorLogic()
     tools.SetMRMLApplicationLogic(context.logic("Data").GetMRMLApplicationLogic())
@@ -241,35 +245,29 @@ def test_removing_islands_without_infection_or_with_a_negative_size_is_an_error(
         remove_infection_islands(context, segmentation_node=node, min_ml=1.0, save_state=lambda: None)
 
 
-def test_results_are_kept_oldest_first(logic: Any, case: Any) -> None:
+def test_result_that_was_replaced_last_is_remembered(logic: Any, case: Any) -> None:
     node = logic.process(case.volume).segmentationNode
-    history = ResultsHistory(node)
-    assert history.results() == ()
-    before = report_of(logic, node=node, case=case)
-    history.add(label="before correction", report=before, when=WHEN)
+    assert previous_result(node) is None
+    first = report_of(logic, node=node, case=case)
+    remember_previous(node, report=first, when=WHEN)
+    previous = previous_result(node)
+    assert previous is not None
+    assert (previous.when, previous.figures) == ("2020-04-06T12:30:00", figures_of(first))
     EDITS["erased"](node, case, logic)
-    history.add(label="after correction", report=report_of(logic, node=node, case=case), when=WHEN)
-    first, last = ResultsHistory(node).results()
-    assert (first.label, last.label) == ("before correction", "after correction")
-    assert first.figures["poi_percent"] == before["poi_percent"]
-    assert last.figures["poi_percent"] == 0.0
-    assert (first.severity, last.severity) == (before["severity"]["class"], "CT-0")
-    history.clear()
-    assert history.results() == ()
+    remember_previous(node, report=report_of(logic, node=node, case=case), when=WHEN)
+    previous = previous_result(node)
+    assert previous is not None
+    assert previous.figures["poi_percent"] == 0.0
 
 
-def test_first_result_and_the_latest_stay_when_there_are_many(logic: Any, case: Any) -> None:
+@pytest.mark.parametrize("text", ["no json", "[]", "3", '{"when": "now"}', '{"when": "now", "figures": {}}'])
+def test_damaged_previous_result_is_none(logic: Any, case: Any, text: str) -> None:
     node = logic.process(case.volume).segmentationNode
-    history, report = ResultsHistory(node), report_of(logic, node=node, case=case)
-    for number in range(MAX_RESULTS + 3):
-        history.add(label=str(number), report=report, when=WHEN)
-    labels = [result.label for result in history.results()]
-    assert labels == ["0", *(str(number) for number in range(4, MAX_RESULTS + 3))]
+    node.SetAttribute(PREVIOUS_ATTRIBUTE, text)
+    assert previous_result(node) is None
 
 
-@pytest.mark.parametrize("text", ["no json", '[{"label": "x"}]', "3"])
-def test_damaged_results_are_an_error_that_says_what_to_do(logic: Any, case: Any, text: str) -> None:
+def test_history_of_an_earlier_version_is_left_alone(logic: Any, case: Any) -> None:
     node = logic.process(case.volume).segmentationNode
-    node.SetAttribute("CovidSeg.history", text)
-    with pytest.raises(InputError, match="Clear them"):
-        ResultsHistory(node).results()
+    node.SetAttribute("CovidSeg.history", '[{"label": "Previous result", "when": "", "figures": {}, "severity": null}]')
+    assert previous_result(node) is None

@@ -13,7 +13,7 @@ from helpers_edit import EDITS, WHEN, draw, report_of, specks
 slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip install 'covidseg[slicer]'")
 from CovidSegLib.labels import Label  # noqa: E402
 from CovidSegLib.scene import SceneContext  # noqa: E402
-from CovidSegLib.scene_edit import ResultsHistory  # noqa: E402
+from CovidSegLib.scene_edit import previous_result, remember_previous  # noqa: E402
 from CovidSegLib.scene_edited import COMPUTED_ATTRIBUTE, EditWatcher, is_edited, mark_computed  # noqa: E402
 
 pytestmark = pytest.mark.slicer
@@ -148,7 +148,7 @@ def test_segments_that_covidseg_did_not_make_count_as_edited_but_no_segments_do_
 def test_saved_scene_knows_whether_segments_were_edited(logic: Any, case: Any, tmp_path: Any, edited: bool) -> None:
     node = logic.process(case.volume).segmentationNode
     mark_computed(node)
-    ResultsHistory(node).add(label='"before"; a:b', report=report_of(logic, node=node, case=case), when=WHEN)
+    remember_previous(node, report=report_of(logic, node=node, case=case), when=WHEN)
     if edited:
         EDITS["painted"](node, case, logic)
     logic.saveSegmentation(node, path=tmp_path / "saved.seg.nrrd")
@@ -157,7 +157,7 @@ def test_saved_scene_knows_whether_segments_were_edited(logic: Any, case: Any, t
     for name, value in attributes.items():
         again.SetAttribute(name, value)
     assert is_edited(again) is edited
-    assert ResultsHistory(again).results() == ResultsHistory(node).results()
+    assert previous_result(again) == previous_result(node) is not None
 
 
 def attributes_after_reload(context: Any, *, node: Any) -> dict[str, str]:

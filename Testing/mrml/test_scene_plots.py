@@ -13,11 +13,8 @@ from CovidSegLib.errors import InputError  # noqa: E402
 from CovidSegLib.labels import Label  # noqa: E402
 from CovidSegLib.scene_plots import (  # noqa: E402
     BIN_HU,
-    HISTOGRAM,
-    PROFILE,
     Plot,
     ras_of_profile_point,
-    remove_plot,
     show_histogram,
     show_profile,
 )
@@ -161,18 +158,6 @@ def test_second_time_updates_the_same_nodes(context: Any, logic: Any, case: Any)
     assert nodes_of(context) == nodes
     assert second.tableNode is first.tableNode
     assert np.isnan(columns_of(second.tableNode)["poi_left_percent"]).all()
-
-
-def test_removed_plots_leave_nothing_behind(context: Any, logic: Any, case: Any) -> None:
-    node = logic.process(case.volume).segmentationNode
-    nodes = nodes_of(context)
-    profile_of(context, case=case, node=node)
-    histogram_of(context, logic=logic, case=case, node=node)
-    assert nodes_of(context) != nodes
-    for role in (PROFILE, HISTOGRAM):
-        remove_plot(context, owner=node, role=role)
-        remove_plot(context, owner=node, role=role)
-    assert nodes_of(context) == nodes
 
 
 def test_plot_is_beside_its_segmentation_in_the_subject_hierarchy(context: Any, logic: Any, case: Any) -> None:

@@ -147,10 +147,10 @@ def test_failure_when_the_map_is_placed_leaves_the_scene_as_it_was(
         nodes = nodes_of(context)
     place = type(context).place_beside
 
-    def fail(self: Any, node: Any, *, neighbour: Any) -> int:
+    def fail(self: Any, node: Any, *, neighbour: Any) -> None:
         if is_map(node):
             raise InputError("no place")
-        return place(self, node, neighbour=neighbour)
+        place(self, node, neighbour=neighbour)
 
     monkeypatch.setattr(type(context), "place_beside", fail)
     with pytest.raises(InputError, match="no place"):

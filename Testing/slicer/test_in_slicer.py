@@ -93,7 +93,7 @@ def phantom(widget: Any) -> Any:
     """A synthetic CT, chosen in the panel; the panel's engine answers with its truth."""
     from CovidSegLib.scene_selftest import add_phantom_volume, truth_engine
 
-    phantom, volume = add_phantom_volume(slicer.mrmlScene)
+    phantom, volume = add_phantom_volume(widget.logic.context)
     widget.logic._engine = truth_engine(phantom)
     widget.panel.place.parameters.inputVolume = volume
     wait_until(lambda: widget.ui.segmentButton.enabled)

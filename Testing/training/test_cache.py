@@ -18,13 +18,14 @@ from CovidSegTraining.prepare import _remove_others
 
 def test_packed_case_keeps_codes_and_weight_and_hu_to_five(tmp_path: Path) -> None:
     case = replace(ball_case(seed=0), weight=0.4, key="k", labelled_by="sha")
-    case.hu_kji[0, 0, :2] = (-2000, 1500)
+    case.hu_kji[0, 0, :4] = (-2000, 1500, -1004, 16)
     (tmp_path / "cache").mkdir()
     write_case(tmp_path / "cache" / "ball.npz", replace(case, partial_kji=case.codes_kji))
     assert main(["pack", "--cache", str(tmp_path / "cache"), "-o", str(tmp_path / "packed")]) == 0
 
     packed = read_case(tmp_path / "packed" / "ball.npz")
     assert np.abs(packed.hu_kji - np.clip(case.hu_kji, *PACKED_HU)).max() == 5
+    assert packed.hu_kji[0, 0, :4].tolist() == [-1500, 500, -1000, 20]
     assert np.array_equal(packed.codes_kji, case.codes_kji)
     assert (packed.weight, packed.key, packed.labelled_by, packed.partial_kji) == (0.4, "k", "sha", None)
     assert [c.name for c in load_cases(tmp_path / "packed")] == ["ball"]

@@ -77,6 +77,23 @@ def test_certain_and_wrong_costs_much_but_is_finite() -> None:
     assert measure(wrong, temperature=1.0)["before"]["nll"] == pytest.approx(-np.log(np.finfo(np.float32).eps))
 
 
+def test_doubt_away_from_the_border_is_that_of_the_deep_voxels_alone() -> None:
+    voxels = believable(1000)
+    wrong = voxels.truth != voxels.found
+    figures = measure(replace(voxels, deep=wrong), temperature=1.0)["before"]
+    assert figures["entropy_deep"]["disagreeing"] == figures["entropy"]["disagreeing"]
+    assert figures["entropy_deep"]["agreeing"] is None and figures["entropy"]["agreeing"] is not None
+
+
+@pytest.mark.parametrize(("is_right", "temperature"), [(True, 0.2), (False, 10.0)])
+def test_temperature_stays_within_what_is_tried(*, is_right: bool, temperature: float) -> None:
+    probabilities = np.array([[0.0], [0.6], [0.0], [0.4]], np.float32)
+    truth = np.array([Label.LEFT_LUNG if is_right else Label.INFECTION], np.uint8)
+    found = np.array([Label.LEFT_LUNG], np.uint8)
+    always = LungVoxels(probabilities, truth, found, deep=np.array([True]))
+    assert fit_temperature([always]) == pytest.approx(temperature, rel=0.01)
+
+
 def test_area_under_the_curve_by_hand() -> None:
     doubt, wrong = np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True])
     # Of the 4 pairs of a wrong and a right voxel, 3 have the greater doubt at the wrong one.

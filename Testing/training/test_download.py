@@ -76,6 +76,16 @@ def test_archives_without_cts_lay_out_nothing(tmp_path: Path, zenodo: FakeZenodo
         fetch_cases(zenodo, tmp_path)
 
 
+def test_case_that_a_killed_run_left_half_is_laid_out_anew(tmp_path: Path, zenodo: FakeZenodo) -> None:
+    half = tmp_path / f".{CASES[0]}.part"
+    half.mkdir()
+    (half / "half.nii.gz").write_bytes(b"x")
+    fetch_cases(zenodo, tmp_path)
+    assert_complete(tmp_path)
+    assert sorted(path.name for path in (tmp_path / CASES[0]).iterdir()) == ["imaging.nii.gz", "segmentation.nii.gz"]
+    assert not half.exists()
+
+
 def test_folder_of_a_case_that_is_not_ours_is_left_alone(tmp_path: Path, zenodo: FakeZenodo) -> None:
     (tmp_path / CASES[0]).mkdir()
     (tmp_path / CASES[0] / "imaging.nii.gz").write_bytes(b"somebody's")
@@ -92,7 +102,8 @@ def test_address_that_is_no_web_server_is_refused(tmp_path: Path, host: str) -> 
 
 def _record(**changes: Any) -> bytes:
     entry = {"size": 3, "checksum": "md5:" + "a" * 32, "links": {"self": "https://host/file"}, **changes}
-    return json.dumps({"files": [{"key": name, **entry} for name in ARCHIVES]}).encode()
+    other = {"key": "README.md", "checksum": "none"}  # not wanted, so whatever it says will do
+    return json.dumps({"files": [other, *({"key": name, **entry} for name in ARCHIVES)]}).encode()
 
 
 def test_record_gives_address_size_and_checksum() -> None:

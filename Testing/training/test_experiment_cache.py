@@ -121,6 +121,47 @@ def test_orientation_is_the_headers_only_if_asked_for(tmp_path: Path) -> None:
     np.testing.assert_allclose(turned.image_kji, stored.image_kji[:, ::-1, ::-1], atol=1e-5)
 
 
+def test_oriented_case_is_the_same_however_it_is_stored(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, orient=True, spacing_ijk_mm=(3.0, 3.0, 6.0))
+    grid = Geometry((24, 24, 24), (2.0, 3.0, 5.0))
+    # The first axis of the array to the left, the last one to the head.
+    swapped = Geometry((24, 24, 24), (5.0, 3.0, 2.0), direction_lps=(0, 0, 1.0, 0, 1.0, 0, 1.0, 0, 0))
+    labels_kji = ball_labels(seed=0)
+    hu_kji = (np.choose(labels_kji, [40, -850, -850, -300])).astype(np.int16)
+    valid_kji = np.ones((24, 24, 24), dtype=np.uint8)
+    valid_kji[:6] = 0
+    cases = []
+    for name, geometry in (("grid", grid), ("swapped", swapped)):
+        for kind, array in (("imaging", hu_kji), ("segmentation", labels_kji), ("valid", valid_kji)):
+            stored = array if geometry is grid else array.transpose(2, 1, 0)
+            write_nifti(tmp_path / name / f"{kind}.nii.gz", stored, geometry=geometry)
+        cases.append(prepare_case(tmp_path / name, settings=settings, classes=4))
+    assert cases[0].image_kji.shape == (20, 24, 16)
+    assert (cases[0].labels_kji[:5] == UNKNOWN).all() and (cases[0].labels_kji[5:] != UNKNOWN).all()
+    np.testing.assert_array_equal(cases[0].labels_kji, cases[1].labels_kji)
+    np.testing.assert_allclose(cases[0].image_kji, cases[1].image_kji, atol=1e-4)
+
+
+@pytest.mark.parametrize(("interpolation", "order"), [("linear", 1), ("cubic", 3)])
+def test_image_is_resampled_by_the_spline_that_is_named(interpolation: str, order: int) -> None:
+    hu = np.random.default_rng(0).normal(0, 100, (6, 6, 6))
+    settings = replace(SETTINGS, clip_hu=None, grey_levels=None, z_score=False, spacing_ijk_mm=(1.5, 1.5, 1.5))
+    settings = replace(settings, interpolation=interpolation)  # type: ignore[arg-type]
+    image, _ = preprocess_array(hu, None, spacing_kji_mm=ISOTROPIC, settings=settings)
+    np.testing.assert_allclose(image, resize(hu, shape_kji=(12, 12, 12), order=order), atol=1e-3)
+
+
+def test_prepared_case_that_may_not_be_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(np, "load", refuse)
+    with pytest.raises(PermissionError):
+        load_prepared(tmp_path, names=["a"], settings=SETTINGS, classes=4)
+
+
 def test_what_is_not_known_counts_nowhere(tmp_path: Path) -> None:
     settings = replace(SETTINGS, spacing_ijk_mm=(2.0, 3.0, 4.0))
     valid = np.ones((24, 24, 24), dtype=np.uint8)

@@ -153,6 +153,21 @@ def test_damaged_weights_are_named(tmp_path: Path, content: bytes) -> None:
             load_state(tmp_path / name)
 
 
+def test_file_without_any_weight_is_named(tmp_path: Path) -> None:
+    torch.save({}, tmp_path / "average.pt")
+    with pytest.raises(ModelError, match=r"average.pt: holds no weights"):
+        load_state(tmp_path / "average.pt")
+
+
+def test_calibration_does_not_outlive_the_weights_it_was_made_for(tmp_path: Path, run: Path) -> None:
+    export_weights(run / "average.pt", bundle_dir=tmp_path)
+    metadata = _metadata(tmp_path)
+    metadata["covidseg"]["calibration"] = {"temperature": 2.0}
+    (tmp_path / "configs" / "metadata.json").write_text(json.dumps(metadata), encoding="utf-8")
+    export_weights(run / "average.pt", bundle_dir=tmp_path)
+    assert "calibration" not in _metadata(tmp_path)["covidseg"]
+
+
 def test_missing_weights_are_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"nothing.pt: cannot be read"):
         load_state(tmp_path / "nothing.pt")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from CovidSegLib.labels import Label
 from CovidSegLib.phantom import Phantom
-from CovidSegLib.preprocess import PreprocessingRecipe, preprocess, unscale_hu
+from CovidSegLib.preprocess import PreprocessingRecipe, preprocess
 from helpers_training import SPACING_IJK_MM
 
 from CovidSegTraining.label_codes import Code, possible_classes
@@ -18,7 +18,7 @@ RECIPE = PreprocessingRecipe(spacing_ijk_mm=SPACING_IJK_MM)
 def chest(ill: Phantom) -> dict[str, np.ndarray]:
     """HU, codes, and the true labels and sides of a patient on the network's grid."""
     seen = preprocess(ill.ct.hu_kji, geometry=ill.ct.geometry, recipe=RECIPE, crop_to_chest=False)
-    hu = unscale_hu(seen.image_kji, window_hu=RECIPE.window_hu)
+    hu = seen.hu_kji
     codes = whole_chest_codes(hu, inside_kji=seen.inside_kji, spacing_kji_mm=SPACING_IJK_MM[::-1], diseased=True)
     return {
         "hu": hu,

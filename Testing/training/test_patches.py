@@ -2,17 +2,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from CovidSegLib.errors import InputError
+from CovidSegLib.preprocess import PreprocessingRecipe
 from helpers_training import NEUTRAL, write_ball_cache
 
 from CovidSegTraining.augmentation import AugmentationRecipe
 from CovidSegTraining.fit_config import FitConfig, Stage
 from CovidSegTraining.label_codes import Code
 from CovidSegTraining.lesions import LesionRecipe
-from CovidSegTraining.patches import Patches, load_cases
+from CovidSegTraining.patches import Patches, TrainingCase, load_cases
 
 STAGE = Stage(1.0, (16, 32, 32), 2)
 
@@ -34,6 +37,55 @@ def test_batch_without_changes_is_the_case_itself_in_the_networks_range(cache: P
     assert batch.image.abs().max() <= 1.0
     assert torch.equal(batch.image, batch.other)
     assert batch.shown.all()
+
+
+def test_values_of_the_networks_range_by_hand() -> None:
+    hu = np.zeros((16, 16, 32), dtype=np.int16)
+    hu[0, 0, :4] = (-3000, -1250, -500, 3000)
+    case = TrainingCase("a", hu, np.zeros(hu.shape, dtype=np.uint8), 1.0)
+    config = FitConfig(
+        augmentation=NEUTRAL,
+        lesions=LesionRecipe(probability=0.0),
+        preprocessing=PreprocessingRecipe(window_hu=(-1250.0, 250.0)),
+    )
+    image = Patches([case], config=config, rng=np.random.default_rng(0))._network_input([torch.from_numpy(hu).float()])
+    assert image[0, 0, 0, 0, :5].tolist() == pytest.approx([-1.0, -1.0, 0.0, 1.0, 2 / 3])
+
+
+def test_cases_are_drawn_by_their_weight() -> None:
+    shape = (16, 16, 32)
+    cases = [
+        TrainingCase(str(hu), np.full(shape, hu, np.int16), np.zeros(shape, np.uint8), weight)
+        for hu, weight in ((-1000, 3.0), (0, 1.0), (100, 0.0))
+    ]
+    config = FitConfig(augmentation=NEUTRAL, lesions=LesionRecipe(probability=0.0))
+    patches = Patches(cases, config=config, rng=np.random.default_rng(0))
+    middles = patches.batch(Stage(1.0, shape, 200)).image[:, 0, 8, 8, 16]
+    lower, upper = config.preprocessing.window_hu
+    hu = (middles * (upper - lower) / 2 + (lower + upper) / 2).numpy()
+    often, seldom, never = ((np.abs(hu - value) < 5).sum() for value in (-1000, 0, 100))  # others lie outside
+    assert often / (often + seldom) == pytest.approx(0.75, abs=0.1) and never == 0
+
+
+def test_spacing_is_told_in_the_order_of_the_arrays_axes(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[float, ...]] = []
+
+    def record(hu: torch.Tensor, codes: torch.Tensor, **arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        told.append(arguments["spacing_kji_mm"])
+        return hu, codes
+
+    monkeypatch.setattr("CovidSegTraining.patches.sample_patch", record)
+    monkeypatch.setattr("CovidSegTraining.patches.paint_lesions", record)
+    config = FitConfig(preprocessing=PreprocessingRecipe(spacing_ijk_mm=(1.0, 2.0, 3.0)))
+    Patches(load_cases(cache), config=config, rng=np.random.default_rng(0))._patch(STAGE)
+    assert told == [(3.0, 2.0, 1.0)] * 2
+
+
+def test_cases_that_do_not_tell_how_they_were_prepared_are_taken(cache: Path, tmp_path: Path) -> None:
+    assert [case.name for case in load_cases(cache, preprocessing=PreprocessingRecipe())] == ["ball_0", "ball_1"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"no prepared cases in .*empty: run 'covidseg-train prepare' first"):
+        load_cases(tmp_path / "empty")
 
 
 def test_same_seed_draws_the_same_batches_and_another_draws_others(cache: Path) -> None:

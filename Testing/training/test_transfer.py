@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import http.client
 import socket
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -85,6 +86,7 @@ def test_more_bytes_than_the_record_says_are_refused(tmp_path: Path, zenodo: Fak
     with pytest.raises(DownloadError, match="sends more than the 5000 bytes of the record"):
         fetch_cases(zenodo, tmp_path)
     assert laid_out(tmp_path) == []
+    assert all(path.stat().st_size == 0 for path in (tmp_path / "archives").iterdir())  # to begin again
 
 
 def test_fewer_bytes_than_the_record_says_are_refused(tmp_path: Path, zenodo: FakeZenodo) -> None:
@@ -133,6 +135,18 @@ def test_busy_server_is_asked_again_and_given_up_in_the_end(tmp_path: Path, zeno
     zenodo.statuses = [503] * 3
     with pytest.raises(DownloadError, match="given up after 3 tries: the server answers 503"):
         fetch_cases(zenodo, tmp_path)
+
+
+def test_pauses_double_whatever_breaks_the_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(*_arguments: object, **_options: object) -> None:
+        raise http.client.BadStatusLine("nonsense")
+
+    pauses_s: list[float] = []
+    monkeypatch.setattr("urllib.request.urlopen", answer)
+    monkeypatch.setattr("time.sleep", pauses_s.append)
+    with pytest.raises(DownloadError, match="given up after 4 tries: nonsense"):
+        download(tmp_path, host="http://localhost", patience=Patience(tries=4, pause_s=2.0))
+    assert pauses_s == [2.0, 4.0, 8.0]
 
 
 def test_server_that_is_not_there_is_told(tmp_path: Path) -> None:

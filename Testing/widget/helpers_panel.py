@@ -192,7 +192,7 @@ class PreparedDialogs:
         assert self.answers, f"nobody prepared an answer to: {text}"
         return self.answers.pop(0)
 
-    def confirm(self, text: str, *, details: str = "") -> bool:
+    def confirm(self, text: str) -> bool:
         return bool(self._answer(text))
 
     def choose(self, text: str, *, choices: tuple[str, ...]) -> int | None:

@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 from CovidSegLib import dependencies
-from CovidSegLib.dependencies import DependencyError, Missing, ensure_dependencies, find_missing, requirements
+from CovidSegLib.dependencies import (
+    DependencyError,
+    Missing,
+    check_installed,
+    ensure_dependencies,
+    find_missing,
+    requirements,
+)
 from CovidSegLib.errors import Cancelled
 
 
@@ -142,6 +149,20 @@ def test_no_to_the_extensions_own_question_is_no_failure(computer: FakeComputer)
     installer.install_torch = refuse  # type: ignore[method-assign]
     with pytest.raises(Cancelled):
         ensure_dependencies(installer=installer, ask=lambda _: True)
+
+
+def test_script_is_told_what_is_missing_and_where_to_get_it(computer: FakeComputer) -> None:
+    check_installed()
+    del computer.versions["torch"], computer.versions["safetensors"]
+    expected = r"^torch, safetensors: not installed.* Open the module CovidSeg, press Segment once and agree\.$"
+    with pytest.raises(DependencyError, match=expected):
+        check_installed()
+
+
+def test_script_is_told_of_a_torch_that_is_too_old(computer: FakeComputer) -> None:
+    computer.versions["torch"] = "2.1.0"
+    with pytest.raises(DependencyError, match=r"torch 2\.1\.0 is installed"):
+        check_installed()
 
 
 def test_package_that_does_not_work_is_told(computer: FakeComputer) -> None:

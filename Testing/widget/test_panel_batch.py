@@ -95,6 +95,14 @@ def test_failed_preparation_leaves_the_button_to_be_pressed_again(batch: Journey
     assert batch.ui.batchButton.enabled
 
 
+def test_details_of_a_failed_preparation_are_logged(batch: Journey, caplog: pytest.LogCaptureFixture) -> None:
+    batch.panel.place.prepare = lambda: 1 / 0
+    batch.ui.batchButton.click()
+    assert "The Python console shows the details" in batch.ui.batchStatusLabel.text
+    assert "ZeroDivisionError" in caplog.text
+    assert "Traceback" in caplog.text
+
+
 def maps(tmp_path: Path) -> list[str]:
     return sorted(path.parent.name for path in (tmp_path / "out").glob("*/uncertainty.nii.gz"))
 

@@ -25,7 +25,7 @@ def with_real_engine(host: Any, bundle: Path | None) -> Journey:
     load_packages()
     journey = Journey(host)
     journey.widget.logic._engine = segment
-    journey.panel.segment._bundle = load_bundle(bundle)
+    journey.panel.place._bundle = load_bundle(bundle)
     return journey
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers_panel import Journey, edit_segment, table_texts
+from helpers_panel import Journey, edit_segment, module, table_texts
 
 pytestmark = pytest.mark.slicer
 
@@ -301,6 +301,50 @@ def test_figures_that_their_segments_left_behind_say_so_and_are_not_copied(host:
     journey.run()
     assert journey.ui.copyButton.enabled
     assert journey.ui.staleLabel.text == ""
+
+
+def test_figures_whose_measuring_failed_after_an_edit_say_so_and_are_not_copied(
+    host: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    journey = Journey(host)
+    journey.run()
+    attempts = []
+
+    def fail(*_arrays: Any, **_options: Any) -> Any:
+        attempts.append(1)
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(module("widget_update"), "measure", fail)
+    edit_segment(journey, "infection", np.zeros_like(journey.phantom.labelmap_kji, dtype=bool))
+    host.wait_until(lambda: "RuntimeError: a bug" in journey.ui.staleLabel.text)
+    assert "may not be those of the segments" in journey.ui.staleLabel.text
+    assert "The Python console shows the details" in journey.ui.staleLabel.text
+    assert "Press Details" not in journey.ui.staleLabel.text
+    assert "Traceback" in caplog.text
+    for name in ("copyButton", "csvButton", "reportButton"):
+        assert not getattr(journey.ui, name).enabled
+        assert "RuntimeError: a bug" in getattr(journey.ui, name).toolTip
+    until_s = time.monotonic() + 0.3
+    host.wait_until(lambda: time.monotonic() > until_s)
+    assert len(attempts) == 1, "nobody asked for another"
+    monkeypatch.undo()
+    journey.ui.updateButton.click()
+    journey.wait_for_figures()
+    assert journey.ui.copyButton.enabled
+    assert journey.ui.staleLabel.isHidden()
+
+
+def test_details_of_a_report_that_was_not_saved_are_logged(
+    host: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    journey = Journey(host)
+    journey.run()
+    monkeypatch.setattr(module("widget_results"), "save_case", lambda **_options: 1 / 0)
+    journey.dialogs.answers = [str(tmp_path)]
+    journey.ui.reportButton.click()
+    host.wait_until(lambda: "ZeroDivisionError" in journey.ui.exportLabel.text)
+    assert "The Python console shows the details" in journey.ui.exportLabel.text
+    assert "Traceback" in caplog.text
 
 
 def test_file_that_cannot_be_written_is_said(host: Any, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers_panel import Journey, edit_segment
+from helpers_panel import Journey, edit_segment, module
 
 pytestmark = pytest.mark.slicer
 
@@ -134,6 +134,18 @@ def test_any_error_is_put_into_words(host: Any, error: Exception, text: str) -> 
     journey.wait_for_end()
     assert text in journey.status
     assert journey.ui.segmentButton.enabled
+
+
+def test_shipped_bundle_is_loaded_once_for_the_expected_time_and_the_run(
+    host: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = module("bundle")
+    load, loaded = bundle.load_bundle, []
+    monkeypatch.setattr(bundle, "load_bundle", lambda: loaded.append(load()) or loaded[-1])
+    journey = Journey(host)
+    assert "about" in journey.ui.deviceStatusLabel.text
+    journey.run()
+    assert [journey.engine.calls[0]["bundle"]] == loaded
 
 
 def test_change_of_device_is_said_at_once_and_afterwards(host: Any) -> None:

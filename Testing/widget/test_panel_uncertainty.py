@@ -227,7 +227,9 @@ def test_map_without_doubt_has_no_regions(host: Any) -> None:
     assert journey.ui.uncertaintyMapCheckBox.enabled
 
 
-def test_failed_search_is_told_and_the_figures_go_on(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_search_is_told_and_the_figures_go_on(
+    host: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     journey = Journey(host)
 
     def fail(*_arrays: Any, **_options: Any) -> Any:
@@ -237,6 +239,7 @@ def test_failed_search_is_told_and_the_figures_go_on(host: Any, monkeypatch: pyt
     journey.ui.mapUncertaintyCheckBox.checked = True
     journey.run()
     host.wait_until(lambda: "Not enough memory" in journey.ui.regionLabel.text)
+    assert "Traceback" in caplog.text
     assert not journey.ui.nextRegionButton.enabled
     edit_segment(journey, "infection", np.zeros_like(journey.phantom.labelmap_kji, dtype=bool))
     journey.wait_for_figures()

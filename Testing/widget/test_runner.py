@@ -182,7 +182,6 @@ def test_work_and_result_are_let_go_once_handed_over(runner: Runner) -> None:
     reference = weakref.ref(work)
     results: list[Any] = []
     handlers = Handlers(
-        progress=lambda _: None,
         finished=lambda result: results.append(weakref.ref(result)),
         failed=lambda _: None,
         stopped=lambda: None,
@@ -195,10 +194,21 @@ def test_work_and_result_are_let_go_once_handed_over(runner: Runner) -> None:
     assert results[0]() is None
 
 
+def test_progress_that_nobody_asked_for_is_passed_over(runner: Runner) -> None:
+    ends: list[Any] = []
+
+    def work(*, progress: Callable[[Any], None], cancelled: Callable[[], bool]) -> str:
+        progress("half")
+        return "all"
+
+    runner.start(work, handlers=Handlers(finished=ends.append, failed=ends.append, stopped=lambda: None))
+    poll_until_over(runner)
+    assert ends == ["all"]
+
+
 def test_next_job_can_be_started_by_the_handler_of_the_last(runner: Runner) -> None:
     heard = Heard()
     first = Handlers(
-        progress=lambda _: None,
         finished=lambda _: runner.start(lambda **_: "second", handlers=heard.handlers()),
         failed=lambda _: None,
         stopped=lambda: None,
