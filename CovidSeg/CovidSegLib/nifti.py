@@ -89,7 +89,7 @@ def parse_header(raw: bytes, *, label: str) -> NiftiHeader:
         InputError: Not a single-file NIfTI-1 header, damaged, or of an image that is not 3D grey.
     """
     order = next((o for o in "<>" if raw[:4] == np.array(_HEADER_BYTES, f"{o}i4").tobytes()), None)
-    if len(raw) < _HEADER_BYTES or order is None or raw[344:348] != b"n+1\0":
+    if order is None or raw[344:348] != b"n+1\0":
         text = _(
             "{label}: not a NIfTI-1 file, or its header is corrupt. Export the CT again as NIfTI-1 (.nii.gz) or NRRD."
         )

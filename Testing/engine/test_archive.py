@@ -8,7 +8,9 @@ import struct
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path, PureWindowsPath
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -66,6 +68,12 @@ def test_bomb_is_refused_by_ratio_while_unpacking(tmp_path: Path) -> None:
     limits = ZipLimits(ratio_from_bytes=1 << 20)
     with pytest.raises(InputError, match="expands absurdly"), extracted(tmp_path / "bomb.zip", limits=limits):
         pytest.fail("unpacked")
+
+
+def test_small_file_that_packs_well_is_no_bomb(tmp_path: Path) -> None:
+    zip_files(tmp_path / "empty.zip", {"a.dcm": bytes(4 << 20)})  # a thousandth, as of empty slices
+    with extracted(tmp_path / "empty.zip") as (file,):
+        assert file.stat().st_size == 4 << 20
 
 
 def test_bomb_is_refused_with_the_ordinary_limits(tmp_path: Path) -> None:
@@ -173,10 +181,36 @@ def test_zip_with_one_image_is_read(tmp_path: Path, name: str) -> None:
     assert ct.name == "case"
 
 
+def test_zip_with_an_image_of_a_long_name_is_read(tmp_path: Path) -> None:
+    image = write_image(tmp_path / "ct.nii.gz", tiny_hu())
+    path = zip_files(tmp_path / "case.zip", {f"{'x' * 120}.nii.gz": image})
+    np.testing.assert_array_equal(read_ct(path).hu_kji, tiny_hu())
+
+
+def test_zip_that_would_fill_the_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zip_files(tmp_path / "ct.zip", {"a.dcm": bytes(2000)})
+    for free, fits in ((2000, True), (1999, False)):  # beyond 64 MiB that are left alone
+        monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: SimpleNamespace(free=free + (64 << 20)))
+        refusal = nullcontext() if fits else pytest.raises(InputError, match="the free space")
+        with refusal, extracted(tmp_path / "ct.zip") as files:
+            assert len(files) == 1
+
+
 def test_zip_with_a_header_and_its_voxels_is_read_under_their_names(tmp_path: Path) -> None:
     header = write_image(tmp_path / "my ct (2).mhd", tiny_hu())
     pair = {name: (tmp_path / name).read_bytes() for name in (header.name, "my ct (2).raw")}
     np.testing.assert_array_equal(read_ct(zip_files(tmp_path / "case.zip", pair)).hu_kji, tiny_hu())
+
+
+@pytest.mark.parametrize("name", ["ct.nhdr", "ct.mhd"])
+def test_header_in_a_zip_cannot_name_voxels_outside_of_it(tmp_path: Path, name: str) -> None:
+    header = write_image(tmp_path / name, tiny_hu())
+    for place in (tmp_path / "ct.raw", Path("../ct.raw")):
+        (tmp_path / "temporary" / "ct.raw").write_bytes(tiny_hu().tobytes())  # where "../" leads once unpacked
+        raw = header.read_bytes().replace(b"ct.raw", str(place).encode())
+        with pytest.raises(InputError, match="is not beside it"):
+            read_ct(zip_files(tmp_path / "case.zip", {name: raw}))
+        (tmp_path / "temporary" / "ct.raw").unlink()
 
 
 def test_zip_with_several_images_takes_imaging_or_asks(tmp_path: Path) -> None:

@@ -26,6 +26,17 @@ def itk_geometry(folder: Path) -> Geometry:
     return Geometry.from_sitk(sitk.ReadImage(names))
 
 
+def write_report(path: Path) -> None:
+    """Write a DICOM file that is no image."""
+    report = pydicom.Dataset()
+    report.file_meta = pydicom.dataset.FileMetaDataset()
+    report.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    report.SOPClassUID = report.file_meta.MediaStorageSOPClassUID = pydicom.uid.BasicTextSRStorage
+    report.SOPInstanceUID = report.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    report.Modality = "SR"
+    pydicom.dcmwrite(path, report, enforce_file_format=True)
+
+
 def test_slices_are_ordered_by_position_whatever_their_names(tmp_path: Path) -> None:
     write_series(tmp_path / "p1", tiny_hu())
     ct = read_ct(tmp_path / "p1")
@@ -89,16 +100,16 @@ def test_other_files_in_the_folder_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "README.txt").write_text("hello")
     (tmp_path / "labelmap.nii.gz").write_bytes(b"x")
     (tmp_path / ".hidden.dcm").write_bytes(b"x")
-    report = pydicom.Dataset()
-    report.file_meta = pydicom.dataset.FileMetaDataset()
-    report.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    report.SOPClassUID = report.file_meta.MediaStorageSOPClassUID = pydicom.uid.BasicTextSRStorage
-    report.SOPInstanceUID = report.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
-    report.Modality = "SR"
-    pydicom.dcmwrite(tmp_path / "report.dcm", report, enforce_file_format=True)
+    write_report(tmp_path / "report.dcm")
     ct = read_ct(tmp_path)
     np.testing.assert_array_equal(ct.hu_kji, tiny_hu())
     assert ct.warnings == ()
+
+
+def test_folder_of_reports_alone_is_refused(tmp_path: Path) -> None:
+    write_report(tmp_path / "report.dcm")
+    with pytest.raises(InputError, match="DICOM files, but no images among them"):
+        read_ct(tmp_path)
 
 
 # --- broken series -------------------------------------------------------------------------------------------------
@@ -154,9 +165,11 @@ def test_single_slice_moved_sideways_is_refused_and_named(tmp_path: Path) -> Non
         read_ct(tmp_path)
 
 
-def test_turned_slice_is_refused_and_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("angle", [0.02, 0.2])
+def test_turned_slice_is_refused_and_named(tmp_path: Path, angle: float) -> None:
     files = write_series(tmp_path, tiny_hu())
-    edit_slice(files[6], ImageOrientationPatient=[np.cos(0.2), np.sin(0.2), 0, -np.sin(0.2), np.cos(0.2), 0])
+    cosine, sine = round(np.cos(angle), 6), round(np.sin(angle), 6)
+    edit_slice(files[6], ImageOrientationPatient=[cosine, sine, 0, -sine, cosine, 0])
     with pytest.raises(InputError, match=r"instance 7.* is turned against the others"):
         read_ct(tmp_path)
 
@@ -168,14 +181,48 @@ def test_other_pixel_spacing_in_one_slice_is_refused(tmp_path: Path) -> None:
         read_ct(tmp_path)
 
 
-def test_slice_without_position_is_refused(tmp_path: Path) -> None:
+def test_pixel_spacing_that_differs_by_its_rounding_is_accepted(tmp_path: Path) -> None:
     files = write_series(tmp_path, tiny_hu())
-    edit_slice(files[6], ImagePositionPatient=None)
+    edit_slice(files[6], PixelSpacing=[0.5, 0.75003])
+    np.testing.assert_allclose(read_ct(tmp_path).geometry.spacing_ijk_mm, (0.75, 0.5, 2.0))
+
+
+@pytest.mark.parametrize("position", [None, [-30.0, 12.5]])
+def test_slice_without_position_is_refused(tmp_path: Path, position: list[float] | None) -> None:
+    files = write_series(tmp_path, tiny_hu())
+    edit_slice(files[6], ImagePositionPatient=position)
     with pytest.raises(InputError, match=r"lacks position"):
         read_ct(tmp_path)
 
 
-@pytest.mark.parametrize("keep", [0.05, 0.4, 0.8, 0.99])
+@pytest.mark.parametrize("name", ["IM.dcm", "IM.IMA", "IM.dicom"])
+def test_slice_that_is_no_dicom_any_more_is_refused_and_not_left_out(tmp_path: Path, name: str) -> None:
+    write_series(tmp_path, tiny_hu())[9].unlink()  # at the edge, where dropping it would not be noticed
+    (tmp_path / name).write_bytes(bytes(1000))
+    with pytest.raises(InputError, match=f"{name} is no readable DICOM file"):
+        read_ct(tmp_path)
+
+
+def test_huge_series_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_series(tmp_path, tiny_hu())
+    monkeypatch.setattr("CovidSegLib.memory.available_memory_bytes", lambda: 1000)
+    with pytest.raises(InputError, match="GiB are free"):
+        read_ct(tmp_path)
+
+
+@pytest.mark.parametrize("explicit", [False, True])
+def test_old_files_without_preamble_are_read(tmp_path: Path, *, explicit: bool) -> None:
+    for file in write_series(tmp_path, tiny_hu()):
+        ds = pydicom.dcmread(file)
+        del ds.file_meta
+        ds.preamble = None
+        pydicom.dcmwrite(file, ds, implicit_vr=not explicit, little_endian=True)
+        assert file.read_bytes()[:2] == b"\x08\x00"
+        assert lengths_fit(file)
+    np.testing.assert_array_equal(read_ct(tmp_path).hu_kji, tiny_hu())
+
+
+@pytest.mark.parametrize("keep", [0.05, 0.12, 0.4, 0.8, 0.99])
 def test_truncated_slice_is_refused_and_named(tmp_path: Path, keep: float) -> None:
     file = write_series(tmp_path, tiny_hu())[9]  # at the edge, where dropping it would not be noticed
     file.write_bytes(file.read_bytes()[: int(file.stat().st_size * keep)])

@@ -59,6 +59,12 @@ def test_ending_whose_capitals_itk_does_not_take_is_refused_with_the_right_one(t
         read_ct(path)
 
 
+@pytest.mark.parametrize("name", ["ct.NII", "ct.NII.GZ"])
+def test_ending_in_capitals_is_read(tmp_path: Path, name: str) -> None:
+    path = write_image(tmp_path / name.lower(), tiny_hu()).rename(tmp_path / name)
+    np.testing.assert_array_equal(read_ct(path).hu_kji, tiny_hu())
+
+
 @pytest.mark.parametrize("name", ["ct.nii", "ct.nii.gz"])
 def test_int16_nifti_is_read_as_it_is(tmp_path: Path, name: str) -> None:
     hu_kji = tiny_hu()
@@ -117,6 +123,13 @@ def test_every_number_type_is_read(tmp_path: Path, kind: type) -> None:
     np.testing.assert_array_equal(ct.hu_kji, values)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.uint16, np.int32])
+def test_ends_of_every_number_type_are_kept(tmp_path: Path, kind: type) -> None:
+    values = tiny_hu().astype(kind)
+    values[0, 0, :2] = max(np.iinfo(kind).min, -1_000_000), min(np.iinfo(kind).max, 1_000_000)
+    np.testing.assert_array_equal(read_ct(write_nifti(tmp_path / "ct.nii", values)).hu_kji, values)
+
+
 def test_big_endian_file_is_read(tmp_path: Path) -> None:
     image = nib.Nifti1Image(tiny_hu().astype(">i2").T, AFFINE, header=nib.Nifti1Header(endianness=">"))
     nib.save(image, tmp_path / "ct.nii")
@@ -131,6 +144,8 @@ def test_slope_and_intercept_are_applied(tmp_path: Path) -> None:
     ct = read_ct(path)
     assert ct.hu_kji.dtype == np.int16
     np.testing.assert_array_equal(ct.hu_kji, tiny_hu())
+    patch_header(path, 112, struct.pack("<2f", 2.0, 0.0))
+    np.testing.assert_array_equal(read_ct(path).hu_kji, stored.astype(int) * 2)
     patch_header(path, 112, struct.pack("<2f", 0.5, -1000.0))
     ct = read_ct(path)
     assert ct.hu_kji.dtype == np.float32
@@ -143,9 +158,10 @@ def test_slope_zero_or_nan_means_no_scaling(tmp_path: Path, slope: float) -> Non
     np.testing.assert_array_equal(read_ct(path).hu_kji, tiny_hu())
 
 
-def test_whole_numbers_beyond_int16_become_float32_unclipped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [70_000, -70_000])
+def test_whole_numbers_beyond_int16_become_float32_unclipped(tmp_path: Path, value: int) -> None:
     values = tiny_hu().astype(np.int32)
-    values[3, 4, 5] = 70_000
+    values[3, 4, 5] = value
     ct = read_ct(write_nifti(tmp_path / "ct.nii", values))
     assert ct.hu_kji.dtype == np.float32
     np.testing.assert_array_equal(ct.hu_kji, values)
@@ -165,6 +181,13 @@ def test_truncated_file_is_refused(tmp_path: Path, name: str, keep: float) -> No
     raw = path.read_bytes()
     path.write_bytes(raw[: int(len(raw) * keep)])
     with pytest.raises(InputError, match=r"ct\.nii.*(truncated|corrupt).*again"):
+        read_ct(path)
+
+
+def test_truncated_file_is_refused_with_the_first_slice_that_is_missing(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "ct.nii", tiny_hu())
+    path.write_bytes(path.read_bytes()[: 352 + 5 * tiny_hu()[0].nbytes + 9])
+    with pytest.raises(InputError, match="slice 6 of 10 is missing"):
         read_ct(path)
 
 
@@ -195,6 +218,19 @@ def test_shear_below_one_percent_is_straightened(tmp_path: Path, qform_code: int
     geometry = read_ct(write_nifti(tmp_path / "ct.nii", tiny_hu(), affine=affine, qform_code=qform_code)).geometry
     np.testing.assert_allclose(geometry.direction_matrix.T @ geometry.direction_matrix, np.eye(3), atol=1e-5)
     np.testing.assert_allclose(geometry.ijk_to_ras, affine, atol=0.01)
+
+
+@pytest.mark.parametrize("shear_mm", [0.0, 0.01])
+@pytest.mark.parametrize(("unit", "mm"), [("meter", 1000.0), ("mm", 1.0), ("micron", 0.001)])
+def test_grid_in_metres_or_micrometres_is_in_millimetres(tmp_path: Path, unit: str, mm: float, shear_mm: float) -> None:
+    affine = AFFINE.copy()
+    affine[1, 2] = shear_mm  # what is straightened here takes another way than what ITK reads
+    stored = np.diag([1 / mm, 1 / mm, 1 / mm, 1.0]) @ affine
+    image = nib.Nifti1Image(tiny_hu().T, stored)
+    image.set_sform(stored, code=1)
+    image.header.set_xyzt_units(unit, "sec")
+    nib.save(image, tmp_path / "ct.nii")
+    np.testing.assert_allclose(read_ct(tmp_path / "ct.nii").geometry.ijk_to_ras, affine, atol=0.01)
 
 
 def test_sheared_in_plane_axes_are_refused(tmp_path: Path) -> None:
@@ -228,6 +264,23 @@ def test_orientations_that_agree_are_not_warned_of(tmp_path: Path) -> None:
     turn[:3, :3] = np.reshape(OBLIQUE, (3, 3))
     for affine in (AFFINE, MIRRORED, TURNED, turn @ AFFINE, turn @ MIRRORED):
         assert read_ct(write_nifti(tmp_path / "ct.nii", tiny_hu(), affine=affine)).warnings == ()
+
+
+@pytest.mark.parametrize(("degrees", "warns"), [(1.0, False), (1.5, True)])
+def test_orientations_disagree_from_about_a_degree_on(tmp_path: Path, degrees: float, *, warns: bool) -> None:
+    cosine, sine = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    turn = np.array([[cosine, -sine, 0, 0], [sine, cosine, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    ct = read_ct(write_nifti(tmp_path / "ct.nii", tiny_hu(), qform=turn @ AFFINE))
+    assert bool(ct.warnings) == warns
+
+
+@pytest.mark.parametrize(
+    ("byte", "what"), [(116, "intercept"), (256, "position"), (268, "position"), (292, "position")]
+)
+def test_header_with_what_is_no_number_is_refused(tmp_path: Path, byte: int, what: str) -> None:
+    path = patch_header(write_nifti(tmp_path / "ct.nii", tiny_hu()), byte, struct.pack("<f", np.nan))
+    with pytest.raises(InputError, match=f"the {what} in the header is not a number"):
+        read_ct(path)
 
 
 def test_file_without_orientation_gives_a_warning(tmp_path: Path) -> None:

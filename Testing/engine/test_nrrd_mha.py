@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,14 @@ def test_every_number_type_is_read(tmp_path: Path, name: str, kind: type) -> Non
     np.testing.assert_array_equal(ct.hu_kji, values)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.uint16, np.int32])
+@pytest.mark.parametrize("name", ["ct.nrrd", "ct.mha"])
+def test_ends_of_every_number_type_are_kept(tmp_path: Path, name: str, kind: type) -> None:
+    values = tiny_hu().astype(kind)
+    values[0, 0, :2] = max(np.iinfo(kind).min, -1_000_000), min(np.iinfo(kind).max, 1_000_000)
+    np.testing.assert_array_equal(read_ct(write_image(tmp_path / name, values)).hu_kji, values)
+
+
 @pytest.mark.parametrize("name", ["ct.nrrd", "ct.mha"])
 def test_fractions_stay_as_float32(tmp_path: Path, name: str) -> None:
     values = tiny_hu().astype(np.float64) + 0.25
@@ -78,11 +87,66 @@ def test_header_with_much_in_it_is_read(tmp_path: Path, name: str) -> None:
     np.testing.assert_array_equal(read_ct(tmp_path / name).hu_kji, tiny_hu())
 
 
-def test_metaimage_header_size_minus_one_takes_the_end_of_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [b"9", b"-1"])
+def test_metaimage_header_size_leaves_out_what_is_before_the_voxels(tmp_path: Path, size: bytes) -> None:
     path = write_image(tmp_path / "ct.mhd", tiny_hu())
-    path.write_bytes(path.read_bytes().replace(b"ElementDataFile", b"HeaderSize = -1\nElementDataFile"))
+    path.write_bytes(path.read_bytes().replace(b"ElementDataFile", b"HeaderSize = " + size + b"\nElementDataFile"))
     (tmp_path / "ct.raw").write_bytes(b"preamble!" + tiny_hu().tobytes())
     np.testing.assert_array_equal(read_ct(path).hu_kji, tiny_hu())
+
+
+def metaimage_with(path: Path, *, fields: str, values_kji: np.ndarray, kind: str, data_file: str = "LOCAL") -> Path:
+    """Write a MetaImage with a hand-made header."""
+    head = f"ObjectType = Image\nNDims = 3\n{fields}DimSize = 14 12 10\nElementType = {kind}\n"
+    path.write_bytes(f"{head}ElementDataFile = {data_file}\n".encode() + values_kji.tobytes())
+    return path
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "ElementSpacing = 0.75 0.5 2\nElementSize = 1 1 1\n",
+        "ElementSize = 0.75 0.5 2\n",
+        *(f"{key} = 5 6 7\n" for key in ("Offset", "Origin", "Position")),
+        *(f"{key} = 0 1 0 0 0 1 1 0 0\n" for key in ("TransformMatrix", "Rotation", "Orientation")),
+    ],
+)
+@pytest.mark.parametrize("data_file", ["LOCAL", "Local"])
+def test_metaimage_fields_have_the_names_that_metaio_knows(tmp_path: Path, fields: str, data_file: str) -> None:
+    path = metaimage_with(
+        tmp_path / "ct.mha", fields=fields, values_kji=tiny_hu(), kind="MET_SHORT", data_file=data_file
+    )
+    ct = read_ct(path)
+    assert ct.geometry == Geometry.from_sitk(sitk.ReadImage(str(path)))
+    np.testing.assert_array_equal(ct.hu_kji, tiny_hu())
+    assert any("no orientation" in warning for warning in ct.warnings) == ("0 1 0 0 0 1" not in fields)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [("MET_LONG", "i4"), ("MET_ULONG", "u4"), ("MET_LONG_LONG", "i8"), ("MET_ULONG_LONG", "u8"), ("MET_UINT", "u4")],
+)
+def test_metaimage_types_have_the_bytes_that_metaio_gives_them(tmp_path: Path, kind: str, dtype: str) -> None:
+    values = (tiny_hu() + 1000).astype(dtype)
+    path = metaimage_with(tmp_path / "ct.mha", fields="BinaryData = True\n", values_kji=values, kind=kind)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), values)
+    np.testing.assert_array_equal(read_ct(path).hu_kji, values)
+
+
+def test_metaimage_with_voxels_as_text_is_refused(tmp_path: Path) -> None:
+    path = metaimage_with(tmp_path / "ct.mha", fields="BinaryData = False\n", values_kji=tiny_hu(), kind="MET_SHORT")
+    with pytest.raises(InputError, match=r"ct\.mha: voxels stored as text are not read"):
+        read_ct(path)
+
+
+def test_metaimage_over_several_files_is_refused(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "ct.mhd", tiny_hu())
+    names = b"LIST\n" + b"\n".join(b"%d.raw" % k for k in range(10))
+    path.write_bytes(path.read_bytes().replace(b"ct.raw", names))
+    for k in range(10):
+        (tmp_path / f"{k}.raw").write_bytes(tiny_hu()[k].tobytes())
+    with pytest.raises(InputError, match=r"ct\.mhd: voxels spread over 10 files are not read"):
+        read_ct(path)
 
 
 @pytest.mark.parametrize("keep", [0.02, 0.5, 0.95, 0.995])
@@ -173,6 +237,53 @@ def nrrd_with(path: Path, *, fields: str) -> Path:
     return path
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "gz", "GZIP"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_compressed_nrrd_is_read_and_checked_however_its_header_is_spelled(
+    tmp_path: Path, encoding: str, newline: str
+) -> None:
+    path = nrrd_with(tmp_path / "ct.nrrd", fields="spacings: 1 1 2\n")
+    head = path.read_bytes()[: -tiny_hu().nbytes].decode().replace("encoding: raw", f"encoding: {encoding}")
+    raw = bytearray(head.replace("\n", newline).encode() + gzip.compress(tiny_hu().tobytes()))
+    path.write_bytes(raw)
+    np.testing.assert_array_equal(read_ct(path).hu_kji, tiny_hu())
+    raw[-2] ^= 1  # in the length, the last of what gzip checks
+    path.write_bytes(raw)
+    with pytest.raises(InputError, match="truncated or corrupt"):
+        read_ct(path)
+
+
+def test_line_before_compressed_voxels_of_an_nrrd_is_left_out(tmp_path: Path) -> None:
+    path = nrrd_with(tmp_path / "ct.nrrd", fields="spacings: 1 1 2\nline skip: 1\n")
+    head = path.read_bytes()[: -tiny_hu().nbytes].replace(b"encoding: raw", b"encoding: gzip")
+    path.write_bytes(head + b"made by hand\n" + gzip.compress(tiny_hu().tobytes()))
+    np.testing.assert_array_equal(read_ct(path).hu_kji, tiny_hu())
+
+
+@pytest.mark.parametrize(
+    ("field", "name"),
+    [
+        ("datafile: voxels.raw", None),
+        ("data file: s%03d+.raw 0 9 1 2", "s{:03d}+.raw"),
+        ("data file: s%d.raw 0 9 1 2", "s{}.raw"),
+        ("data file: LIST 2\n{names}", "s{}.raw"),
+    ],
+)
+def test_data_files_of_an_nrrd_are_found_however_they_are_named(tmp_path: Path, field: str, name: str | None) -> None:
+    hu_kji = tiny_hu()
+    files = [tmp_path / (name or "voxels.raw").format(k) for k in range(len(hu_kji) if name else 1)]
+    for k, file in enumerate(files):
+        file.write_bytes(hu_kji[k].tobytes() if name else hu_kji.tobytes())
+    path = nrrd_with(tmp_path / "ct.nhdr", fields="spacings: 1 1 2\n")
+    line = field.replace("{names}", "\n".join(file.name for file in files))
+    path.write_bytes(path.read_bytes()[: -hu_kji.nbytes - 1] + f"{line}\n".encode())
+    assert sorted(detached_data_files(path)) == sorted(files)
+    np.testing.assert_array_equal(read_ct(path).hu_kji, hu_kji)
+    before = fingerprint_of(path)
+    files[-1].write_bytes(files[-1].read_bytes()[:-1] + b"\1")
+    assert fingerprint_of(path) != before
+
+
 def test_nrrd_in_ras_is_turned_into_lps(tmp_path: Path) -> None:
     fields = "space: right-anterior-superior\nspace directions: (1,0,0) (0,1,0) (0,0,2)\nspace origin: (5,6,7)\n"
     geometry = read_ct(nrrd_with(tmp_path / "ct.nrrd", fields=fields)).geometry
@@ -238,13 +349,28 @@ def test_nrrd_in_a_space_of_the_patient_is_read_without_a_warning(tmp_path: Path
     assert read_ct(path).warnings == ()
 
 
-@pytest.mark.parametrize("name", ["ct.nrrd", "ct.nhdr", "ct.mha", "ct.mhd"])
-def test_compressed_voxels_that_do_not_fit_their_checksum_are_refused(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "at"),  # gzip ends with CRC and length, zlib with its checksum
+    [("ct.nrrd", -6), ("ct.nrrd", -2), ("ct.nhdr", -6), ("ct.nhdr", -2), ("ct.mha", -2), ("ct.mhd", -2)],
+)
+def test_compressed_voxels_that_do_not_fit_their_checksum_are_refused(tmp_path: Path, name: str, at: int) -> None:
     path = write_image(tmp_path / name, tiny_hu(), compress="yes")
     (voxels,) = [file for file in tmp_path.iterdir() if file.suffix not in (".nhdr", ".mhd")]
     raw = bytearray(voxels.read_bytes())
-    raw[-6 if "nrrd" in name or "nhdr" in name else -2] ^= 1  # gzip ends with CRC and length, zlib with its checksum
+    raw[at] ^= 1
     voxels.write_bytes(raw)
+    with pytest.raises(InputError, match="truncated or corrupt"):
+        read_ct(path)
+
+
+@pytest.mark.parametrize("name", ["ct.nrrd", "ct.mha"])
+def test_large_compressed_volume_is_read_in_pieces_and_checked_to_its_end(tmp_path: Path, name: str) -> None:
+    hu_kji = tiny_hu(shape_kji=(8, 300, 300))  # noise: more than a piece of 256 KiB even when packed
+    path = write_image(tmp_path / name, hu_kji, compress="yes")
+    np.testing.assert_array_equal(read_ct(path).hu_kji, hu_kji)
+    raw = bytearray(path.read_bytes())
+    raw[-2] ^= 1
+    path.write_bytes(raw)
     with pytest.raises(InputError, match="truncated or corrupt"):
         read_ct(path)
 

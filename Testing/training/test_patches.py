@@ -9,9 +9,10 @@ import pytest
 import torch
 from CovidSegLib.errors import InputError
 from CovidSegLib.preprocess import PreprocessingRecipe
-from helpers_training import NEUTRAL, write_ball_cache
+from helpers_training import NEUTRAL, ball_case, write_ball_cache
 
 from CovidSegTraining.augmentation import AugmentationRecipe
+from CovidSegTraining.cache import preparation_of, write_case
 from CovidSegTraining.fit_config import FitConfig, Stage
 from CovidSegTraining.label_codes import Code
 from CovidSegTraining.lesions import LesionRecipe
@@ -79,6 +80,14 @@ def test_spacing_is_told_in_the_order_of_the_arrays_axes(cache: Path, monkeypatc
     config = FitConfig(preprocessing=PreprocessingRecipe(spacing_ijk_mm=(1.0, 2.0, 3.0)))
     Patches(load_cases(cache), config=config, rng=np.random.default_rng(0))._patch(STAGE)
     assert told == [(3.0, 2.0, 1.0)] * 2
+
+
+def test_case_prepared_otherwise_is_refused_but_for_the_networks_kernel(tmp_path: Path) -> None:
+    recipe = PreprocessingRecipe()
+    write_case(tmp_path / "a.npz", replace(ball_case(seed=0), preprocessing=preparation_of(recipe)))
+    assert len(load_cases(tmp_path, preprocessing=replace(recipe, kernel_voxels=1.6))) == 1
+    with pytest.raises(InputError, match=r"a\.npz: prepared with other settings"):
+        load_cases(tmp_path, preprocessing=replace(recipe, outside_hu=-1.0))
 
 
 def test_cases_that_do_not_tell_how_they_were_prepared_are_taken(cache: Path, tmp_path: Path) -> None:

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
+from CovidSegLib.orient import Orientation
 from CovidSegLib.phantom import Phantom
-from CovidSegLib.preprocess import PreprocessingRecipe
+from CovidSegLib.preprocess import NetworkInput, PreprocessingRecipe
+from CovidSegLib.resample import image_axes
 from CovidSegLib.segmentation_file import write_labelmap_nifti
 from helpers_training import SPACING_IJK_MM, ball_case, write_nifti
 
@@ -26,7 +29,7 @@ from CovidSegTraining.data import (
     WholeChest,
 )
 from CovidSegTraining.label_codes import Code
-from CovidSegTraining.label_files import read_labels
+from CovidSegTraining.label_files import labels_on_network_grid, read_labels
 from CovidSegTraining.prepare import prepare
 from CovidSegTraining.settings import read_settings
 
@@ -242,6 +245,17 @@ def test_labelmap_of_a_slightly_sheared_ct_lies_on_its_grid(tmp_path: Path) -> N
     labels_kji = np.random.default_rng(0).integers(0, 4, sheared.shape_kji, np.uint8)
     write_labelmap_nifti(tmp_path / "labels.nii.gz", labelmap_kji=labels_kji, geometry=sheared)
     assert np.array_equal(read_labels(tmp_path / "labels.nii.gz", geometry=sheared), labels_kji)
+
+
+def test_labels_are_turned_as_the_image_is() -> None:
+    mirrored = Geometry((6, 5, 4), (1.0, 1.0, 1.0), direction_lps=(-1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
+    labels_kji = np.random.default_rng(0).integers(0, 4, mirrored.shape_kji, np.uint8)
+    axes = image_axes(labels_kji.shape, spacing_kji_mm=(1.0, 1.0, 1.0))
+    seen = SimpleNamespace(
+        orientation=Orientation.of(mirrored), image_kji=np.zeros((4, 5, 6)), source_axes=axes, axes=axes
+    )
+    found = labels_on_network_grid(labels_kji, network_input=cast(NetworkInput, seen), classes=4)
+    np.testing.assert_array_equal(found, labels_kji[:, :, ::-1])
 
 
 def test_labels_that_are_no_numbers_are_refused_and_not_taken_for_background(tmp_path: Path) -> None:
