@@ -20,7 +20,7 @@ def save_segmentation(node: Any, *, path: Path) -> None:
     The node's own storage settings stay as they are.
 
     Raises:
-        InputError: The name does not end in .seg.nrrd, or the file cannot be written.
+        InputError: The name does not end in .seg.nrrd, the segments are surfaces, or the file cannot be written.
         OSError: The file cannot be put in the place of another one.
     """
     import slicer
@@ -31,6 +31,13 @@ def save_segmentation(node: Any, *, path: Path) -> None:
     if not path.parent.is_dir() or path.is_dir():
         text = _("{path}: cannot be written, because the folder is missing or a folder has this name.")
         raise InputError(text.format(path=path))
+    segmentation = node.GetSegmentation()
+    if segmentation.GetNumberOfSegments() and not segmentation.IsSourceRepresentationImageData():
+        text = _(
+            "The segmentation '{name}' holds surfaces, not voxels. Make the binary labelmap its source representation "
+            "in the Segmentations module, and save it again."
+        )
+        raise InputError(text.format(name=node.GetName()))
     storage = slicer.vtkMRMLSegmentationStorageNode()
     with new_file(path) as partial:
         storage.SetFileName(str(partial))

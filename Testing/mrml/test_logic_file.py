@@ -199,3 +199,14 @@ def test_image_without_voxels_of_segments_is_refused(context: Any, logic: Any, t
     with pytest.raises(InputError, match="cannot be read as a segmentation"):
         logic.loadSegmentation(path)
     assert nodes_of(context) == before
+
+
+def test_surfaces_are_not_saved_as_a_labelmap(context: Any, logic: Any, tmp_path: Path) -> None:
+    node = context.add_node("vtkMRMLSegmentationNode", name="mine")
+    node.SetSourceRepresentationToClosedSurface()
+    source = vtk.vtkSphereSource()
+    source.Update()
+    node.AddSegmentFromClosedSurfaceRepresentation(source.GetOutput(), "ball", [1.0, 0.0, 0.0], "ball")
+    with pytest.raises(InputError, match="'mine' holds surfaces, not voxels"):
+        logic.saveSegmentation(node, path=tmp_path / "mine.seg.nrrd")
+    assert list(tmp_path.iterdir()) == []
