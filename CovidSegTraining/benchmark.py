@@ -21,7 +21,7 @@ from CovidSegLib.volume import CTVolume, case_name, read_ct
 
 from .data import HELD_OUT
 from .label_files import read_known, read_labels
-from .scores import REGIONS, Counts, check_sides, poi_percent, region_mask, surface_dice
+from .scores import REGIONS, Counts, check_sides, other_side_share, poi_percent, region_mask, surface_dice
 from .variants import labels_on, robustness_variants, storage_variants
 
 LABELLED_FOLDER, LUNGS_FOLDER, CHESTS_FOLDER = "muller20", "lungs", "ct"
@@ -156,6 +156,7 @@ def compare(before: SegmentationResult, after: SegmentationResult) -> dict[str, 
             for region in REGIONS
         },
         "label_agreement": float((expected == after.labelmap)[lung].mean()) if lung.any() else math.nan,
+        "other_side_share": other_side_share(expected, after.labelmap, counted=covered),
     }
 
 

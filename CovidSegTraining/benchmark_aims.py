@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .scores import mean
+from .scores import Sides, mean
 
 Figures = dict[str, Any]
 
@@ -69,7 +69,12 @@ def _robustness_lungs(figures: Figures) -> float | None:
 
 def _side_mistakes(figures: Figures) -> float | None:
     rows = [row for row in [*figures["cases"], *figures["variants"]] if not row["error"]]
-    return float(sum(row["sides_mistaken"] for row in rows)) if rows else None
+    return float(sum(has_mixed_sides(row) for row in rows)) if rows else None
+
+
+def has_mixed_sides(row: Figures) -> bool:
+    """Tell whether left and right are mixed up in a run, by itself or against the untouched one."""
+    return bool(row["sides_mistaken"] or row.get("other_side_share", 0.0) > Sides.STRAY_FROM)
 
 
 AIMS: tuple[Aim, ...] = (

@@ -10,7 +10,7 @@ from typing import Any
 
 from CovidSegLib.bundle import Bundle
 
-from .benchmark_aims import Figures, judge_aims
+from .benchmark_aims import Figures, has_mixed_sides, judge_aims
 from .report_parts import markdown_table, provenance
 from .scores import REGIONS, mean
 from .whole_files import write_whole
@@ -135,7 +135,8 @@ def _pair(score: dict[str, float] | None) -> str:
 
 
 def _variants_table(variants: list[dict[str, Any]]) -> str:
-    header = ["case", "variant", "POI %", "POI change", "Dice lungs", "Dice infection", "equal labels", "left-right"]
+    header = ["case", "variant", "POI %", "POI change", "Dice lungs", "Dice infection"]
+    header += ["equal labels", "other side %", "left-right"]
     rows = []
     for row in variants:
         if row["error"]:
@@ -150,7 +151,8 @@ def _variants_table(variants: list[dict[str, Any]]) -> str:
                 _f(row["dice"]["lungs"], 4),
                 _f(row["dice"]["infection"], 4),
                 _f(row["label_agreement"], 4),
-                "mixed up" if row["sides_mistaken"] else "right",
+                _f(100.0 * row["other_side_share"], 2),
+                "mixed up" if has_mixed_sides(row) else "right",
             ]
         )
     return markdown_table(header, rows)

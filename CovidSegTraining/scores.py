@@ -163,6 +163,16 @@ def check_sides(labelmap_kji: np.ndarray, *, geometry: Geometry) -> Sides:
     return Sides(swapped=bool(left.mean() < right.mean()), stray_share=stray)
 
 
+def other_side_share(labels_kji: np.ndarray, other_kji: np.ndarray, *, counted: np.ndarray) -> float:
+    """Return the share of voxels, healthy lung in both labelmaps, that lie in one lung here and in the other there.
+
+    NaN if no voxel that counts is healthy lung in both.
+    """
+    lungs = (Label.LEFT_LUNG, Label.RIGHT_LUNG)
+    both = counted & np.isin(labels_kji, lungs) & np.isin(other_kji, lungs)
+    return _ratio(int(np.count_nonzero(both & (labels_kji != other_kji))), int(np.count_nonzero(both)))
+
+
 def mean(values: list[float]) -> float:
     """Return the mean of the values that are defined, NaN if none is."""
     defined = [value for value in values if not np.isnan(value)]

@@ -96,7 +96,17 @@ def test_stored_flipped_or_swapped_is_the_same_case(figures: dict[str, Any]) -> 
         assert row["error"] is None
         assert abs(row["poi_change"]) < 0.2
         assert row["label_agreement"] > 0.995
-        assert not row["sides_mistaken"]
+        assert not row["sides_mistaken"] and row["other_side_share"] < 0.001
+
+
+@pytest.mark.parametrize(("share", "mistakes"), [(0.01, 0), (0.011, 1)])
+def test_a_lobe_on_the_other_side_than_in_the_untouched_run_is_a_mistake(
+    figures: dict[str, Any], share: float, mistakes: int
+) -> None:
+    first, *others = figures["variants"]
+    changed = {**figures, "variants": [{**first, "other_side_share": share}, *others]}
+    aims = {row["aim"]: row for row in judge_aims(changed)}
+    assert aims["left-right mistakes, all runs"]["value"] == mistakes
 
 
 def test_robustness_runs_are_compared_at_the_same_place(figures: dict[str, Any]) -> None:

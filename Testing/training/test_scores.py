@@ -9,7 +9,16 @@ from CovidSegLib.labels import Label
 from hypothesis import given
 from hypothesis.extra.numpy import arrays
 
-from CovidSegTraining.scores import Counts, Sides, check_sides, mean, poi_percent, region_mask, surface_dice
+from CovidSegTraining.scores import (
+    Counts,
+    Sides,
+    check_sides,
+    mean,
+    other_side_share,
+    poi_percent,
+    region_mask,
+    surface_dice,
+)
 
 
 def test_scores_of_four_counts_as_by_hand() -> None:
@@ -132,6 +141,14 @@ def test_part_of_a_lung_on_the_wrong_side_is_a_mistake() -> None:
     sides = check_sides(labels, geometry=_geometry(i_runs_left=True))
     assert not sides.swapped and sides.mistaken
     assert sides.stray_share == pytest.approx(48 / (8 * 8 * 6 + 48))
+
+
+def test_share_on_the_other_side_counts_healthy_lung_of_both_labelmaps() -> None:
+    labels = np.array([[[0, 1, 1, 1, 2, 2, 2, 3, 1, 1]]], np.uint8)
+    other = np.array([[[1, 1, 1, 2, 2, 1, 0, 2, 3, 2]]], np.uint8)
+    counted = np.array([[[True] * 9 + [False]]])
+    assert other_side_share(labels, other, counted=counted) == 2 / 5
+    assert math.isnan(other_side_share(labels, np.zeros_like(labels), counted=counted))
 
 
 @pytest.mark.parametrize(("strays", "mistaken"), [(3, False), (4, True)])
