@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from . import __version__
@@ -21,6 +22,7 @@ from .exit_codes import FAILED, STOPPED, USAGE
 from .failures import explain, is_unexpected
 from .itk_paths import let_itk_open_any_path
 
+_add_command = partial(add_command, note=DISCLAIMER)
 _STAGES_TOO = "print stages, and a traceback after an error"
 _RESERVED_COMMANDS = ("summary", "watch")
 _RESERVED_OPTIONS = ("--dicom", "--cluster", "--with-identity")
@@ -82,12 +84,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_segment(commands: argparse._SubParsersAction[Parser]) -> None:
-    parser = add_command(
+    parser = _add_command(
         commands,
         "segment",
         summary="segment CTs into lungs and infection, one folder per case",
         run=_segment,
-        note=DISCLAIMER,
         verbose=_STAGES_TOO,
     )
     parser.add_argument(
@@ -110,12 +111,11 @@ def _add_segment(commands: argparse._SubParsersAction[Parser]) -> None:
 
 
 def _add_quantify(commands: argparse._SubParsersAction[Parser]) -> None:
-    parser = add_command(
+    parser = _add_command(
         commands,
         "quantify",
         summary="compute the figures of a CT and its (corrected) segmentation",
         run=_quantify,
-        note=DISCLAIMER,
     )
     parser.add_argument("ct", metavar="CT", type=_path, help="the CT: file, DICOM folder or zip")
     parser.add_argument("segmentation", metavar="SEGMENTATION", type=_path, help=".seg.nrrd or labelmap .nii.gz")
@@ -124,12 +124,11 @@ def _add_quantify(commands: argparse._SubParsersAction[Parser]) -> None:
 
 
 def _add_demo(commands: argparse._SubParsersAction[Parser]) -> None:
-    parser = add_command(
+    parser = _add_command(
         commands,
         "demo",
         summary="segment a synthetic CT and compare with its known truth",
         run=_demo,
-        note=DISCLAIMER,
         verbose=_STAGES_TOO,
     )
     parser.add_argument(
@@ -139,9 +138,7 @@ def _add_demo(commands: argparse._SubParsersAction[Parser]) -> None:
 
 
 def _add_info(commands: argparse._SubParsersAction[Parser]) -> None:
-    parser = add_command(
-        commands, "info", summary="print versions, devices and the model's card", run=_info, note=DISCLAIMER
-    )
+    parser = _add_command(commands, "info", summary="print versions, devices and the model's card", run=_info)
     parser.add_argument("--bundle", metavar="DIR", type=_path, help="model bundle (default: the one shipped)")
 
 

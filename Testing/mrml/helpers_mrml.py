@@ -159,6 +159,18 @@ class FakeEngine:
         return FakeResult(labels_kji, ct.geometry, quantities, ct.name, ct.fingerprint, tuple(ct.warnings), doubt_kji)
 
 
+def add_surfaces(context: Any, *, name: str) -> Any:
+    """Add a segmentation node whose only segment is a surface, a ball."""
+    import vtk
+
+    node = context.add_node("vtkMRMLSegmentationNode", name=name)
+    node.SetSourceRepresentationToClosedSurface()
+    source = vtk.vtkSphereSource()
+    source.Update()
+    node.AddSegmentFromClosedSurfaceRepresentation(source.GetOutput(), "ball", [1.0, 0.0, 0.0], "ball")
+    return node
+
+
 def doubt_about(labels_kji: np.ndarray) -> np.ndarray:
     """Return the engine's map (k, j, i) uint8: sure of all but the infection, and there less so slice by slice."""
     percent = 40 + np.arange(len(labels_kji), dtype=np.uint8)[:, None, None]

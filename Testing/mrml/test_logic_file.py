@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers_mrml import GRIDS, nodes_of
+from helpers_mrml import GRIDS, add_surfaces, nodes_of
 
 slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip install 'covidseg[slicer]'")
 import vtk  # noqa: E402
@@ -202,11 +202,7 @@ def test_image_without_voxels_of_segments_is_refused(context: Any, logic: Any, t
 
 
 def test_surfaces_are_not_saved_as_a_labelmap(context: Any, logic: Any, tmp_path: Path) -> None:
-    node = context.add_node("vtkMRMLSegmentationNode", name="mine")
-    node.SetSourceRepresentationToClosedSurface()
-    source = vtk.vtkSphereSource()
-    source.Update()
-    node.AddSegmentFromClosedSurfaceRepresentation(source.GetOutput(), "ball", [1.0, 0.0, 0.0], "ball")
+    node = add_surfaces(context, name="mine")
     with pytest.raises(InputError, match="'mine' holds surfaces, not voxels"):
         logic.saveSegmentation(node, path=tmp_path / "mine.seg.nrrd")
     assert list(tmp_path.iterdir()) == []

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers_mrml import FakeEngine, add_volume, hierarchy_items, hu_of, nodes_of, table_cells
+from helpers_mrml import FakeEngine, add_surfaces, add_volume, hierarchy_items, hu_of, nodes_of, table_cells
 
 slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip install 'covidseg[slicer]'")
-import vtk  # noqa: E402
 from CovidSegLib import dependencies  # noqa: E402
 from CovidSegLib import logic as logic_module  # noqa: E402
 from CovidSegLib.dependencies import DependencyError  # noqa: E402
@@ -118,11 +117,7 @@ def test_segments_under_another_transform_are_not_moved(context: Any, logic: Any
 
 
 def test_segmentation_of_surfaces_is_refused(context: Any, logic: Any, case: Any) -> None:
-    node = context.add_node("vtkMRMLSegmentationNode", name="mine")
-    node.SetSourceRepresentationToClosedSurface()
-    source = vtk.vtkSphereSource()
-    source.Update()
-    node.AddSegmentFromClosedSurfaceRepresentation(source.GetOutput(), "ball", [1.0, 0.0, 0.0], "ball")
+    node = add_surfaces(context, name="mine")
     with pytest.raises(InputError, match="holds surfaces, not voxels"):
         logic.process(case.volume, outputSegmentation=node)
 

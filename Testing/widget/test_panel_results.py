@@ -6,7 +6,6 @@ import csv
 import json
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -124,126 +123,6 @@ def test_deleted_infection_segment_is_said_and_not_taken_for_zero(host: Any) -> 
     journey.run().GetSegmentation().RemoveSegment("infection")
     host.wait_until(lambda: "infection segment is missing" in journey.ui.staleLabel.text)
     assert not journey.ui.plotsButton.enabled
-
-
-def test_slider_and_click_move_the_slice_views(host: Any) -> None:
-    journey = Journey(host)
-    journey.run()
-    logic = host.app.layoutManager().sliceWidget("Red").sliceLogic()
-    profile = journey.panel.results.figures.measurement.profile
-    journey.ui.positionSlider.setValue(3)
-    k = int(profile.point_ijk[3][2])
-    expected_mm = float((journey.phantom.ct.geometry.ijk_to_ras @ [0, 0, k, 1])[2])
-    assert logic.GetSliceOffset() == pytest.approx(expected_mm, abs=0.01)
-    qt = host.qt
-    point = qt.QPointF(journey.ui.profileLabel.width - 13, 50)
-    pressed = (qt.QEvent.MouseButtonPress, point, point, qt.Qt.LeftButton, qt.Qt.LeftButton, qt.Qt.NoModifier)
-    event = qt.QMouseEvent(*pressed)
-    host.qt.QApplication.sendEvent(journey.ui.profileLabel, event)
-    assert journey.ui.positionSlider.value == journey.ui.positionSlider.maximum
-    k = int(profile.point_ijk[-1][2])
-    expected_mm = float((journey.phantom.ct.geometry.ijk_to_ras @ [0, 0, k, 1])[2])
-    assert logic.GetSliceOffset() == pytest.approx(expected_mm, abs=0.01)
-
-
-def test_curves_are_drawn_with_all_dots_of_a_fine_screen(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    journey = Journey(host)
-    journey.run()
-    pictures: list[Any] = []
-    label = SimpleNamespace(
-        width=300,
-        palette=journey.ui.profileLabel.palette,
-        devicePixelRatioF=lambda: 2.0,
-        setPixmap=pictures.append,
-    )
-    monkeypatch.setattr(journey.ui, "profileLabel", label)
-    journey.ui.positionSlider.setValue(3)
-    (picture,) = pictures
-    assert (picture.width(), picture.devicePixelRatioF()) == (600, 2.0)
-
-
-def test_most_infected_button_returns_to_that_slice(host: Any) -> None:
-    journey = Journey(host)
-    journey.run()
-    logic = host.app.layoutManager().sliceWidget("Red").sliceLogic()
-    infected_mm = logic.GetSliceOffset()
-    logic.SetSliceOffset(infected_mm + 80.0)
-    journey.ui.mostInfectedButton.click()
-    assert logic.GetSliceOffset() == pytest.approx(infected_mm, abs=0.01)
-
-
-def test_plots_are_shown_in_the_layout(host: Any) -> None:
-    journey = Journey(host)
-    segmentation = journey.run()
-    journey.ui.plotsButton.click()
-    chart = segmentation.GetNodeReference("CovidSeg.profile.chart")
-    assert chart is not None
-    shown = host.app.layoutManager().plotWidget(0).mrmlPlotViewNode().GetPlotChartNodeID()
-    assert shown == chart.GetID()
-    assert segmentation.GetNodeReference("CovidSeg.histogram.chart") is not None
-
-
-def test_plots_come_back_on_show_after_another_layout_was_chosen(host: Any) -> None:
-    import slicer
-
-    journey = Journey(host)
-    journey.run()
-    manager = host.app.layoutManager()
-    journey.ui.plotsButton.click()
-    plot_view = manager.plotWidget(0).mrmlPlotViewNode()
-    manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
-    assert manager.plotViewCount == 1
-    assert not plot_view.IsMappedInLayout()
-    journey.ui.plotsButton.click()
-    assert plot_view.IsMappedInLayout()
-
-
-def test_plots_leave_a_layout_with_a_plot_view_as_it_is(host: Any) -> None:
-    import slicer
-
-    journey = Journey(host)
-    journey.run()
-    manager = host.app.layoutManager()
-    manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpPlotView)
-    journey.ui.plotsButton.click()
-    assert manager.layout == slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpPlotView
-
-
-def test_click_in_the_profiles_plot_moves_the_slice_views_and_in_others_does_not(host: Any) -> None:
-    journey = Journey(host)
-    segmentation = journey.run()
-    journey.ui.plotsButton.click()
-    view = host.app.layoutManager().plotWidget(0).plotView()
-    logic = host.app.layoutManager().sliceWidget("Red").sliceLogic()
-
-    def series_of(plot: str) -> str:
-        return str(segmentation.GetNodeReference(f"CovidSeg.{plot}.chart").GetNthPlotSeriesNode(0).GetID())
-
-    view.select(series_of("profile"), [3])
-    k = int(journey.panel.results.figures.measurement.profile.point_ijk[3][2])
-    expected_mm = float((journey.phantom.ct.geometry.ijk_to_ras @ [0, 0, k, 1])[2])
-    assert logic.GetSliceOffset() == pytest.approx(expected_mm, abs=0.01)
-    profile = series_of("profile")
-    view.select(series_of("histogram"), [0])
-    host.scene.RemoveNode(journey.volume)
-    view.select(profile, [0])
-    host.process_events()
-    assert logic.GetSliceOffset() == pytest.approx(expected_mm, abs=0.01)
-
-
-def test_click_on_another_curve_of_the_profile_moves_the_slice_views_there(host: Any) -> None:
-    journey = Journey(host)
-    segmentation = journey.run()
-    journey.ui.plotsButton.click()
-    view = host.app.layoutManager().plotWidget(0).plotView()
-    logic = host.app.layoutManager().sliceWidget("Red").sliceLogic()
-    chart = segmentation.GetNodeReference("CovidSeg.profile.chart")
-    points = journey.panel.results.figures.measurement.profile.point_ijk
-    for curve, row in ((0, 3), (1, 8), (2, 5), (0, 6), (0, 6)):
-        logic.SetSliceOffset(0.0)
-        view.select(chart.GetNthPlotSeriesNodeID(curve), [row])
-        expected_mm = float((journey.phantom.ct.geometry.ijk_to_ras @ [0, 0, int(points[row][2]), 1])[2])
-        assert logic.GetSliceOffset() == pytest.approx(expected_mm, abs=0.01), (curve, row)
 
 
 def test_copy_puts_a_table_into_the_clipboard(host: Any) -> None:
