@@ -62,7 +62,7 @@ def _measure(
     Raises:
         InputError: A file cannot be read, or the two lie on different grids.
     """
-    from .field_of_view import field_of_view_warnings
+    from .field_of_view import chest_in, field_of_view_warnings
     from .intensity import to_hounsfield
     from .quantify import quantify
     from .segmentation_file import read_segmentation
@@ -78,7 +78,8 @@ def _measure(
         right_kji=masks.right_kji,
         infection_kji=masks.infection_kji,
     )
-    unseen = field_of_view_warnings(masks.to_labelmap(), geometry=ct.geometry, hu_kji=ct.hu_kji)
+    chest = chest_in(ct.hu_kji, geometry=ct.geometry)
+    unseen = field_of_view_warnings(masks.to_labelmap(), geometry=ct.geometry, chest=chest)
     return ct, quantities, (*ct.warnings, *unseen)
 
 

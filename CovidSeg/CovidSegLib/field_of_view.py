@@ -23,19 +23,14 @@ NOT_SCANNED_WHOLE = _(
 )
 
 
-def field_of_view_warnings(
-    lungs_kji: np.ndarray, *, geometry: Geometry, hu_kji: np.ndarray, chest: Chest | None = None
-) -> tuple[str, ...]:
+def field_of_view_warnings(lungs_kji: np.ndarray, *, geometry: Geometry, chest: Chest | None) -> tuple[str, ...]:
     """Return what of the lungs the image does not show, a sentence each.
 
     Args:
         lungs_kji: (k, j, i), not 0 where there is lung, infected or not.
         geometry: The CT's grid.
-        hu_kji: (k, j, i) HU of the CT.
-        chest: The chest, if it was found in this CT before.
+        chest: The chest in the CT (`chest_in`); without, only the slices are looked at.
     """
-    if chest is None:
-        chest = chest_in(hu_kji, geometry=geometry)
     warnings = []
     if chest is not None and (chest.touches_side or chest.touches_padding):
         warnings.append(CROPPED)

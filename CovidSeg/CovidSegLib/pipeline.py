@@ -138,7 +138,7 @@ def segment(
     with clock.stage("quantify"):
         reporter.tell("quantify", 0, 1)
         quantities = quantify_labelmap(ct.hu_kji, geometry=ct.geometry, labelmap_kji=labelmap)
-        unseen = field_of_view_warnings(labelmap, geometry=ct.geometry, hu_kji=ct.hu_kji, chest=network_input.chest)
+        unseen = field_of_view_warnings(labelmap, geometry=ct.geometry, chest=network_input.chest)
     return SegmentationResult(
         labelmap=labelmap,
         geometry=ct.geometry,

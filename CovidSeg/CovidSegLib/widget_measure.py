@@ -103,7 +103,7 @@ def measure(
     check()
     chest = chest or chest_in(hu_kji, geometry=masks.geometry)
     lungs_kji = masks.left_kji | masks.right_kji | masks.infection_kji
-    unseen = field_of_view_warnings(lungs_kji, geometry=masks.geometry, hu_kji=hu_kji, chest=chest)
+    unseen = field_of_view_warnings(lungs_kji, geometry=masks.geometry, chest=chest)
     return Measurement(quantities, profile, density, hu_kji, chest, unseen)
 
 

@@ -26,8 +26,7 @@ WHOLE = Chest(
 def warnings_of(lungs_kji: np.ndarray, *, geometry: Geometry | None = None, chest: Chest | None = WHOLE) -> str:
     k, j, i = lungs_kji.shape
     grid = geometry or Geometry((i, j, k), (4.0, 4.0, 4.0))
-    hu_kji = np.full(lungs_kji.shape, -1000, np.int16)
-    return " ".join(field_of_view_warnings(lungs_kji, geometry=grid, hu_kji=hu_kji, chest=chest))
+    return " ".join(field_of_view_warnings(lungs_kji, geometry=grid, chest=chest))
 
 
 @pytest.mark.parametrize("end", [0, -1])
