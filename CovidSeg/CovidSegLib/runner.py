@@ -82,10 +82,22 @@ class _News:
 class Runner:
     """Runs one job at a time on its thread. Every method is for the main thread."""
 
-    def __init__(self, *, make_timer: Callable[[Callable[[], None]], Timer], lend_s: float = LEND_S) -> None:
-        """Poll by the timer that `make_timer` returns for a callback."""
+    def __init__(
+        self,
+        *,
+        make_timer: Callable[[Callable[[], None]], Timer],
+        must_wait: Callable[[], bool] = lambda: False,
+        lend_s: float = LEND_S,
+    ) -> None:
+        """Prepare; the thread begins with the first job.
+
+        Args:
+            make_timer: Returns, for a callback, the timer that calls it.
+            must_wait: Asked at every poll; while it is True, news wait for a later one.
+            lend_s: How long a poll sleeps.
+        """
         self._timer = make_timer(self.poll)
-        self._lend_s = lend_s
+        self._must_wait, self._lend_s = must_wait, lend_s
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._news: queue.SimpleQueue[_News] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -129,7 +141,7 @@ class Runner:
         """Hand over what the worker has told since the last time (called by the timer)."""
         if self._job is not None and self._lend_s:
             time.sleep(self._lend_s)
-        while self._job is not None:
+        while self._job is not None and not self._must_wait():
             try:
                 news = self._news.get_nowait()
             except queue.Empty:

@@ -45,13 +45,13 @@ class Panel:
         self.place = Workplace(
             ui=ui,
             logic=logic,
-            runner=Runner(make_timer=poll_timer),
+            runner=Runner(make_timer=poll_timer, must_wait=self._scene_is_being_changed),
             dialogs=SlicerDialogs(),
             prepare=self._ensure_dependencies,
             refresh=self.refresh,
         )
         views = SlicerViews(logic.context)
-        self._measurer = Runner(make_timer=poll_timer)
+        self._measurer = Runner(make_timer=poll_timer, must_wait=self._scene_is_being_changed)
         self.results = ResultsSection(self.place, measurer=self._measurer, views=views)
         self.segment = SegmentSection(
             self.place,

@@ -131,6 +131,19 @@ def test_scene_closed_while_packages_are_fetched_starts_nothing(host: Any) -> No
     assert not journey.panel.place.runner.busy
 
 
+def test_run_that_ends_while_a_scene_is_added_is_shown_after_it(host: Any) -> None:
+    journey = Journey(host)
+    journey.start()
+    host.scene.StartState(host.scene.ImportState)
+    journey.engine.let_pass()
+    # Four patches, the figures, the end.
+    host.wait_until(lambda: journey.panel.place.runner._news.qsize() >= 6, what="the engine's answer")
+    assert journey.panel.place.runner.busy and journey.segmentation is None
+    host.scene.EndState(host.scene.ImportState)
+    journey.wait_for_end()
+    assert journey.segmentation is not None
+
+
 def test_closed_scene_takes_what_was_said_of_it_along(host: Any) -> None:
     journey = Journey(host)
     journey.engine.error = MemoryError()

@@ -95,6 +95,26 @@ def test_one_thread_does_all_jobs(runner: Runner) -> None:
     assert idents[0] != threading.get_ident()
 
 
+def test_news_wait_while_they_must() -> None:
+    waiting = True
+    runner = Runner(make_timer=HandTimer, must_wait=lambda: waiting, lend_s=0.0)
+    heard, over = Heard(), threading.Event()
+
+    def work(*, progress: Any, cancelled: Any) -> str:
+        progress("half")
+        over.set()
+        return "result"
+
+    runner.start(work, handlers=heard.handlers())
+    assert over.wait(10.0)
+    runner.poll()
+    assert runner.busy and not heard.news and not heard.ends
+    waiting = False
+    poll_until_over(runner)
+    assert heard.news == ["half"] and heard.ends == [("finished", "result")]
+    assert runner.close()
+
+
 def test_second_start_is_refused_until_the_first_is_over(runner: Runner) -> None:
     go = threading.Event()
     heard = Heard()
