@@ -23,6 +23,7 @@ from .losses import consistency_loss, partial_label_loss
 from .patches import Batch, Patches, TrainingCase
 from .settings import first_difference
 from .whole_files import whole_file, write_whole
+from .widen import widened
 
 if TYPE_CHECKING:
     import torch
@@ -81,12 +82,15 @@ class Fit:
     def start_from(self, state: dict[str, torch.Tensor]) -> None:
         """Begin with weights of another run instead of random ones; a resumed run keeps its own.
 
+        Weights of fewer filters are widened, if the settings' width is a multiple of theirs.
+
         Raises:
             ModelError: The weights are of another network.
         """
         if self.step == 0:
+            wide = widened(state, config=self.config.network, seed=self.config.seed)
             # Weights exported to a bundle lack the counters of batches.
-            complete = {**self.network.state_dict(), **state}
+            complete = {**self.network.state_dict(), **wide}
             try:
                 self.network.load_state_dict(complete)
             except RuntimeError as error:

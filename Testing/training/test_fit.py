@@ -255,5 +255,16 @@ def test_run_does_not_go_on_with_another_network(tmp_path: Path, cache: Path) ->
     (tmp_path / "run" / "config.json").unlink()
     with pytest.raises(ModelError, match=r"checkpoint.pt: of another network than fit.network of the settings"):
         _fit(tmp_path / "run", cache, wider)
+    no_multiple = replace(CONFIG, network=NetworkConfig(width=3))
     with pytest.raises(ModelError, match="the weights to begin with are of another network"):
-        _fit(tmp_path / "other", cache, wider).start_from(_weights(fit))
+        _fit(tmp_path / "other", cache, no_multiple).start_from(_weights(fit))
+
+
+def test_run_begins_with_what_fewer_filters_compute(tmp_path: Path, cache: Path) -> None:
+    narrow = _fit(tmp_path / "narrow", cache)
+    wide = _fit(tmp_path / "wide", cache, replace(CONFIG, network=NetworkConfig(width=4)))
+    wide.start_from(_weights(narrow))
+    image = wide.patches.batch(CONFIG.stages[0]).image
+    with torch.no_grad():
+        expected, found = narrow.network.eval()(image), wide.average.eval()(image)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from CovidSegLib.network import NetworkConfig
 
 from CovidSegTraining.fit_config import FitConfig, Stage
-from CovidSegTraining.settings import SettingsError, read_settings
+from CovidSegTraining.settings import PRODUCT, SettingsError, read_settings
 
 
 def _read(tmp_path: Path, text: str):  # type: ignore[no-untyped-def]
@@ -23,6 +24,14 @@ def test_product_recipe_is_read() -> None:
     assert settings.fit.lesions == FitConfig().lesions
     assert [chest.diseased for chest in settings.data.whole_chests] == [True, True, True, False]
     assert settings.data.labelled is not None and settings.data.labelled.weak == ("radiopaedia_14_85914_0",)
+
+
+def test_teachers_recipe_is_the_products_with_the_papers_network() -> None:
+    product = read_settings().fit
+    teacher = read_settings(PRODUCT.with_name("teacher.yaml")).fit
+    assert teacher.network == NetworkConfig()
+    changed = ("network", "stages", "learning_rate", "consistency_from")
+    assert replace(teacher, **{name: getattr(product, name) for name in changed}) == product
 
 
 def test_what_is_not_said_has_its_default(tmp_path: Path) -> None:
