@@ -69,10 +69,10 @@ def check_geometry(geometry: Geometry, *, label: str) -> None:
     Raises:
         InputError: Spacing or extent zero, not finite or absurd, or axes sheared beyond 1 % of the slice spacing.
     """
-    numbers = (*geometry.spacing_ijk_mm, *geometry.origin_lps_mm, *geometry.direction_lps)
-    if not np.all(np.isfinite(numbers)):
+    if not np.all(np.isfinite((*geometry.spacing_ijk_mm, *geometry.origin_lps_mm))):
         text = _("{label}: position or spacing in the header is zero or not a number. Export the CT again.")
         raise InputError(text.format(label=label))
+    check_straight_axes(geometry.direction_matrix, label=label)
     slice_axis = _slice_axis(geometry)
     for axis, spacing in enumerate(geometry.spacing_ijk_mm):
         low, high = SLICE_SPACING_MM if axis == slice_axis else IN_PLANE_SPACING_MM
@@ -91,7 +91,6 @@ def check_geometry(geometry: Geometry, *, label: str) -> None:
                 "Correct the spacing in the header, or export the CT again."
             )
             raise InputError(text.format(label=label, length=extent_mm, axis="ijk"[axis]))
-    check_straight_axes(geometry.direction_matrix, label=label)
 
 
 def check_straight_axes(columns: np.ndarray, *, label: str) -> None:

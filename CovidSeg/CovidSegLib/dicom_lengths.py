@@ -94,7 +94,7 @@ def _after_meta(data: memoryview) -> tuple[int, _Encoding | None]:
     meta = _Encoding(explicit=True, order="little")
     while at + 8 <= len(data) and bytes(data[at : at + 2]) == b"\x02\x00":
         tag, header, length, _ = _element(data, at, encoding=meta)
-        if length == _UNDEFINED or at + header + length > len(data):
+        if at + header + length > len(data):
             raise _TooLongError
         if tag == (0x0002, 0x0010):
             syntax = bytes(data[at + header : at + header + length]).rstrip(b"\0 ")

@@ -14,7 +14,6 @@ from pathlib import Path
 from .errors import InputError
 from .texts import text as _
 
-#: Longest first, so that `.nii.gz` counts as one extension.
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 NAMED_SUFFIXES = (*IMAGE_SUFFIXES, ".zip", *DICOM_SUFFIXES)

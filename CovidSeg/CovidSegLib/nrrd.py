@@ -96,8 +96,9 @@ def _split_header(path: Path) -> tuple[bytes, int]:
 def _checked_geometry(reader: sitk.ImageFileReader, *, label: str) -> Geometry:
     import SimpleITK as sitk
 
-    components, kind = reader.GetNumberOfComponents(), sitk.GetPixelIDValueAsString(reader.GetPixelIDValue())
-    if components != 1 or "complex" in kind or "vector" in kind or "label" in kind:
+    components = reader.GetNumberOfComponents()
+    if components != 1:
+        kind = sitk.GetPixelIDValueAsString(reader.GetPixelIDValue())
         text = _(
             "{label}: the voxels are {kind} with {count} component(s), as in colour or several-channel images; "
             "a CT is grey, one number per voxel. Give the CT itself."

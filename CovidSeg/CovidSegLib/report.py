@@ -103,7 +103,7 @@ def _warnings_of_figures(report: Mapping[str, Any], *, like: Quantities) -> tupl
 
 def write_report_json(path: str | Path, report: Mapping[str, Any]) -> None:
     """Write the report as JSON: keys in the order given, UTF-8, same bytes on every system, newline at the end."""
-    text = json.dumps(_plain(report, exact=True), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(_plain(report), indent=2, ensure_ascii=False, allow_nan=False)
     Path(path).write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
@@ -112,7 +112,7 @@ def write_report_csv(path: str | Path, report: Mapping[str, Any]) -> None:
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("key", "value", "unit"))
-        for key, value in _flat(_plain(report, exact=True)):
+        for key, value in _flat(_plain(report)):
             writer.writerow((key, NOT_AVAILABLE if value is None else value, _UNITS.get(_unit_of(key), "")))
 
 

@@ -102,6 +102,13 @@ def test_axis_without_a_direction_is_refused(column: tuple[float, float, float])
         check_straight_axes(columns, label="ct")
 
 
+def test_axis_without_a_direction_is_told_from_a_wrong_spacing() -> None:
+    """The head-foot axis, whose spacing may be larger, cannot be found then."""
+    nan = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, np.nan, 0.0, 1.0)
+    with pytest.raises(InputError, match="the axes in the header are zero or not numbers"):
+        check_geometry(tiny_geometry(spacing_ijk_mm=(1.0, 1.0, 15.0), direction_lps=nan), label="ct")
+
+
 def test_position_that_is_no_number_is_refused() -> None:
     with pytest.raises(InputError, match="not a number"):
         check_geometry(replace(tiny_geometry(), origin_lps_mm=(0.0, np.inf, 0.0)), label="ct")

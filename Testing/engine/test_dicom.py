@@ -241,6 +241,15 @@ def test_length_of_four_gigabytes_is_noticed_before_it_is_allocated(tmp_path: Pa
         read_ct(tmp_path)
 
 
+def test_undefined_length_in_the_file_meta_is_noticed(tmp_path: Path) -> None:
+    file = write_series(tmp_path, tiny_hu())[3]
+    raw = bytearray(file.read_bytes())
+    at = raw.find(b"\x02\x00\x01\x00OB")
+    raw[at + 8 : at + 12] = b"\xff\xff\xff\xff"
+    file.write_bytes(raw)
+    assert not lengths_fit(file)
+
+
 def test_files_that_pydicom_ships_pass_the_length_check_if_gdcm_reads_them() -> None:
     folder = Path(pydicom.__file__).parent / "data" / "test_files"
     files = [file for file in folder.glob("*.dcm") if file.read_bytes()[128:132] == b"DICM"]

@@ -203,11 +203,14 @@ def test_fingerprint_of_a_detached_header_covers_the_voxels(tmp_path: Path, writ
     assert fingerprint_of(path) != before
 
 
+COLOUR = np.random.default_rng(0).integers(0, 255, (10, 12, 14, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("values_kji", [COLOUR, tiny_hu().astype(np.complex64)], ids=["colour", "complex"])
 @pytest.mark.parametrize("name", ["ct.nrrd", "ct.mha"])
-def test_colour_and_complex_are_refused(tmp_path: Path, name: str) -> None:
-    colour = np.random.default_rng(0).integers(0, 255, (10, 12, 14, 3)).astype(np.uint8)
+def test_colour_and_complex_are_refused(tmp_path: Path, name: str, values_kji: np.ndarray) -> None:
     with pytest.raises(InputError, match="a CT is grey"):
-        read_ct(write_image(tmp_path / name, colour, geometry=tiny_geometry()))
+        read_ct(write_image(tmp_path / name, values_kji, geometry=tiny_geometry()))
 
 
 @pytest.mark.parametrize("name", ["ct.nrrd", "ct.mha"])
@@ -282,6 +285,12 @@ def test_data_files_of_an_nrrd_are_found_however_they_are_named(tmp_path: Path, 
     before = fingerprint_of(path)
     files[-1].write_bytes(files[-1].read_bytes()[:-1] + b"\1")
     assert fingerprint_of(path) != before
+
+
+def test_nrrd_with_a_list_of_one_number_per_voxel_is_read(tmp_path: Path) -> None:
+    path = nrrd_with(tmp_path / "ct.nrrd", fields="kinds: list domain domain domain\n")
+    path.write_bytes(path.read_bytes().replace(b"dimension: 3", b"dimension: 4").replace(b"sizes: ", b"sizes: 1 "))
+    np.testing.assert_array_equal(read_ct(path).hu_kji, tiny_hu())
 
 
 def test_nrrd_in_ras_is_turned_into_lps(tmp_path: Path) -> None:

@@ -146,6 +146,8 @@ def test_nan_becomes_null_and_never_reaches_the_file(tmp_path):
     assert report["runtime"] == {"seconds": None, "stages": {"read": None}}
     write_report_json(tmp_path / "report.json", report | {"poi_percent": math.nan})
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["poi_percent"] is None
+    write_report_csv(tmp_path / "report.csv", report | {"poi_percent": math.nan})
+    assert rows_of(tmp_path / "report.csv")["poi_percent"] == ("n/a", "%")
 
 
 def test_csv_has_a_row_per_number_with_its_unit(tmp_path):
