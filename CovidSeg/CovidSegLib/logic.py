@@ -280,7 +280,7 @@ def _its_ct(segmentation_node: Any) -> Any:
     """Return the CT that a segmentation refers to; refuse one without."""
     volume_node = ct_of(segmentation_node)
     if volume_node is None:
-        text = _("'{name}' refers to no CT of its scene. Load its CT, and give it as volumeNode.")
+        text = _("The CT of '{name}' is not in the scene. Load it, and give it as volumeNode.")
         raise InputError(text.format(name=segmentation_node.GetName()))
     return volume_node
 

@@ -19,7 +19,7 @@ VOLUME_ROLE = "CovidSeg.volume"
 
 
 def ct_of(node: Any) -> Any:
-    """Return the CT that a segmentation, or a table of CovidSeg, refers to; None if it is not in the scene."""
+    """Return the CT that a segmentation, or the table of its profile, refers to; None if it is not in the scene."""
     return node.GetNodeReference(VOLUME_ROLE)
 
 
@@ -61,7 +61,6 @@ def output_table(context: SceneContext, *, segmentation_node: Any, volume_node: 
         undo.callback(segmentation_node.SetNodeReferenceID, TABLE_ROLE, None)
     else:
         undo.callback(node.SetAndObserveTable, node.GetTable())
-    node.SetNodeReferenceID(VOLUME_ROLE, volume_node.GetID())
     return node
 
 

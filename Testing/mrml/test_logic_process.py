@@ -269,11 +269,11 @@ def test_outputs_stand_beside_the_ct_in_its_study(context: Any, logic: Any, case
         assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) == study
 
 
-def test_output_nodes_know_each_other_the_ct_and_the_report(logic: Any, case: Any) -> None:
+def test_segmentation_knows_its_table_the_ct_and_the_report(logic: Any, case: Any) -> None:
     outputs = logic.process(case.volume)
-    segmentation, table = outputs.segmentationNode, outputs.tableNode
-    assert segmentation.GetNodeReference("CovidSeg.table") is table
-    assert table.GetNodeReference("CovidSeg.volume") is case.volume
+    segmentation = outputs.segmentationNode
+    assert segmentation.GetNodeReference("CovidSeg.table") is outputs.tableNode
+    assert segmentation.GetNodeReference("CovidSeg.volume") is case.volume
     assert json.loads(segmentation.GetAttribute("CovidSeg.report")) == outputs.report
 
 

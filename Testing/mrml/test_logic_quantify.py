@@ -38,7 +38,7 @@ def test_ct_that_the_segmentation_refers_to_is_taken_by_itself(context: Any, log
     node = logic.process(case.volume).segmentationNode
     assert logic.quantifySegmentation(node) == logic.quantifySegmentation(node, volumeNode=case.volume)
     context.remove_node(case.volume)
-    with pytest.raises(InputError, match="refers to no CT of its scene"):
+    with pytest.raises(InputError, match=r"The CT of .* is not in the scene\. Load it, and give it as volumeNode"):
         logic.quantifySegmentation(node)
 
 
