@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip install 'covidseg[slicer]'")
+import picture_3d  # noqa: E402
 import SimpleITK as sitk  # noqa: E402
-from CovidSegLib import scene_rendering  # noqa: E402
-from CovidSegLib.errors import CovidSegError, InputError  # noqa: E402
 from CovidSegLib.geometry import Geometry  # noqa: E402
 from CovidSegLib.labels import Label  # noqa: E402
-from CovidSegLib.scene_rendering import render_labelmap, render_segmentation  # noqa: E402
+from picture_3d import render_labelmap  # noqa: E402
 
 pytestmark = pytest.mark.slicer
 
@@ -27,8 +25,8 @@ GEOMETRY = Geometry((40, 24, 30), (2.0, 2.0, 2.0))
 def opengl() -> None:
     """Skip where nothing can be rendered."""
     try:
-        scene_rendering._window()
-    except CovidSegError as error:
+        picture_3d.render_window()
+    except RuntimeError as error:
         pytest.skip(str(error))
 
 
@@ -85,18 +83,9 @@ def test_empty_infection_leaves_two_blue_lungs(opengl: None, tmp_path: Path) -> 
     assert blue_of(picture)[:, 80:].any()
 
 
-def test_segmentation_node_is_rendered_and_stays_as_it_is(opengl: None, logic: Any, case: Any, tmp_path: Path) -> None:
-    node = logic.process(case.volume).segmentationNode
-    render_segmentation(tmp_path / "picture.png", segmentation_node=node, size=SIZE)
-    picture = read_png(tmp_path / "picture.png")
-    assert red_of(picture).any()
-    assert blue_of(picture).any()
-    assert not node.GetSegmentation().ContainsRepresentation("Closed surface")
-
-
 def test_nothing_to_show_is_an_error(tmp_path: Path) -> None:
     nothing = np.zeros(GEOMETRY.shape_kji, dtype=np.uint8)
-    with pytest.raises(InputError, match="neither lungs nor infection"):
+    with pytest.raises(RuntimeError, match="neither lungs nor infection"):
         render_labelmap(tmp_path / "picture.png", labelmap_kji=nothing, geometry=GEOMETRY)
     assert list(tmp_path.iterdir()) == []
 
@@ -109,12 +98,7 @@ def test_without_opengl_the_error_says_what_to_install(tmp_path: Path, monkeypat
         def SupportsOpenGL(self) -> int:  # noqa: N802
             return 0
 
-    monkeypatch.setattr(scene_rendering, "_window_makers", lambda: [Blind, Blind])
-    with pytest.raises(CovidSegError, match=r"offers no OpenGL.*\s+Install Mesa"):
+    monkeypatch.setattr(picture_3d, "_window_makers", lambda: [Blind, Blind])
+    with pytest.raises(RuntimeError, match=r"offers no OpenGL.*install Mesa"):
         render_labelmap(tmp_path / "picture.png", labelmap_kji=chest(), geometry=GEOMETRY)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be written"):
-        render_labelmap(tmp_path / "no" / "picture.png", labelmap_kji=chest(), geometry=GEOMETRY, size=SIZE)
