@@ -19,9 +19,10 @@ from .label_codes import Code
 if TYPE_CHECKING:
     import torch
 
-
 #: Codes of lung that may hold air.
 AERATED = (Code.LEFT_LUNG, Code.RIGHT_LUNG, Code.LEFT_OR_INFECTION, Code.RIGHT_OR_INFECTION)
+#: What an export to 256 grey levels keeps: a lung window, whichever window the network sees.
+EXPORT_WINDOW_HU = (-1250.0, 250.0)
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,8 @@ def degrade(
     if rng.random() < recipe.intensity_probability:
         x = (x + 1000.0) * float(rng.uniform(*recipe.gain)) - 1000.0 + float(rng.uniform(-1, 1)) * recipe.offset_hu
     if rng.random() < recipe.export_8bit_probability:
-        x = torch.round((x.clamp(-1250.0, 250.0) + 1250.0) / 1500.0 * 255.0) / 255.0 * 1500.0 - 1250.0
+        low, high = EXPORT_WINDOW_HU
+        x = torch.round((x.clamp(low, high) - low) / (high - low) * 255.0) / 255.0 * (high - low) + low
     if rng.random() < recipe.crop_probability:
         x, codes = _crop_view(x.clone(), codes.clone(), outside_hu=outside_hu, rng=rng)
     return x, codes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +37,7 @@ class CachedCase:
     codes_kji: np.ndarray
     weight: float
     key: str = ""
-    partial_kji: np.ndarray | None = field(default=None)
+    partial_kji: np.ndarray | None = None
     labelled_by: str = ""
     preprocessing: str = ""
 
@@ -65,10 +65,10 @@ def read_case(path: Path) -> CachedCase:
                 hu_kji=data["hu"],
                 codes_kji=data["codes"],
                 weight=float(data["weight"]),
-                key=str(data["key"]) if "key" in data else "",
+                key=str(data.get("key", "")),
                 partial_kji=data.get("partial"),
-                labelled_by=str(data["labelled_by"]) if "labelled_by" in data else "",
-                preprocessing=str(data["preprocessing"]) if "preprocessing" in data else "",
+                labelled_by=str(data.get("labelled_by", "")),
+                preprocessing=str(data.get("preprocessing", "")),
             )
     except FileNotFoundError as error:
         raise InputError(f"{path}: not prepared; run 'covidseg-train prepare' first") from error
@@ -92,7 +92,7 @@ def key_of(path: Path) -> str:
     """Return the key of a prepared case without reading its arrays; empty if there is none."""
     try:
         with np.load(path) as data:
-            return str(data["key"]) if "key" in data else ""
+            return str(data.get("key", ""))
     except DAMAGED_NPZ:
         return ""
 
@@ -129,7 +129,7 @@ def write_case(path: Path, case: CachedCase, *, compressed: bool = False) -> Non
     arrays: dict[str, np.ndarray] = {
         "hu": np.round(case.hu_kji).astype(np.int16),
         "codes": case.codes_kji.astype(np.uint8),
-        "weight": np.float64(case.weight),  # type: ignore[dict-item]
+        "weight": np.array(case.weight, dtype=np.float64),
         "key": np.array(case.key),
         "labelled_by": np.array(case.labelled_by),
         "preprocessing": np.array(case.preprocessing),

@@ -8,6 +8,11 @@ from .label_codes import Code
 
 #: How far from the chosen voxel a patch may be centred, as a share of its size along each axis.
 _JITTER = 0.3
+#: Of the voxels of lung one in so many: neighbours give nearly the same patch.
+_LUNG_EVERY = 7
+#: Voxels of air that is not lung, and of other background, as shares of those kept of lung.
+_AIR_SHARE = 0.35
+_DENSE_SHARE = 0.4
 
 
 class PatchCenters:
@@ -33,12 +38,12 @@ class PatchCenters:
 
 def _worthwhile(codes_kji: np.ndarray, *, hu_kji: np.ndarray, air_below_hu: float) -> np.ndarray:
     """Return voxels around which something is to be learned: lung, air that is not lung, and other background."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(0)  # the same voxels in every run
     background = codes_kji == Code.BACKGROUND
     air = background & (hu_kji < air_below_hu)
-    lung = np.argwhere((codes_kji != Code.BACKGROUND) & (codes_kji < Code.UNKNOWN))[::7]
+    lung = np.argwhere((codes_kji != Code.BACKGROUND) & (codes_kji < Code.UNKNOWN))[::_LUNG_EVERY]
     groups = [lung]
-    for mask, share in ((air, 0.35), (background & ~air, 0.4)):
+    for mask, share in ((air, _AIR_SHARE), (background & ~air, _DENSE_SHARE)):
         voxels = np.argwhere(mask)
         take = min(len(voxels), max(1, int(share * len(lung))))
         groups.append(voxels[rng.choice(len(voxels), take, replace=False)] if take else voxels)

@@ -26,7 +26,7 @@ MEASURED_ONLY = HELD_OUT | {
 
 @dataclass(frozen=True)
 class LabelledCases:
-    """A folder of cases with `imaging`, `segmentation` and `valid` (all `.nii.gz`).
+    """A folder of cases with `imaging`, `segmentation` and perhaps `valid` (all `.nii.gz`).
 
     Attributes:
         folder: Relative to the data folder.

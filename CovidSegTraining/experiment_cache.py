@@ -23,7 +23,7 @@ from CovidSegLib.volume import fingerprint_of, read_ct
 from .cache import key_of
 from .experiment_config import Preprocessing
 from .experiment_loss import UNKNOWN
-from .label_files import read_known, read_labels
+from .label_files import KNOWN_SHARE, read_known, read_labels
 from .splits import find_cases
 from .whole_files import DAMAGED_NPZ, whole_file
 
@@ -31,8 +31,6 @@ from .whole_files import DAMAGED_NPZ, whole_file
 VERSION = 1
 #: What a damaged `.npz` is met with.
 _DAMAGED = (*DAMAGED_NPZ, KeyError)
-#: Less of a resampled voxel than this lies in the known part of the volume: it is unknown.
-KNOWN_SHARE = 0.99
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,10 @@ from CovidSegLib.label_image import read_label_image
 from CovidSegLib.preprocess import NetworkInput
 from CovidSegLib.resample import resample_kji
 
+#: A voxel of another grid that lies less than this in the known part of a case (`read_known`) mixes in what is not
+#: known, and is not taught.
+KNOWN_SHARE = 0.99
+
 
 def read_labels(path: Path, *, geometry: Geometry) -> np.ndarray:
     """Return the (k, j, i) uint8 labels of a file that lies on a CT's grid.

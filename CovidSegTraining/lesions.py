@@ -17,6 +17,12 @@ from .label_codes import Code
 if TYPE_CHECKING:
     import torch
 
+#: Patches with fewer voxels of healthy lung get no lesion.
+LUNG_VOXELS_NEEDED = 500
+#: Strength of a lesion (0 to 1) from which its voxels are infected: consolidation, against air, is seen earlier.
+INFECTED_ABOVE = 0.5
+INFECTED_ABOVE_IF_DENSE = 0.4
+
 
 @dataclass(frozen=True)
 class LesionRecipe:
@@ -56,7 +62,7 @@ def paint_lesions(
         return hu, codes
     lung = (codes == int(Code.LEFT_LUNG)) | (codes == int(Code.RIGHT_LUNG))
     places = lung.nonzero()
-    if len(places) < 500:
+    if len(places) < LUNG_VOXELS_NEEDED:
         return hu, codes
     hu, codes = hu.clone(), codes.clone()
     for _ in range(int(rng.integers(1, recipe.most + 1))):
@@ -64,7 +70,7 @@ def paint_lesions(
         strength = _blob(hu, center, spacing_kji_mm=spacing_kji_mm, radius_mm=recipe.radius_mm, rng=rng) * lung
         dense = rng.random() < recipe.dense_share
         hu = _densified(hu, strength, dense=dense, rng=rng)
-        codes[strength > (0.4 if dense else 0.5)] = int(Code.INFECTION)
+        codes[strength > (INFECTED_ABOVE_IF_DENSE if dense else INFECTED_ABOVE)] = int(Code.INFECTION)
     return hu, codes
 
 

@@ -20,8 +20,9 @@ from CovidSegLib.volume import read_ct
 
 from .label_files import labels_on_network_grid, read_known, read_labels, share_on_network_grid
 
-#: Voxels of the network's grid that lie in known slices but for rounding.
-KNOWN_SHARE = 0.999
+#: A voxel of the network's grid is measured if it lies wholly in the known part of a case, but for rounding: stricter
+#: than what is learnt from (`label_files.KNOWN_SHARE`).
+WHOLLY_KNOWN_SHARE = 0.999
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def lung_voxels(folder: Path, *, bundle: Bundle, mode: str, device: str) -> Lung
     The labels' lungs are taken, not the network's, so that every bundle is asked about the same voxels.
 
     Args:
-        folder: With `imaging`, `segmentation` and `valid`.
+        folder: With `imaging`, `segmentation` and perhaps `valid`.
         bundle: The model.
         mode: Of `segment`.
         device: Of `resolve_device`.
@@ -81,7 +82,7 @@ def lung_voxels(folder: Path, *, bundle: Bundle, mode: str, device: str) -> Lung
     truth = labels_on_network_grid(labels, network_input=seen, classes=len(Label))
     asked = truth > 0
     if (valid := read_known(folder, geometry=ct.geometry)) is not None:
-        asked &= share_on_network_grid(seen.orientation.view(valid), network_input=seen) >= KNOWN_SHARE
+        asked &= share_on_network_grid(seen.orientation.view(valid), network_input=seen) >= WHOLLY_KNOWN_SHARE
     if not asked.any():
         raise InputError(f"{folder}: the labels know no lung where they are valid")
     deep = ndimage.distance_transform_edt(truth > 0, sampling=seen.spacing_kji_mm) > BORDER_MM

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from CovidSegLib.volume import case_name, fingerprint_of, read_ct
 from .cache import CachedCase, case_files, key_of, preparation_of, read_case, write_case
 from .data import HELD_OUT, DataConfig, LabelledCases, LungMask, WholeChest, refuse_measured_only
 from .label_codes import Code
-from .label_files import labels_on_network_grid, read_known, read_labels, share_on_network_grid
+from .label_files import KNOWN_SHARE, labels_on_network_grid, read_known, read_labels, share_on_network_grid
 from .partial_labels import whole_chest_codes
 
 #: Part of every key: raise it when this file, or what it calls, makes other cases from the same files.
@@ -160,7 +161,7 @@ def _labelled_jobs(labelled: LabelledCases, *, data_dir: Path, recipe: Preproces
             name=folder.name,
             weight=labelled.weak_weight if weak else labelled.weight,
             depends_on={"kind": "labelled", "weak": weak, "files": _fingerprints(files)},
-            build=lambda folder=folder, weak=weak: build_labelled(folder, recipe=recipe, weak=weak),  # type: ignore[misc]
+            build=partial(build_labelled, folder, recipe=recipe, weak=weak),
         )
 
 
@@ -171,9 +172,8 @@ def build_labelled(folder: Path, *, recipe: PreprocessingRecipe, weak: bool) -> 
     valid = read_known(folder, geometry=geometry)
     codes = labels_on_network_grid(labels, network_input=network_input, classes=len(Label))
     if valid is not None:
-        # A voxel that mixes known and unknown image is unknown.
-        known = share_on_network_grid(network_input.orientation.view(valid), network_input=network_input) > 0.99
-        codes[~known] = Code.UNKNOWN
+        share = share_on_network_grid(network_input.orientation.view(valid), network_input=network_input)
+        codes[share < KNOWN_SHARE] = Code.UNKNOWN
     if weak:
         codes[(codes == Code.BACKGROUND) & (hu < MAYBE_LUNG_BELOW_HU)] = Code.UNKNOWN
     return hu, codes
@@ -189,7 +189,7 @@ def _chest_job(chest: WholeChest, *, data_dir: Path, recipe: PreprocessingRecipe
             codes = whole_chest_codes(
                 hu,
                 inside_kji=network_input.inside_kji,
-                spacing_kji_mm=recipe.spacing_ijk_mm[::-1],  # type: ignore[arg-type]
+                spacing_kji_mm=network_input.spacing_kji_mm,
                 diseased=chest.diseased,
             )
         except InputError as error:
@@ -222,7 +222,7 @@ def _phantom_job(n: int, *, first_seed: int, weight: float, recipe: Preprocessin
         name=f"phantom_{seed}",
         weight=weight,
         depends_on={"kind": "phantom", "seed": seed, "findings": findings},
-        build=lambda: build_phantom(seed, findings=findings, recipe=recipe),
+        build=partial(build_phantom, seed, findings=findings, recipe=recipe),
     )
 
 

@@ -24,7 +24,7 @@ from CovidSegLib.errors import InputError, ModelError
 from .experiment_config import Experiment, read_experiment
 from .experiment_loss import METRICS
 from .settings import first_difference
-from .whole_files import write_whole
+from .whole_files import whole_file, write_whole
 
 #: Columns of a history, as in the paper's.
 COLUMNS = ("epoch", *METRICS, *(f"val_{name}" for name in METRICS), "lr")
@@ -195,17 +195,13 @@ def _write_state(path: Path, state: Mapping[str, Any], *, keep_as: Path | None =
     # In memory first: torch reports a full disk as an error without a cause.
     stream = io.BytesIO()
     torch.save(dict(state), stream)
-    aside = path.with_name(path.name + ".part")
-    try:
+    with whole_file(path) as aside:
         with aside.open("wb") as file:
             file.write(stream.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         if keep_as is not None and path.exists():
             replace_file(path, keep_as)
-        replace_file(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _surroundings() -> dict[str, Any]:

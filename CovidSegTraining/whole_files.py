@@ -20,6 +20,9 @@ DAMAGED_NPZ = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a path to write to; the file becomes `path` afterwards, or goes if anything was raised meanwhile.
 
+    The path is `<name>.part`, in a folder that is made if need be: what a killed run left goes with the next write. The
+    engine's `new_file` gives a name of its own each time, as ITK wants it for images, and relies on `recover`.
+
     Raises:
         IsADirectoryError: There is a folder of this name; said before anything is made.
     """

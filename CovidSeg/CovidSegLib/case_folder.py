@@ -63,7 +63,8 @@ def new_case_folder(target: Path) -> Iterator[Path]:
 def new_file(target: Path) -> Iterator[Path]:
     """Yield a path to write a file to; on leaving without an error it replaces `target` in one step.
 
-    The path ends as an image's name does if `target` is one: ITK chooses the format by it.
+    The path is another one each time, and ends as an image's name does if `target` is one: ITK chooses the format by
+    it. What a kill leaves is for `recover`.
     """
     partial = target.with_name(f".{target.name}.partial-{secrets.token_hex(6)}{image_suffix(target) or ''}")
     try:
