@@ -16,6 +16,8 @@ from .scene_texts import tr as _
 
 TABLE_ROLE = "CovidSeg.table"
 VOLUME_ROLE = "CovidSeg.volume"
+#: Attribute of a segmentation: the name of its CT, which is known also once that is removed.
+CT_NAME_ATTRIBUTE = "CovidSeg.ct"
 
 
 def ct_of(node: Any) -> Any:
@@ -45,9 +47,15 @@ def output_segmentation(context: SceneContext, *, node: Any, volume_node: Any, u
     node.SetAndObserveTransformNodeID(volume_node.GetTransformNodeID())
     if node.GetSegmentation().GetNumberOfSegments() == 0:
         node.SetSourceRepresentationToBinaryLabelmap()
-    node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
-    node.SetNodeReferenceID(VOLUME_ROLE, volume_node.GetID())
+    refer_to_ct(node, volume_node=volume_node)
     return node
+
+
+def refer_to_ct(segmentation_node: Any, *, volume_node: Any) -> None:
+    """Let a segmentation know its CT, on whose grid it will be edited."""
+    segmentation_node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
+    segmentation_node.SetNodeReferenceID(VOLUME_ROLE, volume_node.GetID())
+    segmentation_node.SetAttribute(CT_NAME_ATTRIBUTE, volume_node.GetName())
 
 
 def output_table(context: SceneContext, *, segmentation_node: Any, volume_node: Any, undo: ExitStack) -> Any:

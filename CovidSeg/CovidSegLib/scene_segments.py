@@ -217,7 +217,7 @@ def segment_mask(node: Any, *, segment_id: str, volume_node: Any) -> np.ndarray:
     if labelmap.IsEmpty():
         return np.zeros(shape_kji, dtype=bool)
     if node.GetParentTransformNode() is volume_node.GetParentTransformNode():
-        offset_ijk = _whole_voxel_offset(labelmap, matrix=ijk_to_ras(volume_node))
+        offset_ijk = whole_voxel_offset(labelmap, matrix=ijk_to_ras(volume_node))
         if offset_ijk is not None:
             return _pasted(labelmap, offset_ijk=offset_ijk, shape_kji=shape_kji)
     mask_kji = _resampled(labelmap, node=node, volume_node=volume_node)
@@ -227,7 +227,7 @@ def segment_mask(node: Any, *, segment_id: str, volume_node: Any) -> np.ndarray:
     return mask_kji
 
 
-def _whole_voxel_offset(labelmap: Any, *, matrix: np.ndarray) -> np.ndarray | None:
+def whole_voxel_offset(labelmap: Any, *, matrix: np.ndarray) -> np.ndarray | None:
     """Return index_ijk of a labelmap's voxel (0, 0, 0) on the grid of `matrix`; None if the voxels do not coincide."""
     import slicer
     import vtk

@@ -10,6 +10,7 @@ from typing import Any
 
 from .dependencies import SlicerInstaller, ensure_dependencies, load_packages
 from .runner import Runner
+from .scene_adopt import adopt
 from .scene_display import bring_on_show, nodes_of_class
 from .scene_outputs import ct_of
 from .scene_uncertainty import is_map
@@ -124,10 +125,9 @@ class Panel:
         """Take into account what is in the scene now; choose the first CT if none is chosen."""
         parameters = self.place.parameters
         if parameters is not None and parameters.inputVolume is None and not self._scene_is_being_changed():
-            volumes = nodes_of_class(self.place.logic.context, "vtkMRMLScalarVolumeNode")
-            ct = next(filter(_is_offered, volumes), None)
-            if ct is not None:
-                parameters.inputVolume = ct
+            offered = self._offered_volumes()
+            if offered:
+                parameters.inputVolume = offered[0]
         self.changed()
 
     def enter(self) -> None:
@@ -159,6 +159,8 @@ class Panel:
         if parameters is None:
             return
         volume, segmentation = parameters.inputVolume, parameters.segmentation
+        if segmentation is not None and ct_of(segmentation) is None:
+            self._adopt(segmentation, volume=volume)
         if segmentation is not None and segmentation is not self._segmentation:
             its_volume = ct_of(segmentation)
             if its_volume is not None and its_volume is not volume:
@@ -169,6 +171,18 @@ class Panel:
             its_volume = ct_of(segmentation)
             bring_on_show(self.place.logic.context, segmentation_node=segmentation, volume_node=its_volume)
         self._volume, self._segmentation = volume, segmentation
+
+    def _adopt(self, segmentation: Any, *, volume: Any) -> None:
+        """Find the CT of a segmentation that came as a file, such as a batch's."""
+        context = self.place.logic.context
+        its_volume = adopt(context, segmentation_node=segmentation, chosen=volume, others=self._offered_volumes())
+        if its_volume is not None and segmentation is self._segmentation:  # chosen before its CT was loaded
+            self.results.figures.renew()
+
+    def _offered_volumes(self) -> list[Any]:
+        """Return what the list of CTs offers."""
+        volumes = nodes_of_class(self.place.logic.context, "vtkMRMLScalarVolumeNode")
+        return list(filter(_is_offered, volumes))
 
     def _last_result_of(self, volume: Any) -> Any:
         """Return the newest segmentation that CovidSeg made of a CT, or None."""

@@ -225,5 +225,5 @@ def why_not_measured(segmentation: Any, *, volume: Any) -> str:
     if "left_lung" not in found and "right_lung" not in found:
         return _("Both lung segments are missing. Segment the CT again.")
     if volume is None:
-        return _("The CT of this segmentation is not in the scene. Load it and segment it again.")
+        return _("The CT of this segmentation is not in the scene. Load it; if several have its grid, choose it above.")
     return ""

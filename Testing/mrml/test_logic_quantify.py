@@ -163,7 +163,7 @@ def test_resampling_agrees_with_pasting_where_voxels_coincide(
     logic: Any, case: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = logic.process(case.volume).segmentationNode
-    monkeypatch.setattr("CovidSegLib.scene_segments._whole_voxel_offset", lambda *arguments, **options: None)
+    monkeypatch.setattr("CovidSegLib.scene_segments.whole_voxel_offset", lambda *arguments, **options: None)
     mask_kji = segment_mask(node, segment_id="infection", volume_node=case.volume)
     np.testing.assert_array_equal(mask_kji, case.labels_kji == Label.INFECTION)
 

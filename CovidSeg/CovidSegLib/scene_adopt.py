@@ -1,0 +1,57 @@
+"""Segmentations whose CT is not known: files of a batch or of the command line, or one whose CT was loaded anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .scene import SceneContext
+from .scene_outputs import CT_NAME_ATTRIBUTE, refer_to_ct
+from .scene_segments import find_segments, labelmap_of, whole_voxel_offset
+from .scene_volume import ijk_to_ras
+
+
+def adopt(context: SceneContext, *, segmentation_node: Any, chosen: Any, others: Sequence[Any]) -> Any:
+    """Let a segmentation refer to the CT on whose voxels its segments lie; return that CT, None if there is none.
+
+    A segmentation that had a CT takes only one of the same name: another one may have the same grid.
+
+    Args:
+        context: The scene.
+        segmentation_node: A segmentation; without segments of CovidSeg it is left alone.
+        chosen: The CT that the user chose, or None; it comes first.
+        others: The other CTs of the scene; of two on the same grid nobody knows which one was meant.
+    """
+    if chosen is not None and _lies_on(chosen, segmentation_node=segmentation_node):
+        volume_node = chosen
+    else:
+        fitting = [node for node in others if _lies_on(node, segmentation_node=segmentation_node)]
+        volume_node = fitting[0] if len(fitting) == 1 else None
+    if volume_node is not None:
+        refer_to_ct(segmentation_node, volume_node=volume_node)
+        context.place_beside(segmentation_node, neighbour=volume_node)
+    return volume_node
+
+
+def _lies_on(volume_node: Any, *, segmentation_node: Any) -> bool:
+    """Tell whether CovidSeg's segments, some of which have voxels, are made of voxels of a volume."""
+    image = volume_node.GetImageData()
+    if image is None or segmentation_node.GetParentTransformNode() is not volume_node.GetParentTransformNode():
+        return False
+    if segmentation_node.GetAttribute(CT_NAME_ATTRIBUTE) not in (None, volume_node.GetName()):
+        return False
+    found = find_segments(segmentation_node).values()
+    labelmaps = [labelmap_of(segmentation_node, segment_id=segment_id) for segment_id in found]
+    filled = [labelmap for labelmap in labelmaps if labelmap is not None and not labelmap.IsEmpty()]
+    matrix, size_ijk = ijk_to_ras(volume_node), np.array(image.GetDimensions())
+    return bool(filled) and all(_is_within(labelmap, matrix=matrix, size_ijk=size_ijk) for labelmap in filled)
+
+
+def _is_within(labelmap: Any, *, matrix: np.ndarray, size_ijk: np.ndarray) -> bool:
+    offset_ijk = whole_voxel_offset(labelmap, matrix=matrix)
+    if offset_ijk is None:
+        return False
+    extent = np.array(labelmap.GetExtent())
+    return bool((extent[::2] + offset_ijk >= 0).all() and (extent[1::2] + offset_ijk < size_ijk).all())

@@ -1,0 +1,100 @@
+"""A segmentation that comes as a file finds its CT by the voxels on which it lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers_mrml import GRIDS, add_surfaces, add_volume, hu_of
+
+slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip install 'covidseg[slicer]'")
+
+from CovidSegLib.scene_adopt import adopt  # noqa: E402
+from CovidSegLib.scene_outputs import ct_of  # noqa: E402
+from CovidSegLib.scene_volume import geometry_of  # noqa: E402
+from CovidSegLib.segmentation_file import write_seg_nrrd  # noqa: E402
+
+pytestmark = pytest.mark.slicer
+
+
+@pytest.fixture
+def from_file(logic: Any, case: Any, tmp_path: Path) -> Any:
+    """A segmentation as the command line writes it, loaded beside its CT."""
+    path = tmp_path / "segmentation.seg.nrrd"
+    write_seg_nrrd(path, labelmap_kji=case.labels_kji, geometry=geometry_of(case.volume)[0])
+    return logic.loadSegmentation(path)
+
+
+def another_volume(context: Any, case: Any, *, matrix: np.ndarray | None = None, cut_kji: Any = ()) -> Any:
+    hu_kji = np.ascontiguousarray(hu_of(case.labels_kji)[cut_kji])
+    return add_volume(context, hu_kji=hu_kji, matrix=case.matrix if matrix is None else matrix)
+
+
+@pytest.mark.parametrize("case", GRIDS, indirect=True)
+def test_file_of_the_command_line_is_measured_with_the_chosen_ct(
+    context: Any, logic: Any, case: Any, from_file: Any
+) -> None:
+    assert ct_of(from_file) is None
+    assert adopt(context, segmentation_node=from_file, chosen=case.volume, others=()) is case.volume
+    assert ct_of(from_file) is case.volume
+    run = logic.process(case.volume)
+    figures = logic.quantifySegmentation(from_file).to_dict()
+    assert figures == {key: run.report[key] for key in figures}
+
+
+def test_it_is_edited_on_the_grid_of_its_ct_and_lies_beside_it(context: Any, case: Any, from_file: Any) -> None:
+    hierarchy = context.subject_hierarchy()
+    folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), "patient")
+    hierarchy.CreateItem(folder, case.volume)
+    adopt(context, segmentation_node=from_file, chosen=case.volume, others=())
+    role = from_file.GetReferenceImageGeometryReferenceRole()
+    assert from_file.GetNodeReference(role) is case.volume
+    assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(from_file)) == folder
+
+
+def test_only_ct_on_whose_voxels_it_lies_is_found_if_another_is_chosen(context: Any, case: Any, from_file: Any) -> None:
+    shifted = case.matrix.copy()
+    shifted[:3, 3] += case.matrix[:3, 0] / 2
+    other = another_volume(context, case, matrix=shifted)
+    assert adopt(context, segmentation_node=from_file, chosen=other, others=(other, case.volume)) is case.volume
+
+
+def test_of_two_cts_on_one_grid_the_chosen_one_is_taken_and_else_none(context: Any, case: Any, from_file: Any) -> None:
+    twin = another_volume(context, case)
+    assert adopt(context, segmentation_node=from_file, chosen=None, others=(case.volume, twin)) is None
+    assert adopt(context, segmentation_node=from_file, chosen=twin, others=(case.volume, twin)) is twin
+
+
+def test_ct_that_holds_a_part_of_the_segments_only_is_not_theirs(context: Any, case: Any, from_file: Any) -> None:
+    upper = another_volume(context, case, cut_kji=np.s_[: len(case.labels_kji) // 2])
+    assert adopt(context, segmentation_node=from_file, chosen=upper, others=(upper,)) is None
+    assert ct_of(from_file) is None
+
+
+def test_ct_under_a_transform_of_its_own_is_not_theirs(context: Any, case: Any, from_file: Any) -> None:
+    transform = context.add_node("vtkMRMLLinearTransformNode", name="moved")
+    case.volume.SetAndObserveTransformNodeID(transform.GetID())
+    assert adopt(context, segmentation_node=from_file, chosen=case.volume, others=()) is None
+    from_file.SetAndObserveTransformNodeID(transform.GetID())
+    assert adopt(context, segmentation_node=from_file, chosen=case.volume, others=()) is case.volume
+
+
+def test_segmentation_whose_ct_was_removed_takes_only_one_of_the_same_name(context: Any, logic: Any, case: Any) -> None:
+    node = logic.process(case.volume).segmentationNode
+    twin = another_volume(context, case)
+    twin.SetName("another date")
+    context.remove_node(case.volume)
+    assert adopt(context, segmentation_node=node, chosen=twin, others=(twin,)) is None
+    twin.SetName("CT")  # loaded again
+    assert adopt(context, segmentation_node=node, chosen=twin, others=(twin,)) is twin
+
+
+def test_segments_of_others_and_surfaces_are_left_alone(context: Any, case: Any) -> None:
+    mine = context.add_node("vtkMRMLSegmentationNode", name="mine")
+    mine.GetSegmentation().AddEmptySegment("heart")
+    surfaces = add_surfaces(context, name="surfaces")
+    for node in (mine, surfaces):
+        assert adopt(context, segmentation_node=node, chosen=case.volume, others=()) is None
+        assert ct_of(node) is None
