@@ -11,6 +11,8 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import platform
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -114,10 +116,18 @@ def find_missing() -> Missing:
     """Return what is missing, without importing it.
 
     Raises:
-        DependencyError: torch is there in a version that CovidSeg cannot use.
+        DependencyError: torch is there in a version that CovidSeg cannot use, or there is no other for this computer.
     """
     torch_version = _installed("torch")
-    if torch_version is not None and not _satisfies(torch_version, f"torch{TORCH_VERSIONS}"):
+    fits = torch_version is not None and _satisfies(torch_version, f"torch{TORCH_VERSIONS}")
+    if not fits and _is_intel_build_for_mac():
+        text = _(
+            "This Slicer is built for Intel processors (on a Mac with an Apple processor it runs translated), and "
+            "PyTorch for them ends with 2.2.2: CovidSeg, which needs torch {versions}, cannot segment here. Run "
+            "'covidseg segment' outside Slicer, and open its segmentation.seg.nrrd here beside the CT."
+        )
+        raise DependencyError(text.format(versions=TORCH_VERSIONS))
+    if torch_version is not None and not fits:
         text = _(
             "torch {version} is installed, and CovidSeg needs torch {versions}. CovidSeg replaces nothing "
             "that other modules may rely on: change the version in the module PyTorch Utils, and restart Slicer."
@@ -224,6 +234,10 @@ def _import(name: str) -> None:
             "the Python console shows what pip said."
         )
         raise DependencyError(text.format(name=name, reason=error)) from error
+
+
+def _is_intel_build_for_mac() -> bool:
+    return sys.platform == "darwin" and platform.machine() == "x86_64"
 
 
 @contextmanager

@@ -109,6 +109,23 @@ def test_old_torch_is_never_replaced_but_told(computer: FakeComputer) -> None:
         ensure_dependencies(installer=FakeInstaller(computer), ask=never)
 
 
+@pytest.mark.parametrize("torch", [None, "2.2.2"])
+def test_slicer_for_intel_macs_has_no_torch_that_could_be_installed(
+    computer: FakeComputer, monkeypatch: pytest.MonkeyPatch, torch: str | None
+) -> None:
+    monkeypatch.setattr(dependencies.sys, "platform", "darwin")
+    monkeypatch.setattr(dependencies.platform, "machine", lambda: "x86_64")
+    find_missing()  # whoever built a newer torch may use it
+    del computer.versions["torch"]
+    if torch:
+        computer.versions["torch"] = torch
+    with pytest.raises(DependencyError, match=r"PyTorch for them ends with 2\.2\.2.*Run 'covidseg segment' outside Slicer"):
+        ensure_dependencies(installer=FakeInstaller(computer), ask=never)
+    monkeypatch.setattr(dependencies.platform, "machine", lambda: "arm64")
+    if torch is None:
+        assert find_missing().torch
+
+
 def test_old_package_counts_as_missing(computer: FakeComputer) -> None:
     computer.versions["monai"] = "1.2.0"
     assert find_missing() == Missing(torch=False, packages=("monai>=1.5,<2",))
