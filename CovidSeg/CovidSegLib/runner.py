@@ -10,6 +10,7 @@ changes. Until its thread noticed, the runner stays busy, so two jobs never run 
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
 import time
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from .errors import Cancelled, CovidSegError
+from .garbage import MainThreadGarbage
 from .progress import Progress
 from .scene_texts import tr as _
 
@@ -87,6 +89,7 @@ class Runner:
         *,
         make_timer: Callable[[Callable[[], None]], Timer],
         must_wait: Callable[[], bool] = lambda: False,
+        garbage: MainThreadGarbage | None = None,
         lend_s: float = LEND_S,
     ) -> None:
         """Prepare; the thread begins with the first job.
@@ -94,10 +97,12 @@ class Runner:
         Args:
             make_timer: Returns, for a callback, the timer that calls it.
             must_wait: Asked at every poll; while it is True, news wait for a later one.
+            garbage: Shared by the runners of a panel.
             lend_s: How long a poll sleeps.
         """
         self._timer = make_timer(self.poll)
         self._must_wait, self._lend_s = must_wait, lend_s
+        self._garbage = garbage or MainThreadGarbage()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._news: queue.SimpleQueue[_News] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -129,6 +134,7 @@ class Runner:
             self._thread = threading.Thread(target=_work_off, args=arguments, name="CovidSeg worker", daemon=True)
             self._thread.start()
         self._job = _Job(work, handlers)
+        self._garbage.worker_begins()
         self._jobs.put(self._job)
         self._timer.start()
 
@@ -139,7 +145,8 @@ class Runner:
 
     def poll(self) -> None:
         """Hand over what the worker has told since the last time (called by the timer)."""
-        if self._job is not None and self._lend_s:
+        if self._job is not None:
+            self._garbage.collect()
             time.sleep(self._lend_s)
         while self._job is not None and not self._must_wait():
             try:
@@ -153,15 +160,23 @@ class Runner:
         """Stop the job without telling anybody and end the thread; tell whether it ended in time."""
         self._closed = True
         self.cancel()
-        self._job = None
-        self._timer.stop()
+        self._end_job()
         if self._thread is None:
             return True
         self._jobs.put(None)
         self._thread.join(timeout_s)
         ended = not self._thread.is_alive()
+        if not ended:
+            # Python must not end under a thread that is inside torch: the whole program would abort.
+            atexit.register(self._thread.join)
         self._news = queue.SimpleQueue()
         return ended
+
+    def _end_job(self) -> None:
+        if self._job is not None:
+            self._job = None
+            self._garbage.worker_ended()
+        self._timer.stop()
 
     def _hand_over(self, news: _News) -> None:
         job = news.job
@@ -169,9 +184,7 @@ class Runner:
             if not job.stop.is_set():
                 job.handlers.progress(news.content)
             return
-        # Over before its handler is called, which may start the next job.
-        self._job = None
-        self._timer.stop()
+        self._end_job()  # before its handler is called, which may start the next job
         if job.stop.is_set() or news.kind == "stopped":
             job.handlers.stopped()
         elif news.kind == "failed":

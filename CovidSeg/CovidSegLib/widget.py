@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from .dependencies import SlicerInstaller, ensure_dependencies, load_packages
+from .garbage import MainThreadGarbage
 from .runner import Runner
 from .scene_adopt import adopt
 from .scene_display import bring_on_show, nodes_of_class
@@ -43,16 +44,19 @@ class Panel:
         """
         import qt
 
+        garbage = MainThreadGarbage()
+        runner, self._measurer = (
+            Runner(make_timer=poll_timer, must_wait=self._scene_is_being_changed, garbage=garbage) for _ in range(2)
+        )
         self.place = Workplace(
             ui=ui,
             logic=logic,
-            runner=Runner(make_timer=poll_timer, must_wait=self._scene_is_being_changed),
+            runner=runner,
             dialogs=SlicerDialogs(),
             prepare=self._ensure_dependencies,
             refresh=self.refresh,
         )
         views = SlicerViews(logic.context)
-        self._measurer = Runner(make_timer=poll_timer, must_wait=self._scene_is_being_changed)
         self.results = ResultsSection(self.place, measurer=self._measurer, views=views)
         self.segment = SegmentSection(
             self.place,
