@@ -54,10 +54,7 @@ def axis_profile(masks: SegmentMasks, *, orientation: Orientation | None = None)
     """
     geometry = masks.geometry
     orientation = orientation or Orientation.of(geometry)
-    box = bounding_box(masks.left_kji | masks.right_kji | masks.infection_kji)
-    if box is None:
-        nothing = {region: np.zeros(0) for region in REGIONS}
-        return AxisProfile(np.zeros(0), nothing, nothing, np.zeros((0, 3), dtype=np.int64))
+    box = bounding_box(masks.left_kji | masks.right_kji | masks.infection_kji) or (slice(0, 0),) * 3
     left, right, infection = (mask[box] for mask in (masks.left_kji, masks.right_kji, masks.infection_kji))
     in_left, in_right = assign_infection_to_lungs(infection, left_kji=left, right_kji=right, geometry=geometry)
     left, right = left | in_left, right | in_right
@@ -86,8 +83,7 @@ def most_infected_voxel(infection_kji: np.ndarray, *, orientation: Orientation) 
         return None
     slices = _apex_first(infection_kji[box], orientation)
     index = int(np.count_nonzero(slices, axis=(1, 2)).argmax())
-    i, j, k = _index_ijk((index, *_voxel_near_middle(slices[index])), box=box, orientation=orientation)
-    return (i, j, k)
+    return _index_ijk((index, *_voxel_near_middle(slices[index])), box=box, orientation=orientation)
 
 
 def _apex_first(array_kji: np.ndarray, orientation: Orientation) -> np.ndarray:
@@ -95,16 +91,15 @@ def _apex_first(array_kji: np.ndarray, orientation: Orientation) -> np.ndarray:
     return orientation.view(array_kji)[::-1]
 
 
-def _points(infection: np.ndarray, lungs: np.ndarray, *, box: Box, orientation: Orientation) -> np.ndarray:
+def _points(infection_kji: np.ndarray, lungs_kji: np.ndarray, *, box: Box, orientation: Orientation) -> np.ndarray:
     """Return `AxisProfile.point_ijk` of masks that were cut to a box."""
     points = []
-    for index, (ill, lung) in enumerate(
-        zip(_apex_first(infection, orientation), _apex_first(lungs, orientation), strict=True)
-    ):
-        shown = ill if ill.any() else lung
+    slices = zip(_apex_first(infection_kji, orientation), _apex_first(lungs_kji, orientation), strict=True)
+    for index, (infection, lungs) in enumerate(slices):
+        shown = infection if infection.any() else lungs
         middle = _voxel_near_middle(shown) if shown.any() else (shown.shape[0] // 2, shown.shape[1] // 2)
         points.append(_index_ijk((index, *middle), box=box, orientation=orientation))
-    return np.array(points, dtype=np.int64)
+    return np.array(points, dtype=np.int64).reshape(-1, 3)
 
 
 def _voxel_near_middle(mask: np.ndarray) -> tuple[int, int]:
@@ -114,10 +109,11 @@ def _voxel_near_middle(mask: np.ndarray) -> tuple[int, int]:
     return int(row), int(column)
 
 
-def _index_ijk(apex_first: tuple[int, int, int], *, box: Box, orientation: Orientation) -> list[int]:
+def _index_ijk(apex_first: tuple[int, int, int], *, box: Box, orientation: Orientation) -> tuple[int, int, int]:
     """Return index_ijk on the grid of a voxel given in the (I, P, L) view of a box."""
     index_kji = [0, 0, 0]
     backwards = (not orientation.flipped[0], *orientation.flipped[1:])
     for value, axis, flipped in zip(apex_first, orientation.order, backwards, strict=True):
         index_kji[axis] = box[axis].stop - 1 - value if flipped else box[axis].start + value
-    return index_kji[::-1]
+    k, j, i = index_kji
+    return (i, j, k)

@@ -1,4 +1,4 @@
-"""Exact HU statistics of several regions in one pass over a volume, in bounded memory."""
+"""Exact HU statistics of several regions in one pass over a volume, in bounded memory; and their curves."""
 
 from __future__ import annotations
 
@@ -6,6 +6,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+
+#: Bins of the curves. An edge lies at every cut point of the composition (METHOD section 10), so that a curve's parts
+#: are its shares; noisy air reaches down to -1100 HU, consolidation and the vessels in the lungs up to 200 HU.
+BIN_HU = 25
+BIN_EDGES_HU = np.arange(-1100, 200 + 1, BIN_HU)
+BIN_MIDDLES_HU = BIN_EDGES_HU[:-1] + BIN_HU / 2.0
+
+
+@dataclass(frozen=True)
+class Density:
+    """How the HU of lungs and infection are distributed, as curves over the n bins around `BIN_MIDDLES_HU`.
+
+    Attributes:
+        lungs_percent: (n,) float64, share of the lungs' voxels, infection included.
+        infection_percent: (n,) float64, share of the infection's voxels.
+    """
+
+    lungs_percent: np.ndarray
+    infection_percent: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -41,6 +60,14 @@ class HuHistogram:
         )
         return lower + (upper - lower) * (rank - float(np.floor(rank)))
 
+    def percent_per_bin(self) -> np.ndarray:
+        """Return the (n,) share of voxels with edge <= HU < next edge of `BIN_EDGES_HU`; all 0 without voxels.
+
+        What lies beyond the bins counts towards the whole.
+        """
+        below_edge = np.append(0, np.cumsum(self.counts))[np.searchsorted(self.values_hu, BIN_EDGES_HU)]
+        return 100.0 * np.diff(below_edge) / max(self.count(), 1)
+
 
 class HuHistograms:
     """Histograms of the voxels of each code, filled plane by plane.
@@ -68,12 +95,12 @@ class HuHistograms:
         if used.size == 0:
             return
         values, codes = hu.ravel()[used], code.ravel()[used]
-        for value in np.flatnonzero(np.bincount(codes, minlength=self._code_count)):
-            chosen = values[codes == value]
+        for present in np.flatnonzero(np.bincount(codes)):
+            chosen = values[codes == present]
             if self._counted:
-                self._table[value] += np.bincount(chosen.astype(np.int64) - self._lowest, minlength=self._bins)
+                self._table[present] += np.bincount(chosen.astype(np.int64) - self._lowest, minlength=self._bins)
             else:
-                self._values[value].append(chosen)
+                self._values[present].append(chosen)
 
     def where(self, chosen: Callable[[int], bool]) -> HuHistogram:
         """Return the histogram of all voxels whose code is chosen."""

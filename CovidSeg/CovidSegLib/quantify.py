@@ -9,14 +9,14 @@ Source: METHOD section 10.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from .boxes import bounding_box
 from .geometry import Geometry
-from .hu_histogram import HuHistogram, HuHistograms
+from .hu_histogram import Density, HuHistogram, HuHistograms
 from .labels import Label
 from .nearest_lung import assign_infection_to_lungs
 from .severity import Severity
@@ -105,13 +105,14 @@ class Composition:
 
 @dataclass(frozen=True)
 class Quantities:
-    """All numbers of a case; nothing is rounded."""
+    """All numbers of a case; nothing is rounded. `density` is for drawing, and in no file."""
 
     lungs: RegionQuantities
     left_lung: RegionQuantities
     right_lung: RegionQuantities
     composition: Composition
     severity: Severity
+    density: Density = field(compare=False, repr=False)
 
     @property
     def poi_percent(self) -> float | None:
@@ -262,6 +263,7 @@ def _quantify_box(
             consolidation_from_hu=consolidation_from_hu,
         ),
         severity=Severity.of(lungs.poi_percent, lung_poi_percent=(left.poi_percent, right.poi_percent)),
+        density=Density(all_lung.percent_per_bin(), infection.percent_per_bin()),
     )
 
 

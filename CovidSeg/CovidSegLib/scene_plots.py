@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from .axis_profile import AxisProfile, axis_profile
+from .axis_profile import AxisProfile
 from .errors import InputError
-from .hu_histogram import HuHistogram, HuHistograms
+from .hu_histogram import BIN_HU, BIN_MIDDLES_HU
 from .labels import SEGMENTS
+from .quantify import Quantities
 from .scene import SceneContext
-from .scene_display import local_point, world_orientation, world_point
+from .scene_display import local_point, world_point
 from .scene_outputs import VOLUME_ROLE, ct_of
 from .scene_texts import tr as _
-from .segment_masks import SegmentMasks
 
 #: What the roles of a segmentation's plots begin with.
 PROFILE, HISTOGRAM = "CovidSeg.profile", "CovidSeg.histogram"
@@ -29,10 +29,7 @@ PROFILE, HISTOGRAM = "CovidSeg.profile", "CovidSeg.histogram"
 #: Columns of the profile's table: the point to look at, in the CT's own RAS, its transforms left out.
 POINT_COLUMNS = ("r_mm", "a_mm", "s_mm")
 
-BIN_HU = 20
-#: What the histogram shows; the few voxels beyond count towards the whole.
-HISTOGRAM_HU = (-1100, 200)
-
+#: RGB, 0 to 1; plot views are white.
 COLORS = {definition.segment_id: definition.color_rgb for definition in SEGMENTS}
 BOTH_LUNGS_RGB = (0.25, 0.25, 0.25)
 
@@ -78,51 +75,32 @@ class Plot:
     seriesNodes: tuple[Any, ...]
 
 
-def profile_chart() -> Chart:
-    """Return the chart of infection from apex to base."""
-    return Chart(
-        name=_("infection along the axis"),
-        title=_("Infection from apex to base"),
-        x_column="distance_mm",
-        x_title=_("distance from the apex (mm)"),
-        y_title=_("percentage of infection (%)"),
-        curves=(
-            Curve(_("both lungs"), "poi_percent", BOTH_LUNGS_RGB),
-            Curve(_("left lung"), "poi_left_percent", COLORS["left_lung"]),
-            Curve(_("right lung"), "poi_right_percent", COLORS["right_lung"]),
-        ),
-    )
-
-
-def histogram_chart() -> Chart:
-    """Return the chart of how HU are distributed."""
-    return Chart(
-        name=_("HU histogram"),
-        title=_("Density of lungs and infection"),
-        x_column="hu",
-        x_title=_("HU"),
-        y_title=_("share of its voxels per {width} HU (%)").format(width=BIN_HU),
-        curves=(
-            Curve(_("lungs, infection included"), "lungs_percent", COLORS["left_lung"]),
-            Curve(_("infection"), "infection_percent", COLORS["infection"]),
-        ),
-    )
-
-
-def show_profile(context: SceneContext, *, segmentation_node: Any, volume_node: Any, masks: SegmentMasks) -> Plot:
+def show_profile(context: SceneContext, *, segmentation_node: Any, volume_node: Any, profile: AxisProfile) -> Plot:
     """Show the percentage of infection per slice, from apex to base; the table's rows are the slices.
 
     Args:
         context: The scene.
         segmentation_node: Owns the plot.
         volume_node: The CT.
-        masks: As `scene_segments.read_masks` gives them.
+        profile: Of the segments (`axis_profile`), in the CT's `scene_display.world_orientation`.
     """
-    profile = axis_profile(masks, orientation=world_orientation(volume_node))
+    owned, chart = {"owner": segmentation_node, "role": PROFILE}, _profile_chart()
     columns = _profile_columns(profile, volume_node=volume_node)
-    owned, chart = {"owner": segmentation_node, "role": PROFILE}, profile_chart()
     table_node = show_columns(context, **owned, name=chart.name, columns=columns)
     table_node.SetNodeReferenceID(VOLUME_ROLE, volume_node.GetID())
+    return show_chart(context, **owned, chart=chart, table_node=table_node)
+
+
+def show_histogram(context: SceneContext, *, segmentation_node: Any, quantities: Quantities) -> Plot:
+    """Show how the HU of lungs (infection included) and of infection are distributed; the table's rows are the bins.
+
+    Args:
+        context: The scene.
+        segmentation_node: Owns the plot.
+        quantities: Of the segments, as `CovidSegLogic.quantifySegmentation` gives them.
+    """
+    owned, chart = {"owner": segmentation_node, "role": HISTOGRAM}, _histogram_chart()
+    table_node = show_columns(context, **owned, name=chart.name, columns=_histogram_columns(quantities))
     return show_chart(context, **owned, chart=chart, table_node=table_node)
 
 
@@ -146,28 +124,6 @@ def ras_of_profile_point(table_node: Any, *, row: int) -> tuple[float, float, fl
         raise InputError(text.format(table=table_node.GetName(), row=row))
     r, a, s = (float(column.GetValue(row)) for column in columns)
     return world_point(volume_node, point_ras=(r, a, s))
-
-
-def show_histogram(context: SceneContext, *, segmentation_node: Any, hu_kji: np.ndarray, masks: SegmentMasks) -> Plot:
-    """Show how the HU of lungs (infection included) and of infection are distributed.
-
-    Args:
-        context: The scene.
-        segmentation_node: Owns the plot.
-        hu_kji: (k, j, i) CT in HU; int16 is fastest.
-        masks: As `scene_segments.read_masks` gives them.
-    """
-    lungs, infection = _histograms(hu_kji, masks=masks)
-    start, stop = HISTOGRAM_HU
-    edges_hu = np.arange(start, stop + BIN_HU, BIN_HU)
-    columns = {"hu": edges_hu[:-1] + BIN_HU / 2.0}
-    for name, histogram in (("lungs", lungs), ("infection", infection)):
-        voxels = np.array([histogram.count(start=edge, below=edge + BIN_HU) for edge in edges_hu[:-1]], dtype=float)
-        columns[f"{name}_ml"] = voxels * masks.geometry.voxel_volume_ml
-        columns[f"{name}_percent"] = 100.0 * voxels / max(histogram.count(), 1)
-    owned, chart = {"owner": segmentation_node, "role": HISTOGRAM}, histogram_chart()
-    table_node = show_columns(context, **owned, name=chart.name, columns=columns)
-    return show_chart(context, **owned, chart=chart, table_node=table_node)
 
 
 def show_columns(context: SceneContext, *, owner: Any, role: str, name: str, columns: Mapping[str, np.ndarray]) -> Any:
@@ -208,6 +164,37 @@ def show_chart(context: SceneContext, *, owner: Any, role: str, chart: Chart, ta
     return Plot(table_node, node, series)
 
 
+def _profile_chart() -> Chart:
+    """Return the chart of infection from apex to base, over `_profile_columns`."""
+    return Chart(
+        name=_("infection along the axis"),
+        title=_("Infection from apex to base"),
+        x_column="distance_mm",
+        x_title=_("distance from the apex (mm)"),
+        y_title=_("percentage of infection (%)"),
+        curves=(
+            Curve(_("both lungs"), "poi_percent", BOTH_LUNGS_RGB),
+            Curve(_("left lung"), "poi_left_percent", COLORS["left_lung"]),
+            Curve(_("right lung"), "poi_right_percent", COLORS["right_lung"]),
+        ),
+    )
+
+
+def _histogram_chart() -> Chart:
+    """Return the chart of how HU are distributed, over `_histogram_columns`."""
+    return Chart(
+        name=_("HU histogram"),
+        title=_("Density of lungs and infection"),
+        x_column="hu",
+        x_title=_("HU"),
+        y_title=_("share of its voxels per {width} HU (%)").format(width=BIN_HU),
+        curves=(
+            Curve(_("lungs, infection included"), "lungs_percent", COLORS["left_lung"]),
+            Curve(_("infection"), "infection_percent", COLORS["infection"]),
+        ),
+    )
+
+
 def _profile_columns(profile: AxisProfile, *, volume_node: Any) -> dict[str, np.ndarray]:
     points = [local_point(volume_node, (int(i), int(j), int(k))) for i, j, k in profile.point_ijk]
     point_ras = np.array(points, dtype=float).reshape(-1, 3)
@@ -222,12 +209,15 @@ def _profile_columns(profile: AxisProfile, *, volume_node: Any) -> dict[str, np.
     }
 
 
-def _histograms(hu_kji: np.ndarray, *, masks: SegmentMasks) -> tuple[HuHistogram, HuHistogram]:
-    """Return the histograms of the lungs with their infection, and of the infection."""
-    histograms = HuHistograms(dtype=hu_kji.dtype, code_count=3)
-    for hu_ji, left, right, infection in zip(hu_kji, masks.left_kji, masks.right_kji, masks.infection_kji, strict=True):
-        histograms.add(hu_ji, np.where(infection, np.uint8(2), (left | right).view(np.uint8)))
-    return histograms.where(lambda code: True), histograms.where(lambda code: code == 2)
+def _histogram_columns(quantities: Quantities) -> dict[str, np.ndarray]:
+    density, lungs = quantities.density, quantities.lungs
+    return {
+        "hu": BIN_MIDDLES_HU,
+        "lungs_ml": density.lungs_percent / 100.0 * lungs.volume_ml,
+        "lungs_percent": density.lungs_percent,
+        "infection_ml": density.infection_percent / 100.0 * lungs.infection_ml,
+        "infection_percent": density.infection_percent,
+    }
 
 
 def _owned_node(context: SceneContext, *, owner: Any, role: str, class_name: str, name: str) -> Any:

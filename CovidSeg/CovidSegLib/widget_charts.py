@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 HEIGHT = 130
-#: Margins in pixels; what lies between them is the plot.
-LEFT, RIGHT, TOP, BOTTOM = 40, 12, 8, 24
+#: Margins in pixels; what lies between them is the plot. "100 %" fits on the left; the slider in the .ui lies under it.
+LEFT, RIGHT, TOP, BOTTOM = 46, 12, 8, 24
 
 
 @dataclass(frozen=True)
 class Line:
-    """A curve: its name, its heights at the chart's x (NaN for a gap), and its colour."""
+    """A curve: its name, its heights in per cent at the chart's x (NaN for a gap), and its colour (RGB, 0 to 1)."""
 
     name: str
     y: np.ndarray
@@ -25,17 +25,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Axes:
-    """What a chart's axes show.
+    """What a chart shows along the bottom.
 
     Attributes:
-        x: (n,) ascending, shared by all lines.
-        x_ticks: (place, text) along the bottom.
-        unit: After the numbers of the y axis.
+        x: (n,) ascending, n at least 1, shared by all lines.
+        x_ticks: (place, text) each.
     """
 
     x: np.ndarray
     x_ticks: tuple[tuple[float, str], ...]
-    unit: str = "%"
 
 
 def chart_picture(
@@ -50,7 +48,7 @@ def chart_picture(
     """Return a chart as `qt.QPixmap`.
 
     Args:
-        axes: What the axes show.
+        axes: What is along the bottom.
         lines: The curves, the first at the back.
         width: In pixels.
         palette: The widget's `qt.QPalette`.
@@ -66,7 +64,7 @@ def chart_picture(
     try:
         painter.setRenderHint(qt.QPainter.Antialiasing, True)
         scale = _Scale(axes, lines=lines, width=width)
-        _draw_grid(painter, axes=axes, scale=scale, color=palette.color(qt.QPalette.Text))
+        _draw_axes(painter, axes=axes, scale=scale, color=palette.color(qt.QPalette.Text))
         for line in lines:
             _draw_line(painter, axes=axes, line=line, scale=scale)
         if marker_x is not None:
@@ -85,51 +83,53 @@ def share_at(pixel_x: float, *, width: int) -> float:
 
 
 class _Scale:
-    """Where values lie on the picture."""
+    """Where values lie on the picture, in pixels.
+
+    Attributes:
+        right: Right end of the plot.
+        y_top: The value at its top.
+    """
 
     def __init__(self, axes: Axes, *, lines: Sequence[Line], width: int) -> None:
-        self._width = width
-        self._x0, self._x1 = (float(axes.x[0]), float(axes.x[-1])) if axes.x.size else (0.0, 1.0)
-        heights = [float(np.nanmax(line.y)) for line in lines if line.y.size and not np.isnan(line.y).all()]
-        self.y_top = _round_up(max(heights, default=1.0))
+        self.right = width - RIGHT
+        self._x0, self._x1 = float(axes.x[0]), float(axes.x[-1])
+        self.y_top = _round_up(float(np.nanmax(np.concatenate([[0.0], *(line.y for line in lines)]))))
 
     def across(self, x: float) -> float:
         span = self._x1 - self._x0
         share = (x - self._x0) / span if span > 0 else 0.5
-        return LEFT + share * (self._width - LEFT - RIGHT)
+        return LEFT + share * (self.right - LEFT)
 
     def down(self, y: float) -> float:
         return HEIGHT - BOTTOM - y / self.y_top * (HEIGHT - TOP - BOTTOM)
 
 
 def _round_up(value: float) -> float:
-    """Return the next round number: 1, 2, 5, 10, 20, 50, 100 ..."""
+    """Return the next round number: 1, 2, 5, 10, 20, 50, 100 ...; 1 for 0."""
     if value <= 0:
         return 1.0
     power = 10.0 ** np.floor(np.log10(value))
     return float(next(step * power for step in (1.0, 2.0, 5.0, 10.0) if value <= step * power * (1 + 1e-9)))
 
 
-def _draw_grid(painter: Any, *, axes: Axes, scale: _Scale, color: Any) -> None:
+def _draw_axes(painter: Any, *, axes: Axes, scale: _Scale, color: Any) -> None:
+    """Draw three lines across with their per cent, and the ticks' texts, none of them beyond the plot."""
     import qt
 
     faint = qt.QColor(color)
     faint.setAlpha(50)
-    right = int(scale.across(axes.x[-1])) if axes.x.size else LEFT
     for share in (0.0, 0.5, 1.0):
         y = int(scale.down(share * scale.y_top))
         painter.setPen(_pen(faint, width=1.0))
-        painter.drawLine(LEFT, y, right, y)
+        painter.drawLine(LEFT, y, scale.right, y)
         painter.setPen(_pen(color, width=1.0))
-        text = f"{share * scale.y_top:g} {axes.unit}"
+        text = f"{share * scale.y_top:g} %"
         painter.drawText(qt.QRect(0, y - 8, LEFT - 4, 16), _flags(qt.Qt.AlignRight, qt.Qt.AlignVCenter), text)
-    for number, (x, text) in enumerate(axes.x_ticks):
-        at = int(scale.across(x))
-        inward = qt.Qt.AlignLeft if number == 0 else qt.Qt.AlignHCenter
-        if number == len(axes.x_ticks) - 1 and number > 0:
-            inward = qt.Qt.AlignRight
-        start = {qt.Qt.AlignLeft: at, qt.Qt.AlignHCenter: at - 60, qt.Qt.AlignRight: at - 120}[inward]
-        painter.drawText(qt.QRect(start, HEIGHT - BOTTOM + 4, 120, 18), _flags(inward, qt.Qt.AlignVCenter), text)
+    for x, text in axes.x_ticks:
+        text_width = painter.fontMetrics().boundingRect(text).width() + 4
+        start = min(max(int(scale.across(x)) - text_width // 2, LEFT), scale.right - text_width)
+        place = qt.QRect(start, HEIGHT - BOTTOM + 4, text_width, 18)
+        painter.drawText(place, _flags(qt.Qt.AlignHCenter, qt.Qt.AlignVCenter), text)
 
 
 def _draw_line(painter: Any, *, axes: Axes, line: Line, scale: _Scale) -> None:

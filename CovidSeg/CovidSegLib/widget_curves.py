@@ -1,4 +1,7 @@
-"""The two charts of the section Results, and the slider that moves the slice views along the lungs."""
+"""The two charts of the section Results, and the slider that moves the slice views along the lungs.
+
+What they show is what `scene_plots` shows in a plot view; names are shorter here, as there is less room.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,12 @@ from typing import Any
 import numpy as np
 from slicer.i18n import tr as _
 
-from .labels import SEGMENTS
+from .hu_histogram import BIN_MIDDLES_HU
+from .scene_plots import COLORS
 from .widget_charts import HEIGHT, Axes, Line, chart_picture, share_at, watch_label
 from .widget_measure import Measurement
 
-_COLORS = {definition.segment_id: definition.color_rgb for definition in SEGMENTS}
+#: To be seen on light and on dark; plot views are white, and have a darker one.
 _BOTH_LUNGS_RGB = (0.55, 0.55, 0.55)
 _WIDGETS = ("histogramTitle", "histogramLabel", "profileTitle", "profileLabel", "positionSlider")
 
@@ -30,8 +34,8 @@ class CurvesView:
             label.setFixedHeight(HEIGHT)
             label.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Fixed)
         self._filters = (
-            watch_label(ui.histogramLabel, clicked=lambda _x: None, resized=self._draw),
-            watch_label(ui.profileLabel, clicked=self._clicked, resized=self._draw),
+            watch_label(ui.histogramLabel, clicked=lambda _x: None, resized=self._draw_density),
+            watch_label(ui.profileLabel, clicked=self._clicked, resized=self._draw_profile),
         )
         ui.positionSlider.connect("valueChanged(int)", self._slid)
 
@@ -47,7 +51,8 @@ class CurvesView:
             slider.setMaximum(last)
             slider.setValue(int(np.argmax(self._measurement.profile.infection_ml["lungs"])))
             slider.blockSignals(False)
-            self._draw()
+            self._draw_density()
+            self._draw_profile()
 
     def _clicked(self, pixel_x: float) -> None:
         if self._measurement is not None:
@@ -55,30 +60,35 @@ class CurvesView:
             self._ui.positionSlider.setValue(round(share_at(pixel_x, width=self._ui.profileLabel.width) * last))
 
     def _slid(self, row: int) -> None:
-        self._draw()
+        self._draw_profile()
         self._moved(row)
 
-    def _draw(self) -> None:
+    def _draw_density(self) -> None:
         if self._measurement is None:
             return
-        density, profile = self._measurement.density, self._measurement.profile
-        hu_ticks = tuple((float(hu), f"{hu}") for hu in (-1000, -750, -500, -250, 0))
+        density = self._measurement.quantities.density
+        ticks = tuple((float(hu), f"{hu}") for hu in (-1000, -750, -500, -250, 0))
         self._paint(
             self._ui.histogramLabel,
-            axes=Axes(density.hu, hu_ticks),
+            axes=Axes(BIN_MIDDLES_HU, ticks),
             lines=(
-                Line(_("lungs"), density.lungs_percent, _COLORS["left_lung"]),
-                Line(_("infection"), density.infection_percent, _COLORS["infection"]),
+                Line(_("lungs"), density.lungs_percent, COLORS["left_lung"]),
+                Line(_("infection"), density.infection_percent, COLORS["infection"]),
             ),
         )
+
+    def _draw_profile(self) -> None:
+        if self._measurement is None:
+            return
+        profile = self._measurement.profile
         x = profile.distance_mm
         ticks = ((float(x[0]), _("apex")), (float(x[-1] / 2), f"{x[-1] / 2:.0f} mm"), (float(x[-1]), _("base")))
         self._paint(
             self._ui.profileLabel,
             axes=Axes(x, ticks),
             lines=(
-                Line(_("left"), profile.poi_percent("left_lung"), _COLORS["left_lung"]),
-                Line(_("right"), profile.poi_percent("right_lung"), _COLORS["right_lung"]),
+                Line(_("left"), profile.poi_percent("left_lung"), COLORS["left_lung"]),
+                Line(_("right"), profile.poi_percent("right_lung"), COLORS["right_lung"]),
                 Line(_("both"), profile.poi_percent("lungs"), _BOTH_LUNGS_RGB),
             ),
             marker_x=float(x[self._ui.positionSlider.value]),

@@ -79,7 +79,7 @@ class ResultsSection:
         if figures is not None and not unmeasured and not figures["regions"]["lungs"]["infection_ml"]:
             infection = _("No infection was found.")
         self._place.allow("mostInfectedButton", unless=infection)
-        self._place.allow("plotsButton", unless=unmeasured)
+        self._place.allow("plotsButton", unless=self._why_not_of_now())
         for name in ("copyButton", "csvButton"):
             self._place.allow(name, unless=self._why_not_kept())
         self._place.allow("reportButton", unless=self._why_not_reported())
@@ -95,10 +95,8 @@ class ResultsSection:
     def show_plots(self) -> None:
         """Show profile and histogram in the layout's plot view; a click there moves the slice views."""
         node, volume, measurement = self.figures.node, self.figures.volume, self.figures.measurement
-        if measurement is not None and not self._why_not_measured():
-            with self._errors_shown():
-                masks = read_masks(node, volume_node=volume)
-                self._views.show_plots(node, volume_node=volume, masks=masks, hu_kji=measurement.hu_kji)
+        if measurement is not None and not self._why_not_of_now():
+            self._views.show_plots(node, volume_node=volume, measurement=measurement)
         self.refresh()
 
     def copy(self) -> None:
@@ -162,10 +160,13 @@ class ResultsSection:
             return figures.problem or _("Still measuring...")
         return why_not_measured(figures.node, volume=figures.volume)
 
+    def _why_not_of_now(self) -> str:
+        """Return why what was measured may not be of the segments as they are now; empty if it is."""
+        return self._why_not_measured() or self._why_not_kept()
+
     def _why_not_reported(self) -> str:
-        """Return why no case report can be made now: figures and segments have to be of one state."""
-        reason = self._why_not_measured() or self._why_not_kept()
-        return reason or (_wait() if self._measurer.busy else "")
+        """Return why no case report can be made now."""
+        return self._why_not_of_now() or (_wait() if self._measurer.busy else "")
 
     def _saved(self, text: str) -> None:
         self._say(text)

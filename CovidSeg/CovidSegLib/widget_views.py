@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import InputError
 from .scene import SceneContext
 from .scene_display import local_point, scroll_to, world_point
 from .scene_plots import ras_of_profile_point, show_histogram, show_profile
 
+if TYPE_CHECKING:
+    from .widget_measure import Measurement
+
 
 class Views(Protocol):
     """What the sections need; `SlicerViews` in the application, a stand-in in some tests."""
 
-    def show_plots(self, segmentation: Any, *, volume_node: Any, masks: Any, hu_kji: Any) -> None: ...
+    def show_plots(self, segmentation: Any, *, volume_node: Any, measurement: Measurement) -> None: ...
 
     def show_chart(self, chart_node: Any) -> None: ...
 
@@ -36,11 +39,11 @@ class SlicerViews:
         self._points: dict[str, int] = {}
         self._clicked = ""
 
-    def show_plots(self, segmentation: Any, *, volume_node: Any, masks: Any, hu_kji: Any) -> None:
+    def show_plots(self, segmentation: Any, *, volume_node: Any, measurement: Measurement) -> None:
         """Make histogram and profile as plot nodes, and show the profile in a plot view."""
-        owned = {"segmentation_node": segmentation, "masks": masks}
-        show_histogram(self._context, hu_kji=hu_kji, **owned)
-        plot = show_profile(self._context, volume_node=volume_node, **owned)
+        owned = {"segmentation_node": segmentation}
+        show_histogram(self._context, **owned, quantities=measurement.quantities)
+        plot = show_profile(self._context, **owned, volume_node=volume_node, profile=measurement.profile)
         self.show_chart(plot.chartNode)
 
     def show_chart(self, chart_node: Any) -> None:

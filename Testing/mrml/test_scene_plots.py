@@ -9,10 +9,12 @@ import pytest
 from helpers_mrml import GRIDS, nodes_of, vtk_matrix
 
 slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip install 'covidseg[slicer]'")
+from CovidSegLib.axis_profile import axis_profile  # noqa: E402
 from CovidSegLib.errors import InputError  # noqa: E402
+from CovidSegLib.hu_histogram import BIN_EDGES_HU  # noqa: E402
 from CovidSegLib.labels import Label  # noqa: E402
+from CovidSegLib.scene_display import world_orientation  # noqa: E402
 from CovidSegLib.scene_plots import (  # noqa: E402
-    BIN_HU,
     Plot,
     ras_of_profile_point,
     show_histogram,
@@ -34,13 +36,12 @@ def columns_of(table_node: Any) -> dict[str, np.ndarray]:
 
 def profile_of(context: Any, *, case: Any, node: Any) -> Plot:
     masks = read_masks(node, volume_node=case.volume)
-    return show_profile(context, segmentation_node=node, volume_node=case.volume, masks=masks)
+    profile = axis_profile(masks, orientation=world_orientation(case.volume))
+    return show_profile(context, segmentation_node=node, volume_node=case.volume, profile=profile)
 
 
-def histogram_of(context: Any, *, logic: Any, case: Any, node: Any) -> Plot:
-    masks = read_masks(node, volume_node=case.volume)
-    hu_kji = logic.volumeFromNode(case.volume).hu_kji
-    return show_histogram(context, segmentation_node=node, hu_kji=hu_kji, masks=masks)
+def histogram_of(context: Any, *, logic: Any, node: Any) -> Plot:
+    return show_histogram(context, segmentation_node=node, quantities=logic.quantifySegmentation(node))
 
 
 def test_masks_read_are_whole_lungs_and_infection(logic: Any, case: Any) -> None:
@@ -124,16 +125,13 @@ def test_point_without_the_ct_is_an_error(context: Any, logic: Any, case: Any) -
 
 def test_histogram_counts_every_voxel_of_lungs_and_infection(context: Any, logic: Any, case: Any) -> None:
     node = logic.process(case.volume).segmentationNode
-    columns = columns_of(histogram_of(context, logic=logic, case=case, node=node).tableNode)
+    columns = columns_of(histogram_of(context, logic=logic, node=node).tableNode)
     hu_kji = logic.volumeFromNode(case.volume).hu_kji
     voxel_ml = abs(np.linalg.det(case.matrix[:3, :3])) / 1000.0
     for name, mask_kji in (("lungs", case.labels_kji > 0), ("infection", case.labels_kji == Label.INFECTION)):
-        centre = columns["hu"]
-        counts = [
-            np.count_nonzero((hu_kji >= hu - BIN_HU / 2) & (hu_kji < hu + BIN_HU / 2) & mask_kji) for hu in centre
-        ]
-        assert sum(counts) == np.count_nonzero(mask_kji)
-        np.testing.assert_allclose(columns[f"{name}_ml"], np.array(counts) * voxel_ml)
+        counts, _ = np.histogram(hu_kji[mask_kji], bins=BIN_EDGES_HU)
+        assert counts.sum() == np.count_nonzero(mask_kji)
+        np.testing.assert_allclose(columns[f"{name}_ml"], counts * voxel_ml)
         assert columns[f"{name}_percent"].sum() == pytest.approx(100.0)
 
 
@@ -142,7 +140,7 @@ def test_histogram_without_infection_is_zero_not_undefined(context: Any, logic: 
     segmentations = context.logic("Segmentations")
     nothing = oriented_image(np.zeros(case.labels_kji.shape, dtype=np.uint8), matrix=case.matrix)
     segmentations.SetBinaryLabelmapToSegment(nothing, node, "infection", segmentations.MODE_REPLACE)
-    columns = columns_of(histogram_of(context, logic=logic, case=case, node=node).tableNode)
+    columns = columns_of(histogram_of(context, logic=logic, node=node).tableNode)
     assert not columns["infection_percent"].any()
     assert columns["lungs_percent"].sum() == pytest.approx(100.0)
 
@@ -150,11 +148,11 @@ def test_histogram_without_infection_is_zero_not_undefined(context: Any, logic: 
 def test_second_time_updates_the_same_nodes(context: Any, logic: Any, case: Any) -> None:
     node = logic.process(case.volume).segmentationNode
     first = profile_of(context, case=case, node=node)
-    histogram_of(context, logic=logic, case=case, node=node)
+    histogram_of(context, logic=logic, node=node)
     nodes = nodes_of(context)
     node.GetSegmentation().RemoveSegment("left_lung")
     second = profile_of(context, case=case, node=node)
-    histogram_of(context, logic=logic, case=case, node=node)
+    histogram_of(context, logic=logic, node=node)
     assert nodes_of(context) == nodes
     assert second.tableNode is first.tableNode
     assert np.isnan(columns_of(second.tableNode)["poi_left_percent"]).all()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
-from helpers_panel import Journey
+from helpers_panel import Journey, edit_segment
 
 pytestmark = pytest.mark.slicer
 
@@ -66,6 +67,35 @@ def test_plots_are_shown_in_the_layout(host: Any) -> None:
     shown = host.app.layoutManager().plotWidget(0).mrmlPlotViewNode().GetPlotChartNodeID()
     assert shown == chart.GetID()
     assert segmentation.GetNodeReference("CovidSeg.histogram.chart") is not None
+
+
+def test_plots_show_the_curves_of_the_panel(host: Any) -> None:
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    journey = Journey(host)
+    segmentation = journey.run()
+    journey.ui.plotsButton.click()
+    measurement = journey.panel.results.figures.measurement
+
+    def column(plot: str, name: str) -> Any:
+        table = segmentation.GetNodeReference(f"CovidSeg.{plot}.table").GetTable()
+        return vtk_to_numpy(table.GetColumnByName(name))
+
+    density, profile = measurement.quantities.density, measurement.profile
+    np.testing.assert_array_equal(column("histogram", "lungs_percent"), density.lungs_percent)
+    np.testing.assert_array_equal(column("histogram", "infection_percent"), density.infection_percent)
+    np.testing.assert_array_equal(column("profile", "poi_percent"), profile.poi_percent("lungs"))
+
+
+def test_plots_wait_for_the_figures_of_an_edit(host: Any) -> None:
+    journey = Journey(host)
+    segmentation = journey.run()
+    edit_segment(journey, "infection", np.zeros_like(journey.phantom.labelmap_kji, dtype=bool))
+    assert not journey.ui.plotsButton.enabled
+    journey.panel.results.show_plots()  # as a click before the panel has noticed
+    assert segmentation.GetNodeReference("CovidSeg.profile.chart") is None
+    journey.wait_for_figures()
+    assert journey.ui.plotsButton.enabled
 
 
 def test_plots_come_back_on_show_after_another_layout_was_chosen(host: Any) -> None:
