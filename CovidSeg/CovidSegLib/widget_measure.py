@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,54 +22,65 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class KnownCt:
+    """What a measurement needs of a CT, and may be kept while only the segments change.
+
+    Attributes:
+        hu_kji: (k, j, i) the CT in HU.
+        chest: Where it is; None if no lungs hold air, or before anybody looked, which takes as long as the rest.
+        warnings: What to know of the CT itself, a sentence each.
+    """
+
+    hu_kji: np.ndarray
+    chest: Chest | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Measurement:
     """Figures and curves of a segmentation.
 
     Attributes:
         quantities: Volumes, POI, density with its curves, severity.
         profile: Infection slice by slice.
-        hu_kji: (k, j, i) the CT in HU, to measure again after the next edit.
-        chest: Where it is in the CT, for the same; None if no lungs hold air.
+        ct: To measure again after the next edit.
         unseen: What of the lungs the CT does not show, a sentence each.
     """
 
     quantities: Quantities
     profile: AxisProfile
-    hu_kji: np.ndarray
-    chest: Chest | None
+    ct: KnownCt
     unseen: tuple[str, ...]
 
 
 def measure(
-    source: CTVolume | np.ndarray,
+    source: CTVolume | KnownCt,
     *,
     masks: SegmentMasks,
     orientation: Orientation,
-    chest: Chest | None = None,
     progress: Callable[[Any], None],
     cancelled: Callable[[], bool],
 ) -> Measurement:
     """Return figures and curves.
 
     Args:
-        source: The CT as it is in the scene, or (k, j, i) in HU as a measurement before has it.
+        source: The CT as it is in the scene, or as a measurement before left it.
         masks: The segments on the CT's grid.
         orientation: How the CT lies in the patient.
-        chest: As a measurement before found it in this CT; no edit moves it, and to look takes as long as the rest.
         progress: Not told anything: it takes a second or two.
         cancelled: Asked between the steps.
 
     Raises:
         Cancelled: `cancelled` returned True.
     """
-    hu_kji = source if isinstance(source, np.ndarray) else to_hounsfield(source).hu_kji
+    ct = source if isinstance(source, KnownCt) else _known(to_hounsfield(source))
 
     def check() -> None:
         if cancelled():
             raise Cancelled
 
     quantities = quantify(
-        hu_kji,
+        ct.hu_kji,
         geometry=masks.geometry,
         left_kji=masks.left_kji,
         right_kji=masks.right_kji,
@@ -78,7 +89,12 @@ def measure(
     check()
     profile = axis_profile(masks, orientation=orientation)
     check()
-    chest = chest or chest_in(hu_kji, geometry=masks.geometry)
+    if ct.chest is None:
+        ct = replace(ct, chest=chest_in(ct.hu_kji, geometry=masks.geometry))
     lungs_kji = masks.left_kji | masks.right_kji | masks.infection_kji
-    unseen = field_of_view_warnings(lungs_kji, geometry=masks.geometry, chest=chest)
-    return Measurement(quantities, profile, hu_kji, chest, unseen)
+    unseen = field_of_view_warnings(lungs_kji, geometry=masks.geometry, chest=ct.chest)
+    return Measurement(quantities, profile, ct, unseen)
+
+
+def _known(ct: CTVolume) -> KnownCt:
+    return KnownCt(ct.hu_kji, warnings=ct.warnings)

@@ -130,7 +130,7 @@ class ResultsSection:
                 stored=stored_report(node),
                 warnings=self.figures.warnings,
                 quantities=measurement.quantities,
-                hu_kji=measurement.hu_kji,
+                hu_kji=measurement.ct.hu_kji,
                 masks=read_masks(node, volume_node=volume),
                 edited=is_edited(node),
             )

@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from slicer.i18n import tr as _
 
 from .errors import CovidSegError
@@ -25,11 +24,12 @@ from .scene_edited import EditWatcher
 from .scene_outputs import TABLE_ROLE, ct_of
 from .scene_segments import find_segments, read_masks
 from .texts import Text
-from .widget_measure import Measurement, measure
+from .widget_measure import KnownCt, Measurement, measure
 from .widget_tools import PanelLogic, explain_error, explain_failure, import_for_worker
 
 if TYPE_CHECKING:
-    from .chest import Chest
+    import numpy as np
+
     from .volume import CTVolume
 
 #: Pause in editing after which the figures are measured again.
@@ -61,9 +61,8 @@ class Figures:
         self.problem = ""
         self._watcher: EditWatcher | None = None
         self._underway = False
-        self._hu_kji: np.ndarray | None = None
-        self._chest: Chest | None = None
-        self._hu_time = 0
+        self._ct: KnownCt | None = None
+        self._ct_time = 0
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(UPDATE_AFTER_MS)
@@ -93,7 +92,7 @@ class Figures:
         if self._watcher is not None:
             self._watcher.stop()
         self.node, self._watcher, self.current, self.measurement = segmentation, None, None, None
-        self.stale, self.problem, self._hu_kji, self.warnings = False, "", None, ()
+        self.stale, self.problem, self._ct, self.warnings = False, "", None, ()
         if segmentation is not None:
             self._watcher = EditWatcher(segmentation, on_edited=self._outdated)
             self.renew()
@@ -106,7 +105,7 @@ class Figures:
             if self.current is None:
                 self.measurement = None
             if hu_kji is not None:
-                self._keep(hu_kji)
+                self._keep(KnownCt(hu_kji))
             self._outdated()
 
     def ignoring_edits(self) -> AbstractContextManager[Any]:
@@ -146,17 +145,16 @@ class Figures:
     def _work(self) -> Any:
         """Return what the measurer does, with copies of all it needs."""
         import_for_worker("scipy.ndimage")
-        source: CTVolume | np.ndarray | None = self._hu_kji
-        chest = self._chest
-        if source is None or self._hu_time != self.volume.GetImageData().GetMTime():
-            source, chest = self._logic.volumeFromNode(self.volume), None
+        source: CTVolume | KnownCt | None = self._ct
+        if source is None or self._ct_time != self.volume.GetImageData().GetMTime():
+            source = self._logic.volumeFromNode(self.volume)
         masks = read_masks(self.node, volume_node=self.volume)
-        return partial(measure, source, masks=masks, orientation=world_orientation(self.volume), chest=chest)
+        return partial(measure, source, masks=masks, orientation=world_orientation(self.volume))
 
-    def _keep(self, hu_kji: np.ndarray, *, chest: Chest | None = None) -> None:
-        """Keep the CT in HU, and where its chest is, for as long as nobody changes the volume's voxels."""
+    def _keep(self, ct: KnownCt) -> None:
+        """Keep what is known of the CT for as long as nobody changes the volume's voxels."""
         if self.volume is not None:
-            self._hu_kji, self._chest, self._hu_time = hu_kji, chest, self.volume.GetImageData().GetMTime()
+            self._ct, self._ct_time = ct, self.volume.GetImageData().GetMTime()
 
     def _outdated(self) -> None:
         """Note that the figures are not those of the segments, and measure them soon."""
@@ -174,7 +172,7 @@ class Figures:
         self._underway = False
         self.measurement, self.current = measurement, measurement.quantities.to_dict()
         self.warnings = warnings_of_now(self.node, measurement=measurement)
-        self._keep(measurement.hu_kji, chest=measurement.chest)
+        self._keep(measurement.ct)
         table = self.node.GetNodeReference(TABLE_ROLE)
         if table is not None:
             self._logic.updateTable(table, quantities=measurement.quantities)
@@ -212,7 +210,8 @@ def stored_warnings(segmentation: Any) -> Sequence[str]:
 def warnings_of_now(segmentation: Any, *, measurement: Measurement) -> tuple[str, ...]:
     """Return what to know of the figures that were just measured, as texts that can be translated."""
     earlier = {**(stored_report(segmentation) or {}), "warnings": stored_warnings(segmentation)}
-    return renewed_warnings(earlier, quantities=measurement.quantities, now=measurement.unseen)
+    now = (*measurement.ct.warnings, *measurement.unseen)
+    return renewed_warnings(earlier, quantities=measurement.quantities, now=now)
 
 
 def why_not_measured(segmentation: Any, *, volume: Any) -> str:

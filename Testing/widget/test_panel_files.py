@@ -60,3 +60,20 @@ def test_ct_of_a_chosen_result_is_chosen_with_it(host: Any, tmp_path: Path) -> N
     journey.parameters.segmentation = load_result(journey, tmp_path, phantom=phantom)
     journey.wait_for_figures()
     assert journey.parameters.inputVolume is volume
+
+
+def test_oddities_of_its_ct_are_told_and_stay_told_after_an_edit(host: Any, tmp_path: Path) -> None:
+    import slicer
+
+    journey = Journey(host)
+    slicer.util.arrayFromVolume(journey.volume)[:] += 1024
+    journey.volume.GetImageData().Modified()
+    journey.parameters.segmentation = load_result(journey, tmp_path, phantom=journey.phantom)
+    journey.wait_for_figures()
+    figures = journey.panel.results.figures
+    told = [warning for warning in figures.warnings if "stored with an offset" in warning]
+    assert len(told) == 1
+    assert figures.current["regions"]["lungs"]["hu"]["mean"] < -500
+    edit_segment(journey, "infection", np.zeros_like(journey.phantom.labelmap_kji, dtype=bool))
+    journey.wait_for_figures()
+    assert [warning for warning in figures.warnings if "stored with an offset" in warning] == told
