@@ -17,7 +17,7 @@ class Scanner:
         noise_hu: Standard deviation of the noise in soft tissue.
         blur_mm: Standard deviation of the point spread in the slice.
         sharpening: 0 for a soft kernel; share of the fine detail added back by a sharp one.
-        table_gap_mm: Between the back and the table.
+        table_gap_mm: Between the back and the mattress, which is as thick; the table begins below it, present or not.
         table_curve: Curvature of the table top (1/mm); 0 is flat.
         circle: Outside the reconstruction circle there is padding.
     """

@@ -10,10 +10,44 @@ import pytest
 from CovidSegLib.errors import InputError
 from helpers_training import ball_case
 
-from CovidSegTraining.cache import PACKED_HU, key_of, pack_cases, read_case, write_case
+from CovidSegTraining.cache import PACKED_HU, case_files, key_of, pack_cases, read_case, write_case
 from CovidSegTraining.cli import main
 from CovidSegTraining.patches import load_cases
 from CovidSegTraining.prepare import _remove_others
+
+
+def test_case_is_read_as_it_was_written(tmp_path: Path) -> None:
+    case = ball_case(seed=0)
+    written = replace(
+        case, weight=0.3, key="k", partial_kji=case.codes_kji[::-1], labelled_by="sha", preprocessing="{}"
+    )
+    write_case(tmp_path / "a.npz", written)
+    found = read_case(tmp_path / "a.npz")
+    assert found.partial_kji is not None and np.array_equal(found.partial_kji, case.codes_kji[::-1])
+    assert np.array_equal(found.hu_kji, case.hu_kji) and np.array_equal(found.codes_kji, case.codes_kji)
+    assert (found.weight, found.key, found.labelled_by, found.preprocessing) == (0.3, "k", "sha", "{}")
+    assert key_of(tmp_path / "a.npz") == "k"
+
+
+def test_case_that_does_not_tell_where_it_comes_from_is_read_too(tmp_path: Path) -> None:
+    case = ball_case(seed=0)
+    np.savez(tmp_path / "a.npz", hu=case.hu_kji, codes=case.codes_kji, weight=2.0)
+    found = read_case(tmp_path / "a.npz")
+    assert (found.weight, found.key, found.labelled_by, found.preprocessing) == (2.0, "", "", "")
+    assert found.partial_kji is None and key_of(tmp_path / "a.npz") == ""
+
+
+def test_case_that_is_not_there_is_said_to_be_not_prepared(tmp_path: Path) -> None:
+    assert key_of(tmp_path / "a.npz") == ""
+    with pytest.raises(InputError, match=r"a.npz: not prepared; run 'covidseg-train prepare' first"):
+        read_case(tmp_path / "a.npz")
+
+
+def test_cases_come_in_the_order_of_their_names(tmp_path: Path) -> None:
+    names = [f"{letter}.npz" for letter in "gcbhadfe"]
+    for name in names:
+        (tmp_path / name).touch()
+    assert [path.name for path in case_files(tmp_path)] == sorted(names)
 
 
 def test_packed_case_keeps_codes_and_weight_and_hu_to_five(tmp_path: Path) -> None:
@@ -33,10 +67,14 @@ def test_packed_case_keeps_codes_and_weight_and_hu_to_five(tmp_path: Path) -> No
 
 def test_packed_case_is_a_fraction_of_the_size(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
-    write_case(tmp_path / "cache" / "ball.npz", ball_case(seed=0))
-    pack_cases(tmp_path / "cache", tmp_path / "packed")
+    case = ball_case(seed=0)
+    write_case(tmp_path / "cache" / "ball.npz", case)
+    lines: list[str] = []
+    pack_cases(tmp_path / "cache", tmp_path / "packed", tell=lines.append)
+    assert len(lines) == 1 and lines[0].startswith("ball: 0.1 -> 0.0 MiB")
     sizes = [(tmp_path / folder / "ball.npz").stat().st_size for folder in ("cache", "packed")]
     assert sizes[1] < 0.5 * sizes[0]
+    assert sizes[0] > case.hu_kji.nbytes + case.codes_kji.nbytes  # what is trained on is read fast
 
 
 def test_nothing_to_pack_is_said(tmp_path: Path) -> None:
@@ -79,8 +117,10 @@ def test_case_that_may_not_be_read_is_not_called_damaged(tmp_path: Path, monkeyp
 def test_cases_are_not_packed_over_themselves(tmp_path: Path) -> None:
     write_case(tmp_path / "ball.npz", ball_case(seed=0))
     before = (tmp_path / "ball.npz").read_bytes()
-    with pytest.raises(InputError, match="would replace the originals"):
-        pack_cases(tmp_path, tmp_path / "." / ".." / tmp_path.name)
+    roundabout = tmp_path / "." / ".." / tmp_path.name
+    for cache, packed in ((tmp_path, roundabout), (roundabout, tmp_path)):
+        with pytest.raises(InputError, match="would replace the originals"):
+            pack_cases(cache, packed)
     assert (tmp_path / "ball.npz").read_bytes() == before
 
 

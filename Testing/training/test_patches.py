@@ -97,6 +97,11 @@ def test_cases_that_do_not_tell_how_they_were_prepared_are_taken(cache: Path, tm
         load_cases(tmp_path / "empty")
 
 
+def test_case_prepared_in_any_way_is_taken_where_none_is_asked_for(tmp_path: Path) -> None:
+    write_case(tmp_path / "a.npz", replace(ball_case(seed=0), preprocessing='{"another": 1}'))
+    assert [case.name for case in load_cases(tmp_path)] == ["a"]
+
+
 def test_same_seed_draws_the_same_batches_and_another_draws_others(cache: Path) -> None:
     first, again, other = (_patches(cache, AugmentationRecipe(), seed=s).batch(STAGE).image for s in (1, 1, 2))
     assert torch.equal(first, again)
@@ -112,6 +117,14 @@ def test_noise_is_in_one_of_the_two_states(cache: Path, *, exchanged: bool) -> N
     clean, degraded = (noisy.image, noisy.other) if exchanged else (noisy.other, noisy.image)
     assert torch.equal(clean, still.image)
     assert not torch.equal(degraded, still.image)
+
+
+def test_states_are_exchanged_as_often_as_asked(cache: Path) -> None:
+    stage = Stage(1.0, (16, 16, 16), 60)
+    noisy = _patches(cache, replace(NEUTRAL, noise_probability=1.0), exchange_share=0.25).batch(stage)
+    # Noise makes neighbours differ more; which of the two has it tells whether they were exchanged.
+    roughness = [image.diff(dim=-1).square().mean(dim=(1, 2, 3, 4)) for image in (noisy.image, noisy.other)]
+    assert (roughness[0] < roughness[1]).float().mean() == pytest.approx(0.25, abs=0.12)
 
 
 def test_exchanged_patches_keep_the_codes_of_the_whole_field_of_view(cache: Path) -> None:

@@ -30,7 +30,7 @@ from CovidSegTraining.data import (
 )
 from CovidSegTraining.label_codes import Code
 from CovidSegTraining.label_files import labels_on_network_grid, read_labels
-from CovidSegTraining.prepare import prepare
+from CovidSegTraining.prepare import build_labelled, build_phantom, prepare
 from CovidSegTraining.settings import read_settings
 
 RECIPE = PreprocessingRecipe(spacing_ijk_mm=SPACING_IJK_MM)
@@ -304,3 +304,84 @@ def test_case_without_lungs_is_named(tmp_path: Path) -> None:
         write_nifti(folder / f"{name}.nii.gz", water, geometry=Geometry((30, 30, 24), (6.0, 6.0, 8.0)))
     with pytest.raises(InputError, match=r"water.imaging.nii.gz: .*no lungs found"):
         _prepare(replace(LISTS, whole_chests=(), lungs=()), tmp_path, tmp_path / "cache")
+
+
+def test_unlabelled_air_of_a_weak_case_is_open_and_nothing_else(phantom_data: Path) -> None:
+    folder = phantom_data / "muller20" / "coronacases_001"
+    hu, strong = build_labelled(folder, recipe=RECIPE, weak=False)
+    _, weak = build_labelled(folder, recipe=RECIPE, weak=True)
+    air = (strong == Code.BACKGROUND) & (hu < -500)
+    assert air.any() and (weak[air] == Code.UNKNOWN).all()
+    np.testing.assert_array_equal(weak[~air], strong[~air])
+
+
+def test_case_that_becomes_weak_or_less_known_is_built_again(tmp_path: Path, ill: Phantom) -> None:
+    folder, cache = tmp_path / "muller20" / "case", tmp_path / "cache"
+    write_nifti(folder / "imaging.nii.gz", ill.ct.hu_kji, geometry=ill.ct.geometry)
+    write_nifti(folder / "segmentation.nii.gz", ill.labelmap_kji, geometry=ill.ct.geometry)
+    lists = replace(LISTS, whole_chests=(), lungs=())
+    weak = replace(lists, labelled=LabelledCases(weak=("case",), weight=2.0, weak_weight=0.25))
+    assert "already" not in _prepare(lists, tmp_path, cache)[0]
+    assert "already" not in _prepare(weak, tmp_path, cache)[0] and "already" in _prepare(weak, tmp_path, cache)[0]
+    assert read_case(cache / "case.npz").weight == 0.25
+    valid = np.zeros(ill.labelmap_kji.shape, dtype=np.uint8)
+    valid[:20] = 1
+    write_nifti(folder / "valid.nii.gz", valid, geometry=ill.ct.geometry)
+    assert "already" not in _prepare(weak, tmp_path, cache)[0]
+    assert (read_case(cache / "case.npz").codes_kji[20:] == Code.UNKNOWN).all()
+
+
+def test_line_on_a_case_tells_its_size_and_the_share_of_every_code(
+    tmp_path: Path, phantom_data: Path, cache: Path
+) -> None:
+    left = replace(LISTS, labelled=None, whole_chests=(), lungs=(LungMask("lungs/elastix", side="left"),))
+    (line,) = _prepare(left, phantom_data, tmp_path / "new" / "cache")
+    codes = read_case(tmp_path / "new" / "cache" / "elastix.npz").codes_kji
+    right = read_case(cache / "elastix.npz").codes_kji
+    np.testing.assert_array_equal(codes, np.where(right == Code.RIGHT_LUNG, Code.LEFT_LUNG, right))
+    k, j, i = codes.shape
+    background, lung, unknown = (100 * (codes == c).mean() for c in (Code.BACKGROUND, Code.LEFT_LUNG, Code.UNKNOWN))
+    assert line == (
+        f"elastix: {k}x{j}x{i}, background {background:.1f} %, left_lung {lung:.1f} %, right_lung 0.0 %, "
+        "infection 0.0 %, left_or_infection 0.0 %, right_or_infection 0.0 %, "
+        f"unknown {unknown:.1f} %, not_infection 0.0 %"
+    )
+
+
+def test_air_around_the_patient_is_known_to_be_no_lung(tmp_path: Path, phantom_data: Path) -> None:
+    recipe = replace(RECIPE, outside_hu=-1000.0)  # else it is no air any more
+    _prepare(replace(LISTS, labelled=None, whole_chests=()), phantom_data, tmp_path, recipe)
+    case = read_case(tmp_path / "elastix.npz")
+    assert (case.hu_kji[:, 0] == -1000).all() and (case.codes_kji[:, 0] == Code.BACKGROUND).all()
+    opened = case.hu_kji[case.codes_kji == Code.UNKNOWN]
+    assert -430 < opened.max() < -400
+
+
+def test_folder_without_labelled_cases_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"muller20: no cases with segmentation.nii.gz. Check --data"):
+        _prepare(replace(LISTS, whole_chests=(), lungs=()), tmp_path, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_phantom_is_the_same_each_time_and_the_next_has_another_grid(
+    ill: Phantom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grids: list[tuple[Any, ...]] = []
+
+    def fake(*, size_ijk: tuple[int, int, int], spacing_ijk_mm: tuple[float, float, float], **_: Any) -> Phantom:
+        grids.append((*size_ijk, *spacing_ijk_mm))
+        return ill
+
+    monkeypatch.setattr("CovidSegLib.phantom.make_phantom", fake)
+    monkeypatch.setattr(prepare_module, "preprocess", lambda *_, **__: SimpleNamespace(hu_kji=np.array([0.6, -1.4])))
+    monkeypatch.setattr(prepare_module, "labels_on_network_grid", lambda *_, **__: np.zeros(2, np.uint8))
+    for seed in (1, 1, *range(2, 40)):
+        hu, _ = build_phantom(seed, findings={}, recipe=RECIPE)
+        assert hu.dtype == np.int16 and hu.tolist() == [1, -1]
+    assert grids[0] == grids[1] and len(set(grids)) == 39
+    columns, rows, slices, pixel_mm, _, slice_mm = np.array(grids).T
+    # A chest fits into it: 330 to 400 mm wide, less deep, 290 to 340 mm high (but for what rounding down takes).
+    assert (columns * pixel_mm > 328).all() and (columns * pixel_mm <= 400).all()
+    assert (slices * slice_mm > 284).all() and (slices * slice_mm <= 340).all()
+    assert np.abs(rows - 0.85 * columns).max() <= 1 and set(slice_mm) == {1.5, 2.5, 4.0, 6.0}
+    assert 1.0 <= pixel_mm.min() < 1.2 and 1.8 < pixel_mm.max() <= 2.0

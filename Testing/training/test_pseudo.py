@@ -14,7 +14,7 @@ from CovidSegTraining.cache import read_case
 from CovidSegTraining.data import DataConfig, Phantoms, WholeChest
 from CovidSegTraining.label_codes import Code
 from CovidSegTraining.prepare import prepare
-from CovidSegTraining.pseudo import self_label, self_label_chests
+from CovidSegTraining.pseudo import describe_change, self_label, self_label_chests
 
 LIST = DataConfig(
     labelled=None, whole_chests=(WholeChest("ct/chest_a.nii.gz", diseased=True),), phantoms=Phantoms(count=0)
@@ -148,6 +148,28 @@ def test_measured_only_chest_is_refused(cache: Path, phantom_data: Path, thresho
             cache_dir=cache,
             bundle=load_bundle(threshold_bundle),
         )
+
+
+def test_healthy_chest_is_complete_and_left_as_it_is(tmp_path: Path, threshold_bundle: Path) -> None:
+    lines: list[str] = []
+    self_label_chests(
+        [WholeChest("ct/chest_a.nii.gz", diseased=False)],
+        data_dir=tmp_path / "not looked at",
+        cache_dir=tmp_path,
+        bundle=load_bundle(threshold_bundle),
+        tell=lines.append,
+    )
+    assert lines == [] and list(tmp_path.iterdir()) == []
+
+
+def test_change_is_described_in_ml_of_every_code_but_background() -> None:
+    before = np.array([[Code.UNKNOWN] * 40, [Code.LEFT_LUNG] * 40], dtype=np.uint8)
+    after = before.copy()
+    after[0, :10], after[0, 10:20] = Code.INFECTION, Code.BACKGROUND
+    assert describe_change(before, after, voxel_ml=0.5) == (
+        "left_lung 20 -> 20 ml, right_lung 0 -> 0 ml, infection 0 -> 5 ml, left_or_infection 0 -> 0 ml, "
+        "right_or_infection 0 -> 0 ml, unknown 20 -> 10 ml, not_infection 0 -> 0 ml"
+    )
 
 
 def test_cache_of_another_grid_is_refused(tmp_path: Path, phantom_data: Path, threshold_bundle: Path) -> None:
