@@ -33,6 +33,7 @@ class CorrectSection:
         self._edited: Any = None  # the segmentation that the editor is set up for
         self._watched: tuple[Any, int] | None = None  # the editor's node, with the tag of the observer
         self._confined: tuple[bool, tuple[int, int] | None] = (False, None)
+        self._on_show = self._hears_keys = False
         ui = self._ui
         ui.editInfectionButton.connect("clicked(bool)", self.edit_infection)
         ui.editLungsButton.connect("clicked(bool)", self.edit_lungs)
@@ -51,6 +52,7 @@ class CorrectSection:
             self._confined = confined
             self._renew()
         self._offer_tools()
+        self._offer_keys()
 
     def edit_infection(self) -> None:
         """Take up the infection, inside the lungs or itself, with the brush."""
@@ -99,8 +101,8 @@ class CorrectSection:
     def close(self) -> None:
         """Listen to the editor and its keys no longer."""
         self._stop_watching()
-        if self._editor is not None:
-            self._editor.uninstallKeyboardShortcuts()
+        self._on_show = False
+        self._offer_keys()
 
     def scene_opened(self) -> None:
         """Follow the scene again, after it was closed; a scene that was read set the editor up as it was saved."""
@@ -110,14 +112,15 @@ class CorrectSection:
 
     def enter(self) -> None:
         """Listen to the editor's keys while the panel is on show; to the views it listens while a tool is in hand."""
-        if self._editor is not None:
-            self._editor.installKeyboardShortcuts()
+        self._on_show = True
+        self._offer_keys()
 
     def exit(self) -> None:
         """Lay the tool down, so that no click in a view paints while another module is on show."""
+        self._on_show = False
+        self._offer_keys()
+        self._lay_tool_down()
         if self._editor is not None:
-            self._lay_tool_down()
-            self._editor.uninstallKeyboardShortcuts()
             self._editor.removeViewObservations()
 
     def _why_not(self) -> str:
@@ -140,6 +143,7 @@ class CorrectSection:
         self._set_up = set_up
         self._renew()
         self._offer_tools()
+        self._offer_keys()
         if self._edited is not None:
             self._editor.setActiveEffectByName("Paint")
 
@@ -169,6 +173,23 @@ class CorrectSection:
             self._editor.enabled = ready
             self._editor.readOnly = not ready  # lays the tool down; else the keys would still take one up
         self._leave_out_harmful_tools()
+
+    def _offer_keys(self) -> None:
+        """Listen to the editor's keys while the chosen result can be corrected, and the editor works on no other one.
+
+        Its undo knows neither locks nor read-only; by a key it would change what is not on show.
+        """
+        if self._editor is None:
+            return
+        chosen = self._place.segmentation()
+        hears = self._on_show and not self._why_not() and self._editor.segmentationNode() is chosen
+        if hears == self._hears_keys:
+            return
+        self._hears_keys = hears
+        if hears:
+            self._editor.installKeyboardShortcuts()
+        else:
+            self._editor.uninstallKeyboardShortcuts()
 
     def _leave_out_harmful_tools(self, caller: Any = None, event: Any = None) -> None:
         """Show the tools that do what they promise with the segment and the mask of now."""
@@ -229,12 +250,13 @@ class CorrectSection:
         self._editor.unorderedEffectsVisible = False
         self._connect_editor()
         self._ui.editorPlace.layout().addWidget(self._editor)
-        self.enter()
+        self._on_show = True  # somebody pressed a button; a panel that is reloaded is not entered anew
         self._offer_tools()
 
     def _connect_editor(self) -> None:
         context = self._place.logic.context
         node = editor_node(context)
+        _name_no_tool(node)
         self._editor.setMRMLScene(context.scene)
         self._editor.setMRMLSegmentEditorNode(node)
         self._stop_watching()
@@ -253,16 +275,23 @@ class CorrectSection:
         self._lay_tool_down()
 
     def _lay_tool_down(self) -> None:
-        if self._editor is not None and self._editor.activeEffect() is not None:
-            self._editor.setActiveEffectByName("")
+        if self._editor is not None:
+            _name_no_tool(self._editor.mrmlSegmentEditorNode())
 
     def _save_state(self) -> None:
         """Let the editor's undo bring back what is changed next."""
         self._ensure_editor()
         self._editor.setSegmentationNode(self._place.segmentation())
+        self._offer_keys()
         save = getattr(self._editor, "saveStateForUndo", None)
         if save is not None:
             save()
 
     def _say(self, text: str, *, role: str = "") -> None:
         show_text(self._ui.correctStatusLabel, text, role=role)
+
+
+def _name_no_tool(node: Any) -> None:
+    """Lay the tool down that an editor's node names, in hand or not: read with a scene, Slicer takes it up later."""
+    if node is not None and node.GetActiveEffectName():
+        node.SetActiveEffectName("")

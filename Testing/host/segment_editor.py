@@ -12,25 +12,7 @@ from host_errors import HostError
 from mrml_widgets import qMRMLNodeComboBox, qMRMLWidget
 from PySide6 import QtWidgets
 from PySide6.QtCore import Signal
-
-EFFECTS = ("Threshold", "Paint", "Draw", "Erase", "Level tracing", "Grow from seeds", "Fill between slices", "Margin")
-EFFECTS += ("Hollow", "Smoothing", "Scissors", "Islands", "Logical operators", "Mask volume")
-
-
-class Effect:
-    """The active effect; its parameters are kept as text in the editor node, as in Slicer."""
-
-    def __init__(self, name: str, node: Any) -> None:
-        self.name = name
-        self._node = node
-
-    def setParameter(self, name: str, value: Any) -> None:
-        """Set a parameter."""
-        self._node.SetAttribute(f"{self.name}.{name}", str(value))
-
-    def parameter(self, name: str) -> str:
-        """Return a parameter."""
-        return self._node.GetAttribute(f"{self.name}.{name}") or ""
+from segment_effects import EFFECTS, Effect
 
 
 class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
@@ -45,6 +27,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
         self._history: Any = None
         self._effect: Effect | None = None
         self._watched: Any = None
+        self._scene_observed: Any = None
         self._order: tuple[str, ...] = EFFECTS
         self._unordered = True
         self.shortcuts = self.observes = self._read_only = False
@@ -70,6 +53,18 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
         self._list.setMRMLScene(scene)
         self._list.blockSignals(False)
         self.updateWidgetFromMRML()
+        if scene not in (None, self._scene_observed):
+            self._scene_observed, catch_up = scene, weakref.WeakMethod(self._batch_ended)
+            tag = scene.AddObserver(scene.EndBatchProcessEvent, lambda *_: (alive := catch_up()) and alive())
+            self.destroyed.connect(lambda: scene.RemoveObserver(tag))
+
+    def _batch_ended(self) -> None:
+        """Do what was left undone while a scene was read, after its `EndImportEvent`: the list first, then the node."""
+        if self._scene is None:
+            return
+        if self._node is not None:
+            self.setSegmentationNode(self._list.currentNode())
+        self.updateWidgetFromMRML()
 
     def setMRMLSegmentEditorNode(self, node: Any) -> None:
         """Keep the editor's state in a node."""
@@ -84,7 +79,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
         return self._node
 
     def updateWidgetFromMRML(self) -> None:
-        """Do what the node says; nothing without a scene, and while it is closed or read, when a tool stays in hand."""
+        """Do what the node says; nothing without a scene, or while it is closed or read: a tool stays in hand then."""
         if self._node is None or self._scene is None or self._scene.IsClosing() or self._scene.IsBatchProcessing():
             return
         self._watch_segmentation()
@@ -202,6 +197,11 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
         """Take up the tool of a number key, in any view: whether the editor is enabled or not, but not read-only."""
         if self.shortcuts and not self._read_only:
             self.setActiveEffectByName(self._order[number - 1])
+
+    def press_undo_key(self) -> None:
+        """Undo by Z or Ctrl+Z, in any view: whether the editor is read-only, or the segmentation locked, or not."""
+        if self.shortcuts:
+            self.undo()
 
     def setMaximumNumberOfUndoStates(self, count: int) -> None:
         """Allow so many steps to be undone."""

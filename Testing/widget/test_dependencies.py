@@ -119,7 +119,8 @@ def test_slicer_for_intel_macs_has_no_torch_that_could_be_installed(
     del computer.versions["torch"]
     if torch:
         computer.versions["torch"] = torch
-    with pytest.raises(DependencyError, match=r"PyTorch for them ends with 2\.2\.2.*Run 'covidseg segment' outside Slicer"):
+    expected = r"PyTorch for them ends with 2\.2\.2.*Run 'covidseg segment' outside Slicer"
+    with pytest.raises(DependencyError, match=expected):
         ensure_dependencies(installer=FakeInstaller(computer), ask=never)
     monkeypatch.setattr(dependencies.platform, "machine", lambda: "arm64")
     if torch is None:

@@ -57,3 +57,30 @@ def test_segment_editor_chooses_a_segmentation_by_itself(host: Any) -> None:
     host.scene.RemoveNode(segmentation)
     other = host.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "other")
     assert editor.segmentationNode() is other
+
+
+def test_segment_editor_takes_up_the_tool_of_its_node_when_a_scene_was_read(host: Any) -> None:
+    editor, node, _segmentation = editor_on_a_segment(host)
+    held: list[Any] = []
+    tag = host.scene.AddObserver(host.scene.EndImportEvent, lambda *_: held.append(editor.activeEffect()))
+    host.scene.StartState(host.scene.ImportState)
+    node.SetActiveEffectName("Paint")
+    host.scene.EndState(host.scene.ImportState)
+    host.scene.RemoveObserver(tag)
+    assert held == [None], "Slicer's editor does nothing before the batch has ended"
+    assert editor.activeEffect().name == "Paint"
+    assert editor.observes
+
+
+def test_undo_by_key_asks_for_no_lock(host: Any) -> None:
+    editor, _node, segmentation = editor_on_a_segment(host)
+    editor.setMaximumNumberOfUndoStates(2)
+    editor.saveStateForUndo()
+    segmentation.GetSegmentation().AddEmptySegment("b")
+    segmentation.SetSelectable(False)
+    editor.readOnly = True
+    editor.press_undo_key()
+    assert segmentation.GetSegmentation().GetNumberOfSegments() == 2, "no keys are installed"
+    editor.installKeyboardShortcuts()
+    editor.press_undo_key()
+    assert segmentation.GetSegmentation().GetNumberOfSegments() == 1

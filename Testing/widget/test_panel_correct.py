@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -301,3 +302,41 @@ def test_lung_inside_the_infection_is_offered_no_tool_that_takes_away(host: Any)
     assert "Erase" not in editor.effectNameOrder()
     journey.ui.insideInfectionCheckBox.checked = False
     assert "Erase" in editor.effectNameOrder()
+
+
+@pytest.mark.parametrize("on_show", [False, True])
+def test_brush_that_a_scene_was_saved_with_stays_down_when_it_is_loaded(
+    host: Any, tmp_path: Path, on_show: bool
+) -> None:
+    journey = Journey(host)
+    journey.run()
+    journey.ui.editInfectionButton.click()
+    path = host.save_scene(tmp_path / "scene.mrb")
+    if not on_show:
+        journey.widget.exit()
+    host.load_scene(path)
+    journey.settle()
+    editor = editor_of(journey)
+    assert editor.segmentationNode() is journey.segmentation is not None
+    assert editor.activeEffect() is None
+    assert not editor.observes, "a click in a view would paint"
+    assert not editor.mrmlSegmentEditorNode().GetActiveEffectName()
+
+
+def test_brush_of_a_loaded_scene_stays_down_when_the_editor_is_made(host: Any, tmp_path: Path) -> None:
+    journey = Journey(host)
+    journey.run()
+    journey.ui.editInfectionButton.click()
+    path = host.save_scene(tmp_path / "scene.mrb")
+    host.close_panel(journey.widget)
+    again = Journey(host, with_ct=False)
+    host.load_scene(path)
+    again.settle()
+    again.parameters.islandMl = 100.0
+    taken_up: list[str] = []
+    node = host.scene.GetSingletonNode("CovidSeg", "vtkMRMLSegmentEditorNode")
+    assert node.GetActiveEffectName() == "Paint"
+    node.AddObserver("ModifiedEvent", lambda *_: taken_up.append(node.GetActiveEffectName()))
+    again.ui.islandButton.click()
+    assert editor_of(again).activeEffect() is None
+    assert "Paint" not in taken_up
