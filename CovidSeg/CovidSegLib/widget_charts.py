@@ -105,11 +105,13 @@ class _Scale:
 
 
 def _round_up(value: float) -> float:
-    """Return the next round number: 1, 2, 5, 10, 20, 50, 100 ...; 1 for 0."""
+    """Return the next number whose half is round, too: 1, 2, 3, 4, 6, 8, 10, 20, 30 ...; 1 for 0."""
     if value <= 0:
         return 1.0
     power = 10.0 ** np.floor(np.log10(value))
-    return float(next(step * power for step in (1.0, 2.0, 5.0, 10.0) if value <= step * power * (1 + 1e-9)))
+    return float(
+        next(step * power for step in (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0) if value <= step * power * (1 + 1e-9))
+    )
 
 
 def _draw_axes(painter: Any, *, axes: Axes, scale: _Scale, color: Any) -> None:
