@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from .bundle import Bundle
     from .progress import Progress
 
-
-_Finished = Generator[tuple[Case, Outcome], None, None]
+#: Said of a case until it has ended, and so for good if the run is stopped before.
+_UNDER_WAY = _("stopped by the user while it was under way")
+#: A case with its outcome, or with None when it begins.
+_Told = Generator[tuple[Case, Outcome | None], None, None]
 
 
 class RunReporter(Protocol):
@@ -62,7 +64,8 @@ def run_batch(
 ) -> BatchResult:
     """Segment the cases into `options.out_dir`; return how each ended.
 
-    Ctrl-C ends the run early: summary.csv and run.json are written, the rest is "not run".
+    Ctrl-C ends the run early: summary.csv and run.json are written, the rest is "not run"; the message of a case that
+    was under way says so.
 
     Raises:
         InputError: The output folder cannot be used, or another run is using it.
@@ -99,7 +102,23 @@ def make_out_dir(out_dir: Path) -> None:
     """Make the output folder where it is not there yet, and make sure that it can be written to.
 
     Raises:
-        InputError: It cannot, or the path is that of a file.
+        InputError: It cannot, or the path leads to none (see `check_out_dir`).
+    """
+    check_out_dir(out_dir)
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        probe = out_dir / ".covidseg.write-test"
+        probe.touch()
+        probe.unlink(missing_ok=True)  # another run that starts now tries the same
+    except OSError as error:
+        raise InputError(_("the output folder cannot be written: {reason}").format(reason=explain(error))) from error
+
+
+def check_out_dir(out_dir: Path) -> None:
+    """Make sure that a folder is, or could be made, at the path.
+
+    Raises:
+        InputError: It is no text, that of a file, or it leads through a link to nothing.
     """
     if not is_text(out_dir):
         raise InputError(
@@ -109,13 +128,13 @@ def make_out_dir(out_dir: Path) -> None:
         )
     if out_dir.exists() and not out_dir.is_dir():
         raise InputError(_("the output '{path}' is a file: give an output folder (-o OUT).").format(path=out_dir))
-    try:
-        out_dir.mkdir(parents=True, exist_ok=True)
-        probe = out_dir / ".covidseg.write-test"
-        probe.touch()
-        probe.unlink(missing_ok=True)  # another run that starts now tries the same
-    except OSError as error:
-        raise InputError(_("the output folder cannot be written: {reason}").format(reason=explain(error))) from error
+    for path in (out_dir, *out_dir.parents):
+        if path.is_symlink() and not path.exists():
+            text = _(
+                "the output folder cannot be made: '{path}' is a link to nothing. Mend the link, or choose another "
+                "output folder (-o OUT)."
+            )
+            raise InputError(text.format(path=path))
 
 
 def _options_as_json(options: RunOptions) -> dict[str, Any]:
@@ -135,14 +154,17 @@ def _run_all(cases: Sequence[Case], *, runner: CaseRunner, bundle: Bundle, repor
     outcomes = {case.name: Outcome(case=case.name, status=Status.NOT_RUN) for case in cases}
     stopped = False
     several = min(runner.options.workers, len(cases)) > 1
-    finished = (
+    told = (
         _in_workers(cases, runner=runner, reporter=reporter)
         if several
         else _in_this_process(cases, runner=runner, bundle=bundle, reporter=reporter)
     )
     try:
-        with contextlib.closing(finished):
-            for case, outcome in finished:
+        with contextlib.closing(told):
+            for case, outcome in told:
+                if outcome is None:
+                    outcomes[case.name] = Outcome(case=case.name, status=Status.NOT_RUN, message=_UNDER_WAY)
+                    continue
                 outcomes[case.name] = outcome
                 reporter.case_finished(case, outcome)
     except (KeyboardInterrupt, Cancelled):
@@ -150,9 +172,10 @@ def _run_all(cases: Sequence[Case], *, runner: CaseRunner, bundle: Bundle, repor
     return BatchResult(outcomes=tuple(outcomes.values()), stopped=stopped)
 
 
-def _in_this_process(cases: Sequence[Case], *, runner: CaseRunner, bundle: Bundle, reporter: RunReporter) -> _Finished:
+def _in_this_process(cases: Sequence[Case], *, runner: CaseRunner, bundle: Bundle, reporter: RunReporter) -> _Told:
     for case in cases:
         reporter.case_started(case)
+        yield case, None
 
         def progress(update: Progress, *, case: Case = case) -> None:
             reporter.case_progress(case, update)
@@ -163,12 +186,14 @@ def _in_this_process(cases: Sequence[Case], *, runner: CaseRunner, bundle: Bundl
         yield case, runner.run(case, bundle=bundle, progress=progress, note=note)
 
 
-def _in_workers(cases: Sequence[Case], *, runner: CaseRunner, reporter: RunReporter) -> _Finished:
+def _in_workers(cases: Sequence[Case], *, runner: CaseRunner, reporter: RunReporter) -> _Told:
     by_name = {case.name: case for case in cases}
     workers = min(runner.options.workers, len(cases))
     with contextlib.closing(run_in_workers(cases, runner=runner, workers=workers)) as messages:
         for message in messages:
             if isinstance(message, WorkerNote):
                 reporter.note(joined(": ", (message.case, message.text)))
+            elif isinstance(message, Case):
+                yield message, None
             else:
                 yield by_name[message.case], message

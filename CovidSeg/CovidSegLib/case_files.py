@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .case_folder import file_named
 from .case_state import (
     LABELMAP_FILE,
     PREVIEW_FILE,
@@ -24,6 +25,7 @@ from .preview import write_preview_png
 from .report import write_report_csv, write_report_json
 from .segmentation_file import write_labelmap_nifti, write_seg_nrrd
 from .sitk_quiet import itk_reason
+from .texts import text as _
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,12 +75,15 @@ def write_case_files(
     write_nifti_checked(folder / LABELMAP_FILE, labelmap_kji, geometry=geometry)
     if result.uncertainty is not None:
         write_nifti_checked(folder / UNCERTAINTY_FILE, result.uncertainty, geometry=geometry)
-    write_seg_nrrd(folder / SEGMENTATION_FILE, labelmap_kji=labelmap_kji, geometry=geometry)
+    with file_named(folder / SEGMENTATION_FILE) as path:
+        write_seg_nrrd(path, labelmap_kji=labelmap_kji, geometry=geometry)
     if preview:
-        with _itk_errors_named(folder):
-            write_preview_png(folder / PREVIEW_FILE, hu_kji=result.hu_kji, labelmap_kji=labelmap_kji, geometry=geometry)
-    write_report_csv(folder / REPORT_CSV_FILE, report)
-    write_report_json(folder / REPORT_JSON_FILE, report)
+        with itk_errors_named(folder / PREVIEW_FILE) as path:
+            write_preview_png(path, hu_kji=result.hu_kji, labelmap_kji=labelmap_kji, geometry=geometry)
+    with file_named(folder / REPORT_CSV_FILE) as path:
+        write_report_csv(path, report)
+    with file_named(folder / REPORT_JSON_FILE) as path:
+        write_report_json(path, report)
     return report
 
 
@@ -88,23 +93,24 @@ def write_nifti_checked(path: Path, values_kji: np.ndarray, *, geometry: Geometr
     Raises:
         OSError: The disk is full, or another fault of the disk.
     """
-    with _itk_errors_named(path.parent):
+    with itk_errors_named(path):
         write_labelmap_nifti(path, labelmap_kji=values_kji, geometry=geometry)
-    _check_written_whole(path, voxels=values_kji.size)
+    check_written_whole(path, voxel_bytes=values_kji.size)
 
 
 @contextmanager
-def _itk_errors_named(folder: Path) -> Iterator[None]:
-    """Turn ITK's errors on writing into what they are: a full disk, or another fault of the disk."""
+def itk_errors_named(path: Path) -> Iterator[Path]:
+    """Turn ITK's errors on writing a file into what they are: a full disk, or another fault of the disk."""
     try:
-        yield
+        with file_named(path):
+            yield path
     except RuntimeError as error:
-        full = "No space left" in str(error) or shutil.disk_usage(folder).free < _FULL_BELOW_BYTES
-        raise OSError(errno.ENOSPC if full else errno.EIO, itk_reason(error)) from error
+        full = "No space left" in str(error) or _is_full(path)
+        raise OSError(errno.ENOSPC if full else errno.EIO, itk_reason(error), str(path)) from error
 
 
-def _check_written_whole(path: Path, *, voxels: int) -> None:
-    """Make sure that all bytes are in the file: on a full disk, ITK cuts a NIfTI short and says nothing.
+def check_written_whole(path: Path, *, voxel_bytes: int) -> None:
+    """Make sure that all bytes are in a `.nii.gz`: on a full disk, ITK cuts it short and says nothing.
 
     Raises:
         OSError: They are not.
@@ -116,5 +122,12 @@ def _check_written_whole(path: Path, *, voxels: int) -> None:
                 size += len(chunk)
     except (EOFError, zlib.error, gzip.BadGzipFile):
         size = 0
-    if size != _NIFTI_HEADER_BYTES + voxels:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    if size != _NIFTI_HEADER_BYTES + voxel_bytes:
+        if _is_full(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        # Such as a limit on the size of files, or of a user's share of the disk.
+        raise OSError(errno.EIO, _("the system cut short what was written to"), str(path))
+
+
+def _is_full(path: Path) -> bool:
+    return shutil.disk_usage(path.parent).free < _FULL_BELOW_BYTES

@@ -49,13 +49,14 @@ def new_case_folder(target: Path) -> Iterator[Path]:
     """
     token = secrets.token_hex(6)
     partial = target.with_name(f".{target.name}.partial-{token}")
-    partial.mkdir()
     try:
+        partial.mkdir()
         yield partial
         _flush_files(partial)
         _put_in_place(partial, target=target, old=target.with_name(f".{target.name}.old-{token}"))
-    except BaseException:
+    except BaseException as error:
         delete_tree(partial)
+        _name_in_place(error, partial=partial, target=target)
         raise
 
 
@@ -70,9 +71,21 @@ def new_file(target: Path) -> Iterator[Path]:
     try:
         yield partial
         replace_file(partial, target)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+        _name_in_place(error, partial=partial, target=target)
+        raise
+
+
+@contextlib.contextmanager
+def file_named(path: Path) -> Iterator[Path]:
+    """Have errors of the system name the file that is written: those of writing, unlike those of opening, do not."""
+    try:
+        yield path
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
         raise
 
 
@@ -135,12 +148,20 @@ def _flush_files(folder: Path) -> None:
     """Have the files on the disk before the rename that declares them complete, where that is possible."""
     for path in folder.iterdir():
         if path.is_file():
-            with path.open("rb+") as stream:
+            with file_named(path), path.open("rb+") as stream:
                 try:
                     os.fsync(stream.fileno())
                 except OSError as error:
                     if error.errno not in _CANNOT_SYNC:
                         raise
+
+
+def _name_in_place(error: BaseException, *, partial: Path, target: Path) -> None:
+    """Have an error of the system name what the user knows, `target` or a file in it, not what was written aside."""
+    if isinstance(error, OSError) and error.errno is not None:
+        path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else partial
+        if path.is_relative_to(partial):
+            error.filename = str(target / path.relative_to(partial))
 
 
 def _put_in_place(partial: Path, *, target: Path, old: Path) -> None:

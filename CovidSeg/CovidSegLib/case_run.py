@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .case_folder import new_case_folder
-from .case_state import CaseKey, read_report, refuse_foreign_files, why_incomplete
+from .case_state import CaseKey, holds_result, read_report, refuse_foreign_files, why_incomplete
 from .cases import Case
 from .device import resolve_device
 from .errors import Cancelled, InputError
@@ -135,7 +135,7 @@ class CaseRunner:
             raise
         except Exception as error:  # one bad case never stops the rest, whatever is wrong with it
             message = explain(error)
-            if (self.options.out_dir / case.name).is_dir():
+            if holds_result(self.options.out_dir / case.name):
                 message = _("{problem} (the case's folder still holds an earlier result)").format(problem=message)
             return Outcome(
                 case=case.name,
@@ -167,7 +167,12 @@ class CaseRunner:
             reason = why_incomplete(folder, key=key, preview=options.preview, uncertainty=options.uncertainty)
             if reason is None:
                 return _outcome(case, status=Status.SKIPPED, report=read_report(folder) or {})
-            note(_("computing again: {reason}").format(reason=reason))
+            if folder.is_dir():
+                from .case_correction import refuse_to_replace_correction
+
+                refuse_to_replace_correction(folder, reason=reason)
+            if holds_result(folder):
+                note(_("computing again: {reason}").format(reason=reason))
         refuse_foreign_files(folder, overwrite=options.overwrite)
         reporter = Reporter(progress)
         reporter.tell("read", 0, 1)

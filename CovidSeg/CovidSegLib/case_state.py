@@ -78,6 +78,13 @@ def read_report(folder: Path) -> dict[str, Any] | None:
     return report
 
 
+def holds_result(folder: Path) -> bool:
+    """Tell whether the folder holds a report of ours, or a damaged one beside its labelmap."""
+    return read_report(folder) is not None or all(
+        (folder / name).is_file() for name in (REPORT_JSON_FILE, LABELMAP_FILE)
+    )
+
+
 def why_incomplete(folder: Path, *, key: CaseKey, preview: bool, uncertainty: bool = False) -> Text | None:
     """Return why the folder is not the complete result for `key`, or None if it is."""
     files = files_of_case(preview=preview, uncertainty=uncertainty)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from .archive import lists_images
 from .case_names import NameBook, case_name_of, image_extension
 from .case_state import LABELMAP_FILE, UNCERTAINTY_FILE
 from .errors import InputError
-from .image_kinds import is_dicom_file, is_dicom_zip, is_labelmap, study_of
+from .image_kinds import is_dicom_file, is_dicom_zip, is_labelmap, is_slice, study_of
 from .inputs import IMAGING_STEM, SUPPORTED, SYSTEM_FOLDERS, image_suffix, stem_of
 from .texts import Text
 from .texts import text as _
@@ -72,8 +72,9 @@ def discover_cases(inputs: Sequence[str | Path], *, out_dir: str | Path) -> Disc
         out_dir: The output folder; images under it are not taken from a folder of cases.
 
     Raises:
-        InputError: An INPUT does not exist, or nothing usable is in it.
+        InputError: An INPUT does not exist, nothing usable is in it, or slices are given instead of their folder.
     """
+    _refuse_slices(Path(given) for given in inputs)
     out_real = _real(Path(out_dir))
     names, notes = NameBook(), _Notes()
     seen: set[str] = set()
@@ -85,6 +86,17 @@ def discover_cases(inputs: Sequence[str | Path], *, out_dir: str | Path) -> Disc
                 seen.add(real)
                 cases.append(Case(name=names.claim(case_name_of(path)), path=path))
     return Discovery(cases=tuple(cases), notes=notes.lines())
+
+
+def _refuse_slices(inputs: Iterable[Path]) -> None:
+    """Refuse slices of one folder, as a shell makes of `folder/*.dcm`: each would be a case that fails."""
+    first: dict[Path, Path] = {}
+    for path in inputs:
+        if image_extension(path.name) is not None or path == first.get(path.parent) or not path.is_file():
+            continue
+        if is_slice(path) and first.setdefault(path.parent, path) != path:
+            text = _("several slices of folder '{folder}' were given as single DICOM files: give the folder itself.")
+            raise InputError(text.format(folder=path.parent))
 
 
 def _paths_of(given: Path, *, out_real: str, notes: _Notes) -> list[Path]:

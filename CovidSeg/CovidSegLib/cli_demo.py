@@ -62,13 +62,16 @@ def run_demo(arguments: argparse.Namespace, *, engine: Engine | None = None) -> 
 def _write_phantom(out_dir: Path) -> tuple[Path, PhantomTruth]:
     import SimpleITK as sitk
 
+    from .case_files import check_written_whole, itk_errors_named
     from .phantom import make_phantom
 
     print_line("making a synthetic chest CT")
     phantom = make_phantom(seed=DEMO_SEED, infection_percent=DEMO_INFECTION_PERCENT)
     path = out_dir / _CT_FILE
     with new_file(path) as partial:
-        sitk.WriteImage(phantom.ct.geometry.to_sitk(phantom.ct.hu_kji), str(partial), useCompression=True)
+        with itk_errors_named(partial):
+            sitk.WriteImage(phantom.ct.geometry.to_sitk(phantom.ct.hu_kji), str(partial), useCompression=True)
+        check_written_whole(partial, voxel_bytes=phantom.ct.hu_kji.nbytes)
     return path, phantom.truth
 
 

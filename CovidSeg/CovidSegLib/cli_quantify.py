@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .batch import check_out_dir
 from .case_folder import new_file
-from .case_state import REPORT_CSV_FILE, REPORT_JSON_FILE, read_report
+from .case_state import REPORT_CSV_FILE, REPORT_JSON_FILE, SEGMENTATION_FILE, read_report
 from .console import DISCLAIMER, percent, print_error, print_failure, print_line
 from .errors import CovidSegError, InputError
 from .exit_codes import FAILED, OK, USAGE
@@ -49,8 +50,15 @@ def _why_unusable(arguments: argparse.Namespace) -> str | None:
     for name, path in (("CT", arguments.ct), ("SEGMENTATION", arguments.segmentation)):
         if not path.exists():
             return f"{name} '{path}' does not exist: check the path."
-    if arguments.output is not None and arguments.output.exists() and not arguments.output.is_dir():
-        return f"the output '{arguments.output}' is a file: give a folder with -o OUT."
+    if arguments.segmentation.is_dir():
+        inside = arguments.segmentation / SEGMENTATION_FILE
+        give = f"'{inside}'" if inside.is_file() else "a .seg.nrrd or labelmap file"
+        return f"SEGMENTATION '{arguments.segmentation}' is a folder: give {give}."
+    if arguments.output is not None:
+        try:
+            check_out_dir(arguments.output)
+        except InputError as error:
+            return str(error)
     return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from .batch import BatchResult, run_batch
-from .case_run import Engine, RunOptions, Status
+from .case_run import Engine, Outcome, RunOptions, Status
 from .cases import discover_cases
 from .console import DISCLAIMER, ConsoleReporter, print_error, print_failure, print_line
 from .errors import CovidSegError
@@ -45,11 +45,17 @@ def run_segment(arguments: argparse.Namespace, *, engine: Engine | None = None) 
 
 
 def _conclude(result: BatchResult, *, options: RunOptions) -> int:
-    counts = {status: sum(outcome.status is status for outcome in result.outcomes) for status in Status}
-    print_line(", ".join(f"{count} {status.value}" for status, count in counts.items() if count))
+    standings = [_standing(outcome) for outcome in result.outcomes]
+    words = ("done", "skipped", "failed", "stopped", "not run")
+    print_line(", ".join(f"{standings.count(word)} {word}" for word in words if word in standings))
     print_line(f"summary: {options.out_dir / SUMMARY_FILE}, run: {options.out_dir / RUN_FILE}")
     print_line(DISCLAIMER)
     if result.stopped:
         print_error(explain(KeyboardInterrupt()))
         return STOPPED
     return FAILED if result.failed else OK
+
+
+def _standing(outcome: Outcome) -> str:
+    """Return how a case stands, in a word; a case that never began has nothing to say."""
+    return "stopped" if outcome.status is Status.NOT_RUN and outcome.message else outcome.status.value

@@ -61,6 +61,12 @@ def _value_in_one_line(value: object) -> object:
 
 
 def _explain_os_error(error: OSError) -> str:
+    if error.errno in _DISK_FULL and error.filename:
+        text = _(
+            "the disk is full: free some space and run it again ('{file}' cannot be written; nothing half-written is "
+            "left)"
+        )
+        return one_line(text.format(file=error.filename))
     if error.errno in _DISK_FULL:
         return _("the disk is full: free some space and run it again (nothing half-written is left)")
     if error.errno in _NOT_ALLOWED and error.filename:

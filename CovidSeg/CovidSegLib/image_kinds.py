@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _DICOM_MAGIC_AT = 128
 _DICOM_MAGIC = b"DICM"
 _STUDY_INSTANCE_UID = (0x0020, 0x000D)
+_NUMBER_OF_FRAMES = (0x0028, 0x0008)
 _ZIP_MEMBERS_TRIED = 50
 # A CT slice has hundreds of grey values; labelmaps of all lung lobes or of a whole body's organs stay below.
 _MAX_LABELS = 32
@@ -47,6 +48,17 @@ def study_of(path: Path) -> str:
         return text_of(path, tag=_STUDY_INSTANCE_UID)
     except OSError:  # reading the case will tell
         return ""
+
+
+def is_slice(path: Path) -> bool:
+    """Tell whether the file is DICOM of one image alone, as far as its header can be looked into."""
+    if not is_dicom_file(path):
+        return False
+    try:
+        frames = text_of(path, tag=_NUMBER_OF_FRAMES)
+    except OSError:  # reading the case will tell
+        return False
+    return not (frames.isdecimal() and int(frames) > 1)
 
 
 def is_dicom_zip(path: Path) -> bool:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 #: Segmentations of a hundred organs have headers of some 100 kB.
 _MAX_HEADER = 1 << 22
 _LINES = re.MULTILINE | re.IGNORECASE
+#: What Slicer says of a segmentation as a whole, and of each segment.
+_SEGMENTATION = re.compile(rb"^Segment(ation|[0-9]+)_\w+:=", re.MULTILINE)
 #: Spaces that say where the patient's left is; those of a scanner or of mere handedness do not.
 _PATIENT_SPACE = re.compile(rb"^space: *([LR][AP]S|(left|right)-(anterior|posterior)-superior)\b", _LINES)
 
@@ -35,12 +37,15 @@ def read_nrrd(path: Path, *, label: str) -> ImageData:
     """Return the volume in an NRRD file.
 
     Raises:
-        InputError: Damaged, truncated, not 3D, not grey, sheared, implausible, or too large for memory.
+        InputError: Damaged, truncated, a segmentation, not 3D, not grey, sheared, implausible, or too large for memory.
     """
     import SimpleITK as sitk
 
     detached_data_files(path)  # refuses missing and outlying data files
     header, _start = _split_header(path)
+    if _SEGMENTATION.search(header):
+        text = _("{label}: this is a segmentation, not a CT. Give the CT it belongs to.")
+        raise InputError(text.format(label=label))
     if re.search(rb"^space directions:.*none", header, _LINES):
         text = _(
             "{label}: an axis has no direction in space (colour, vectors, time?); a CT is grey, one number per voxel. "

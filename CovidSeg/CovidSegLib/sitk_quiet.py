@@ -23,7 +23,7 @@ def itk_reason(error: Exception) -> str:
     """Return the last line of an ITK error, its cause, without addresses and source files."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[-1] if lines else type(error).__name__
-    for lead in ("ITK ERROR:", "sitk::ERROR:"):
+    for lead in ("ITK ERROR:", "sitk::ERROR:", "Reason:"):
         text = text.split(lead, 1)[-1].strip()
     if "(0x" in text and "): " in text:  # ClassName(0x55...): reason
         text = text.split("): ", 1)[1]

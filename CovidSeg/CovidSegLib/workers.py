@@ -48,8 +48,8 @@ class _Worker:
 
 def run_in_workers(
     cases: Sequence[Case], *, runner: CaseRunner, workers: int
-) -> Generator[Outcome | WorkerNote, None, None]:
-    """Yield notes and outcomes as they come, one outcome per case, in the order of finishing.
+) -> Generator[Case | Outcome | WorkerNote, None, None]:
+    """Yield cases as they begin, notes, and outcomes as they come, one per case, in the order of finishing.
 
     On leaving early (an error, Ctrl-C) all processes are ended; what they were writing is cleared
     by `case_folder.recover`.
@@ -63,7 +63,9 @@ def run_in_workers(
                 crew.append(_start_worker(runner, workers=workers))
             for worker in crew:
                 if worker.case is None and waiting:
-                    _give(worker, waiting.pop())
+                    case = waiting.pop()
+                    _give(worker, case)
+                    yield case
             yield from _collect(crew)
     finally:
         _end(crew)

@@ -20,7 +20,7 @@ def _found(*inputs: Path, out: Path) -> dict[str, Path]:
     return {case.name: case.path for case in discover_cases(inputs, out_dir=out).cases}
 
 
-def _dicom(path: Path, *, study: str) -> Path:
+def _dicom(path: Path, *, study: str, frames: int | None = None) -> Path:
     """Write the head of a DICOM file; finding cases needs no more."""
     pydicom = pytest.importorskip("pydicom")
     dataset = pydicom.Dataset()
@@ -28,6 +28,8 @@ def _dicom(path: Path, *, study: str) -> Path:
     dataset.SOPInstanceUID = f"{study}.{abs(hash(path.name))}"
     dataset.StudyInstanceUID = study
     dataset.PatientName = "Doe^Jane"
+    if frames is not None:
+        dataset.NumberOfFrames = frames
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -243,6 +245,30 @@ def test_disc_of_several_studies_is_a_case_per_study(tmp_path: Path) -> None:
             _dicom(disc / patient / "ST0" / series / "IM1", study=study)
     _dicom(disc / "DICOMDIR", study="9")
     assert _found(disc, out=tmp_path / "out") == {"PT0": disc / "PT0", "PT1": disc / "PT1"}
+
+
+@pytest.mark.parametrize("names", [("1.dcm", "2.dcm", "3.dcm"), ("IM1", "IM2", "IM3")])
+def test_slices_that_a_shell_lists_are_refused_with_their_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: Sequence[str]
+) -> None:
+    slices = [_dicom(tmp_path / "series" / name, study="1.2.3") for name in names]
+    out = tmp_path / "out"
+    with pytest.raises(InputError) as error:
+        discover_cases([write_ct(tmp_path / "ct.nii.gz"), *slices], out_dir=out)
+    assert str(error.value) == (
+        f"several slices of folder '{tmp_path / 'series'}' were given as single DICOM files: give the folder itself."
+    )
+    assert set(_found(tmp_path / "series", out=out)) == {"series"}
+    monkeypatch.chdir(tmp_path / "series")
+    with pytest.raises(InputError, match=r"slices of folder '\.' were given"):
+        discover_cases(names, out_dir=out)
+
+
+def test_dicom_files_that_are_no_slices_of_one_folder_are_cases(tmp_path: Path) -> None:
+    first, second = (_dicom(tmp_path / name / "IM.dcm", study="1.2.3") for name in ("a", "b"))
+    many = [_dicom(tmp_path / "a" / f"{name}.dcm", study="1.2.3", frames=2) for name in ("x", "y")]
+    found = _found(first, first, second, *many, out=tmp_path / "out")
+    assert found == {"IM": first, "IM-2": second, "x": many[0], "y": many[1]}
 
 
 def test_zip_is_taken_from_a_folder_only_if_it_holds_dicom(tmp_path: Path) -> None:

@@ -122,11 +122,17 @@ def test_ctrl_c_ends_cleanly_and_the_run_can_go_on(
     process = start_process(cts, "-o", out, "--workers", str(workers), write_pause_s=0.2)
     _wait_for(lambda: len(list(_files_of_partial(out, "slow1"))) >= 1)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=_PATIENCE_S)
+    printed, errors = process.communicate(timeout=_PATIENCE_S)
     assert process.returncode == 130
     assert errors == "covidseg: error: stopped by the user; run the same command again to go on\n"
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
-    assert summary(out)[-1]["status"] == "not run"
+    rows = [(row["status"], row["message"]) for row in summary(out)]
+    under_way = ("not run", "stopped by the user while it was under way")
+    assert rows[1] == under_way and rows[2][0] == "not run"
+    if workers == 1:
+        assert rows[2] == ("not run", "") and "\n1 done, 1 stopped, 1 not run\n" in printed
+    else:
+        assert f"{rows.count(under_way)} stopped" in printed
     assert segment(cts, "-o", out) == 0
     assert tree_without_times(out) == undisturbed
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -188,8 +189,31 @@ def test_output_that_is_a_file_is_a_usage_error(tmp_path: Path, capsys: pytest.C
     ct, labels = write_ct(tmp_path / "a.nii.gz"), _corrected(tmp_path / "l.nii.gz", infected_slices=1)
     assert _quantify(ct, labels, "-o", labels) == 2
     printed = capsys.readouterr()
-    assert "is a file: give a folder with -o OUT" in printed.err
+    assert "is a file: give an output folder (-o OUT)" in printed.err
     assert printed.out == ""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_output_that_is_a_link_to_nothing_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ct, labels = write_ct(tmp_path / "a.nii.gz"), _corrected(tmp_path / "l.nii.gz", infected_slices=1)
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    assert _quantify(ct, labels, "-o", tmp_path / "link") == 2
+    assert f"'{tmp_path / 'link'}' is a link to nothing. Mend the link" in capsys.readouterr().err
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_folder_given_as_segmentation_is_a_usage_error_that_names_the_file_in_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ct, folder = write_ct(tmp_path / "a.nii.gz"), tmp_path / "out" / "a"
+    assert segment(ct, "-o", tmp_path / "out", "--no-preview") == 0
+    capsys.readouterr()
+    assert _quantify(ct, folder) == 2
+    file = folder / "segmentation.seg.nrrd"
+    assert capsys.readouterr().err == f"covidseg: error: SEGMENTATION '{folder}' is a folder: give '{file}'.\n"
+    file.unlink()
+    assert _quantify(ct, folder) == 2
+    assert f"'{folder}' is a folder: give a .seg.nrrd or labelmap file." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,20 @@ def test_folder_with_files_of_the_user_is_never_deleted(tmp_path: Path, capsys: 
     assert all("holds other files ('imaging.nii.gz')" in line for line in one_line_errors(capsys))
 
 
+def test_folder_that_never_was_a_result_is_not_said_to_be_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    write_ct(data / "a" / "imaging.nii.gz")
+    (data / "a" / "report.json").write_text('{"by": "another program"}')
+    (data / "b").mkdir()
+    assert segment(data / "a", write_ct(tmp_path / "b.nii.gz"), "-o", data) == 1
+    printed = capsys.readouterr()
+    assert "computing again" not in printed.out
+    assert "holds other files ('imaging.nii.gz')" in printed.err and "earlier result" not in printed.err
+    assert [row["status"] for row in summary(data)] == ["failed", "done"]
+
+
 def test_correction_saved_in_the_case_folder_survives_overwrite(tmp_path: Path) -> None:
     ct, folder = write_ct(tmp_path / "a.nii.gz"), tmp_path / "out" / "a"
     assert segment(ct, "-o", tmp_path / "out") == 0

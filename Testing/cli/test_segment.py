@@ -4,6 +4,7 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -261,14 +262,21 @@ def test_no_more_workers_are_started_than_windows_can_wait_for(
     assert crew == [started] * started
 
 
-def test_labelmap_cut_short_by_a_full_disk_fails_the_case(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("free_bytes", "words"),
+    [(0, "the disk is full: free some space"), (1 << 30, "the system cut short what was written to '{file}'")],
+)
+def test_labelmap_cut_short_on_writing_fails_the_case(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, free_bytes: int, words: str
 ) -> None:
     def cut_short(path: Path, **options: Any) -> None:
         write_labelmap_nifti(path, **options)
         os.truncate(path, path.stat().st_size // 2)  # what ITK leaves, without a word
 
     monkeypatch.setattr(case_files, "write_labelmap_nifti", cut_short)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=free_bytes))
     assert segment(write_ct(tmp_path / "a.nii.gz"), "-o", tmp_path / "out") == 1
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"summary.csv", "run.json"}
-    assert "the disk is full" in one_line_errors(capsys)[0]
+    (error,) = one_line_errors(capsys)
+    file = tmp_path / "out" / "a" / "labelmap.nii.gz"
+    assert words.format(file=file) in error and str(file) in error

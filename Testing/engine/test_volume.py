@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from CovidSegLib.errors import InputError
+from CovidSegLib.geometry import Geometry
 from CovidSegLib.inputs import case_name
+from CovidSegLib.segmentation_file import write_seg_nrrd
 from CovidSegLib.volume import fingerprint_of, list_series, read_ct
 from helpers_ct_files import tiny_hu, write_image, write_series, zip_series
 
@@ -90,6 +92,24 @@ def test_rubbish_under_any_name_is_refused(tmp_path: Path, name: str, content: b
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=name):
         read_ct(tmp_path / name)
+
+
+@pytest.mark.parametrize("value", [0, 3])
+def test_segmentation_given_instead_of_a_ct_is_refused_as_one(tmp_path: Path, value: int) -> None:
+    import SimpleITK as sitk
+
+    path = tmp_path / "corrected.seg.nrrd"
+    labels = np.zeros((10, 12, 14), np.uint8)
+    labels[2:5, 3:6, 4:8] = value
+    write_seg_nrrd(path, labelmap_kji=labels, geometry=Geometry((14, 12, 10), (1.0, 1.0, 2.0)))
+    layers = sitk.ReadImage(str(path))
+    one_layer = sitk.VectorIndexSelectionCast(layers, 0)
+    one_layer.SetMetaData("Segment0_ID", "left_lung")
+    sitk.WriteImage(one_layer, str(tmp_path / "one.seg.nrrd"))  # as Slicer saves segments that do not overlap
+    for file in (path, tmp_path / "one.seg.nrrd"):
+        with pytest.raises(InputError) as error:
+            read_ct(file)
+        assert str(error.value) == f"{file}: this is a segmentation, not a CT. Give the CT it belongs to."
 
 
 def test_labelmap_given_instead_of_a_ct_is_refused(tmp_path: Path) -> None:
