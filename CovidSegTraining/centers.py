@@ -15,8 +15,13 @@ _AIR_SHARE = 0.35
 _DENSE_SHARE = 0.4
 
 
+def has_centers(codes_kji: np.ndarray) -> bool:
+    """Tell whether patches can be centred anywhere in a case, codes (k, j, i): on background, lung or infection."""
+    return bool((codes_kji < Code.UNKNOWN).any())
+
+
 class PatchCenters:
-    """Voxels of one case around which patches are cut."""
+    """Voxels of one case around which patches are cut; it must have some (`has_centers`)."""
 
     def __init__(self, codes_kji: np.ndarray, *, hu_kji: np.ndarray, air_below_hu: float) -> None:
         """Collect the voxels.

@@ -1,7 +1,7 @@
 """The command `covidseg-train`: reads the arguments, calls the command, returns the exit code.
 
-0 all done; 1 something failed; 2 usage error. Nothing heavy is imported before the arguments
-are understood.
+0 all done; 1 something failed; 2 usage error, among them a missing file or folder. Nothing heavy is imported before
+the arguments are understood.
 """
 
 from __future__ import annotations

@@ -51,6 +51,13 @@ def folder(text: str) -> Path:
     return Path(text)
 
 
+def file(text: str) -> Path:
+    """Return a path given as argument; it must be a file, or a pipe."""
+    if not Path(text).exists() or Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"no file '{text}'")
+    return Path(text)
+
+
 def count_from_zero(text: str) -> int:
     """Return a whole number from 0 on, given as argument."""
     return 0 if text == "0" else count(text)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from CovidSegLib.cli_parser import Parser, UsageError, add_command, count
 from CovidSegLib.exit_codes import OK
 
-from .cli_common import add_compute, count_from_zero, folder, say, use_threads, warn, warn_unknown_patients
+from .cli_common import add_compute, count_from_zero, file, folder, say, use_threads, warn, warn_unknown_patients
 
 if TYPE_CHECKING:
     from .splits import Fold
@@ -30,11 +30,11 @@ def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument("--cache", metavar="DIR", type=Path, help="folder for prepared cases (default: RUN/cache)")
     folds = parser.add_mutually_exclusive_group()
     folds.add_argument("--original", action="store_true", help="the paper's own five folds (default)")
-    folds.add_argument("--folds", metavar="JSON", type=Path, help="folds, as 'split' writes them")
+    folds.add_argument("--folds", metavar="JSON", type=file, help="folds, as 'split' writes them")
     folds.add_argument("--k", metavar="K", type=count, action="append", help="K new folds; repeat for several runs")
     parser.add_argument("--seed", metavar="S", type=count_from_zero, help="of the new folds of --k (default 0)")
     parser.add_argument(
-        "--patients", metavar="JSON", type=Path, help='{"case": "patient", ...}, where names do not tell'
+        "--patients", metavar="JSON", type=file, help='{"case": "patient", ...}, where names do not tell'
     )
     parser.add_argument(
         "--steps", action="store_true", help="four runs: neither augmentation nor preprocessing, one, the other, both"
@@ -76,11 +76,13 @@ def _cv(options: argparse.Namespace) -> int:
     use_threads(options.threads)
     if options.cluster == NONE:
         resolve_device(options.device)  # before the minutes that preparing takes
+    places = Places(options.data, options.output, options.cache or options.output / "cache")
+    if options.cluster != NONE:
+        # A worker may be in another folder, or on another machine.
+        places = Places(places.data_dir.resolve(), places.output.resolve(), places.cache_dir.resolve())
     evaluations = cross_validate(
         variants,
-        places=Places(
-            options.data.resolve(), options.output.resolve(), (options.cache or options.output / "cache").resolve()
-        ),
+        places=places,
         device=options.device,
         run_jobs=choose_cluster(options.cluster, threads=options.threads, tell=say),
         labels_are=options.labels_are,
@@ -89,7 +91,7 @@ def _cv(options: argparse.Namespace) -> int:
     )
     if len(variants) == 1:
         say(evaluations[variants[0].name].to_text())
-        say(f"{options.output / 'evaluation'}: scores, tables and figures")
+        say(f"{places.output / 'evaluation'}: scores, tables and figures")
         return OK
     sheet = summary_sheet(evaluations)
     write_whole(options.output / "summary.txt", sheet.to_text().encode())

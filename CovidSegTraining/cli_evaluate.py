@@ -8,7 +8,7 @@ from pathlib import Path
 from CovidSegLib.cli_parser import Parser, UsageError, add_command, count
 from CovidSegLib.exit_codes import OK
 
-from .cli_common import count_from_zero, folder, note, say, warn, warn_unknown_patients
+from .cli_common import count_from_zero, file, folder, note, say, warn, warn_unknown_patients
 
 
 def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -28,7 +28,7 @@ def _add_split(commands: argparse._SubParsersAction[Parser]) -> None:
     kind.add_argument("--original", action="store_true", help="the paper's own five folds")
     parser.add_argument("--seed", metavar="S", type=count_from_zero, help="of the dealing (default 0)")
     parser.add_argument(
-        "--patients", metavar="JSON", type=Path, help='{"case": "patient", ...}, where names do not tell'
+        "--patients", metavar="JSON", type=file, help='{"case": "patient", ...}, where names do not tell'
     )
     parser.add_argument("-o", "--output", metavar="JSON", type=Path, required=True, help="file for the folds")
 
@@ -48,8 +48,8 @@ def _split(options: argparse.Namespace) -> int:
             warn(f"{len(missing)} of the paper's {len(known)} cases are missing: {', '.join(missing)}")
         if others := sorted(set(cases) - known):
             warn(f"{len(others)} cases are in none of the paper's folds and left out: {', '.join(others)}")
-        for sentence in shared_patients(folds, patients=patients):
-            warn(sentence)
+        for shared in shared_patients(folds, patients=patients):
+            warn(str(shared))
     else:
         folds = k_folds(cases, k=options.k, seed=options.seed or 0, patients=patients)
     write_folds(options.output, folds)
@@ -65,16 +65,16 @@ def _add_evaluate(commands: argparse._SubParsersAction[Parser]) -> None:
         commands, "evaluate", summary="print the paper's tables, write its figures 5 and 6", run=_evaluate
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--scores", metavar="CSV", type=Path, help="scores per case, as 'evaluate' writes them")
+    source.add_argument("--scores", metavar="CSV", type=file, help="scores per case, as 'evaluate' writes them")
     source.add_argument(
         "--predictions", metavar="DIR", type=folder, help="holds <case>.nii.gz or <case>/labelmap.nii.gz"
     )
     parser.add_argument(
         "--data", metavar="DIR", type=folder, help="holds <case>/segmentation.nii.gz, for --predictions"
     )
-    parser.add_argument("--folds", metavar="JSON", type=Path, help="folds of the cross-validation, for Table 1")
+    parser.add_argument("--folds", metavar="JSON", type=file, help="folds of the cross-validation, for Table 1")
     parser.add_argument(
-        "--patients", metavar="JSON", type=Path, help='{"case": "patient", ...}, where names do not tell'
+        "--patients", metavar="JSON", type=file, help='{"case": "patient", ...}, where names do not tell'
     )
     parser.add_argument(
         "--labels-are",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from CovidSegLib.cli_parser import Parser, UsageError, add_command
 from CovidSegLib.exit_codes import OK
 
-from .cli_common import add_compute, count_from_zero, folder, say, use_threads
+from .cli_common import add_compute, count_from_zero, file, folder, say, use_threads
 
 if TYPE_CHECKING:
     from .experiment_config import Experiment
@@ -33,9 +33,9 @@ def add_fit_options(parser: argparse.ArgumentParser) -> None:
     """Add what `fit` takes for an experiment only."""
     group = parser.add_argument_group("with an experiment's recipe as --config")
     group.add_argument("--fold", metavar="K", type=count_from_zero, help="fold to train, from 0")
-    group.add_argument("--folds", metavar="JSON", type=Path, help="the folds (default: the paper's)")
+    group.add_argument("--folds", metavar="JSON", type=file, help="the folds (default: the paper's)")
     group.add_argument(
-        "--patients", metavar="JSON", type=Path, help='{"case": "patient", ...} that the folds were made with'
+        "--patients", metavar="JSON", type=file, help='{"case": "patient", ...} that the folds were made with'
     )
     group.add_argument("--data", metavar="DIR", type=folder, help="bring the cache up to date with these cases first")
     group.add_argument("--precision", choices=("float32", "bfloat16"), help="instead of the recipe's")
@@ -94,7 +94,7 @@ def fit_experiment(options: argparse.Namespace) -> int:
 
 def _fit_fold(options: argparse.Namespace, *, recipe: Experiment, fold: Fold, world: World, device: str) -> None:
     import torch
-    from CovidSegLib.device import describe_device, resolve_device
+    from CovidSegLib.device import resolve_device
 
     from .experiment_cache import load_prepared, prepare_cases
     from .experiment_fit import ExperimentFit
@@ -113,9 +113,7 @@ def _fit_fold(options: argparse.Namespace, *, recipe: Experiment, fold: Fold, wo
     run = ExperimentFit(
         options.output, cases=cases, fold=fold, fold_number=options.fold, recipe=recipe, device=device, world=world
     )
-    shared = f", and {world.size - 1} other(s)" if world.size > 1 else ""
-    tell(f"fold {options.fold} on {describe_device(str(run.device))}{shared}, after epoch {run.epoch}")
-    run.run(tell=tell)
+    run.run(tell=lambda line: tell(f"fold {options.fold}: {line}"))
     tell(f"{run.epoch} epochs, lowest loss {run.stopping.best_loss:.4f} -> {options.output}")
 
 

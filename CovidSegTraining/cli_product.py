@@ -16,6 +16,7 @@ from .cli_common import (
     add_data,
     add_measured,
     count_from_zero,
+    file,
     folder,
     note,
     positive,
@@ -74,8 +75,10 @@ def _add_fit(commands: argparse._SubParsersAction[Parser]) -> None:
     parser = add_command(commands, "fit", summary="train a network; run again to continue", run=_fit)
     parser.add_argument("--cache", metavar="CACHE", type=folder, required=True, help="written by 'prepare'")
     parser.add_argument("-o", "--output", metavar="RUN", type=Path, required=True, help="folder of the training run")
-    parser.add_argument("--minutes", metavar="M", type=positive, help="end the run after this time")
-    parser.add_argument("--init", metavar="WEIGHTS", type=Path, help="begin with these weights (.pt or .safetensors)")
+    parser.add_argument(
+        "--minutes", metavar="M", type=positive, help="end the run with the step in which they are over"
+    )
+    parser.add_argument("--init", metavar="WEIGHTS", type=file, help="begin with these weights (.pt or .safetensors)")
     add_config(parser)
     add_compute(parser)
     add_fit_options(parser)
@@ -113,16 +116,18 @@ def _fit(options: argparse.Namespace) -> int:
 
 def _add_export(commands: argparse._SubParsersAction[Parser]) -> None:
     parser = add_command(commands, "export", summary="write trained weights into a model bundle", run=_export)
-    parser.add_argument("--weights", metavar="FILE", type=Path, required=True, help="average.pt of a training run")
+    parser.add_argument("--weights", metavar="FILE", type=file, required=True, help="average.pt of a training run")
     parser.add_argument("--bundle", metavar="DIR", type=Path, required=True, help="the bundle; made if need be")
-    parser.add_argument("--version", metavar="V", help="version of the weights (default: what the bundle says)")
+    parser.add_argument("--version", metavar="V", help="version of the weights; needed if the bundle has others")
     parser.add_argument("--int8", action="store_true", help="8 bits per weight: half the size; measure what it costs")
 
 
 def _export(options: argparse.Namespace) -> int:
     from .export import export_weights
 
-    sha256 = export_weights(options.weights, bundle_dir=options.bundle, version=options.version, int8=options.int8)
+    sha256 = export_weights(
+        options.weights, bundle_dir=options.bundle, version=options.version, int8=options.int8, tell=note
+    )
     say(f"{options.bundle}: weights sha256 {sha256}")
     return OK
 

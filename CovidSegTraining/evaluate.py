@@ -24,7 +24,7 @@ from .paper_table import (
     table_csv,
     table_sheet,
 )
-from .splits import Fold, are_original, find_cases, shared_patients
+from .splits import Fold, SharedPatient, are_original, find_cases, shared_patients
 from .whole_files import write_whole
 
 if TYPE_CHECKING:
@@ -96,10 +96,17 @@ def evaluate_scores(
     """
     notes = [LABELS_ARE[labels_are]]
     if folds is not None and (shared := shared_patients(folds, patients=patients)):
-        whose = "the original folds" if are_original(folds) else "these folds"
-        notes.append(f"In {whose} a patient stands on both sides, which can flatter the scores: {'; '.join(shared)}.")
+        notes.append(_shared_note(shared, whose="the original folds" if are_original(folds) else "these folds"))
     table = None if folds is None else fold_table(cases, folds=folds)
     return Evaluation(tuple(cases), labels_are, table, tuple(overall_scores(cases, seed=seed)), tuple(notes))
+
+
+def _shared_note(shared: Sequence[SharedPatient], *, whose: str) -> str:
+    """Return a line for the reader, and one for each fold and patient."""
+    count = len({one.patient for one in shared})
+    stand = "a patient stands" if count == 1 else f"{count} patients stand"
+    lines = (f"  - {one}" for one in shared)  # a list in Markdown, too
+    return "\n".join([f"In {whose} {stand} on both sides, which can flatter the scores:", *lines])
 
 
 def find_predictions(predictions_dir: Path, *, data_dir: Path) -> dict[str, Path]:

@@ -271,10 +271,7 @@ def experiment_from(values: Any) -> Experiment:
         _check_network(recipe.network)
     except SettingsError as error:
         raise SettingsError(f"{TOP}: {error}") from error
-    try:
-        check_patch(recipe.network.name, recipe.patches.size_kji)
-    except SettingsError as error:
-        raise SettingsError(f"{TOP}.patches.size_ijk: {error}") from error
+    check_patch(recipe.network.name, recipe.patches.size_ijk, key=f"{TOP}.patches.size_ijk")
     return recipe
 
 

@@ -152,8 +152,6 @@ def run_fold(job: FoldJob, tell: Tell) -> None:
         CovidSegError: As `ExperimentFit` and `predict_cases`.
         OSError: The disk is full, for instance.
     """
-    from CovidSegLib.device import describe_device
-
     from .experiment_cache import load_prepared
     from .experiment_fit import ExperimentFit
     from .experiment_predict import predict_cases
@@ -172,7 +170,6 @@ def run_fold(job: FoldJob, tell: Tell) -> None:
     settings, classes = recipe.preprocessing, recipe.network.classes
     cases = load_prepared(cache_dir, names=(*fold.training, *fold.validation), settings=settings, classes=classes)
     fit = ExperimentFit(run, cases=cases, fold=fold, fold_number=job.number, recipe=recipe, device=job.device)
-    say(f"on {describe_device(str(fit.device))}, after epoch {fit.epoch}")
     fit.run(tell=say)
     del cases, fit  # the volumes leave the GPU
     predict_cases(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from CovidSegLib.allocator import freed_memory_kept
-from CovidSegLib.device import resolve_device
+from CovidSegLib.device import describe_device, resolve_device
 from CovidSegLib.errors import DeviceError, InputError
 from CovidSegLib.run_lock import run_lock
 
@@ -120,7 +120,7 @@ class ExperimentFit:
 
         Args:
             epochs: None: to the end.
-            tell: Called with a line per epoch.
+            tell: Called with a line at the start, and one per epoch.
 
         Raises:
             DeviceError: The GPU's memory does not suffice.
@@ -132,6 +132,8 @@ class ExperimentFit:
         last = math.inf if epochs is None else self.epoch + epochs
         try:
             with self._writing(), _fast(self.device):
+                shared = f", and {self.world.size - 1} other(s)" if self.world.size > 1 else ""
+                tell(f"on {describe_device(str(self.device))}{shared}, after epoch {self.epoch}")
                 while not self.finished and self.epoch < last:
                     row = self.run_epoch()
                     tell(", ".join(f"{name} {row[name]:.6g}" for name in ("epoch", "loss", "val_loss", "lr")))
@@ -266,7 +268,6 @@ class ExperimentFit:
         self.rate.load_state_dict(state["rate"])
         self.stopping.load_state_dict(state["stopping"])
         self.epoch, self.history = state["epoch"], state["history"]
-        log.info("continuing after epoch %d", self.epoch)
 
 
 def autocast(device: torch.device, *, precision: str) -> AbstractContextManager[Any]:

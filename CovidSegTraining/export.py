@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import logging
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,28 +22,40 @@ from .whole_files import write_whole
 if TYPE_CHECKING:
     import torch
 
+log = logging.getLogger(__name__)
+
 WEIGHTS_FILE = "model.safetensors"
 FIRST_VERSION = "0.0.1"
+#: Where the metadata may hold what was measured of the weights; `covidseg info` prints it.
+FIGURES = ("eval_metrics", "evaluation")
 
 
-def export_weights(weights: Path, *, bundle_dir: Path, version: str | None = None, int8: bool = False) -> str:
+def export_weights(
+    weights: Path,
+    *,
+    bundle_dir: Path,
+    version: str | None = None,
+    int8: bool = False,
+    tell: Callable[[str], object] = log.info,
+) -> str:
     """Put weights into a bundle, and their checksum (and version) into its metadata.
 
-    The rest of `configs/metadata.json` stays; without one, the least that `load_bundle` needs is
-    written, with the network and preprocessing of `config.json` beside the weights.
+    The rest of `configs/metadata.json` stays, but for what was measured of other weights; without one, the least that
+    `load_bundle` needs is written, with the network and preprocessing of `config.json` beside the weights.
 
     Args:
         weights: State dict saved by `fit` (`average.pt`).
         bundle_dir: The bundle's folder; made if need be.
-        version: New version of the weights; None keeps what is there.
+        version: Of the weights; None keeps what is there, if it is of these weights.
         int8: Store the convolutions in 8 bits per weight, half the size; measure what it costs.
+        tell: Called with a line on what went from the metadata, if anything did.
 
     Returns:
         The SHA-256 of the weights written.
 
     Raises:
         ModelError: The weights cannot be read, are not finite in half precision, or are of another
-            network than the bundle names. Nothing is changed then.
+            network than the bundle names; or its version is of other weights. Nothing is changed then.
     """
     from safetensors.torch import save
 
@@ -57,13 +72,24 @@ def export_weights(weights: Path, *, bundle_dir: Path, version: str | None = Non
 
     data = save(_in_8_bits(tensors, config=NetworkConfig.from_dict(own["network"])) if int8 else tensors)
     sha256 = hashlib.sha256(data).hexdigest()
+    replaced = own.get("weights", {}).get("sha256")
+    if replaced not in (None, sha256) and version is None:
+        raise ModelError(
+            f"{metadata_path}: version {metadata['version']} is of other weights ({replaced[:12]}...); say with "
+            "--version what these are, or export into another folder"
+        )
     own["weights"] = {"file": WEIGHTS_FILE, **own.get("weights", {}), "sha256": sha256}
-    own.pop("calibration", None)  # it belonged to the weights of before
+    gone = _drop_figures(metadata) if replaced != sha256 else []
     metadata["version"] = version or metadata["version"]
     write_whole(bundle_dir / "models" / own["weights"]["file"], data)
     write_whole(metadata_path, _metadata_text(metadata, before=before, path=metadata_path).encode("utf-8"))
     # Loaded the way the product does: a bundle that it would refuse must not leave this function quietly.
     _ = load_bundle(bundle_dir).network
+    if gone:
+        tell(
+            f"{metadata_path}: {', '.join(gone)} went, as measured of other weights; measure these with "
+            "'covidseg-train benchmark'"
+        )
     return sha256
 
 
@@ -153,8 +179,14 @@ def _least_metadata(trained: dict[str, Any] | None) -> dict[str, Any]:
     }
 
 
+def _drop_figures(metadata: dict[str, Any]) -> list[str]:
+    """Take out what was measured of the weights; return the keys."""
+    rooms = {**dict.fromkeys(FIGURES, metadata), "calibration": metadata["covidseg"]}
+    return [key for key, room in rooms.items() if room.pop(key, None) is not None]
+
+
 def _metadata_text(metadata: dict[str, Any], *, before: dict[str, Any] | None, path: Path) -> str:
-    """Return the metadata as text; in a file that exists only the two values are exchanged, its layout stays."""
+    """Return the metadata as text; in a file that exists only what differs is exchanged or goes, its layout stays."""
     if before is not None:
         text = path.read_text(encoding="utf-8")
         for key, old, new in (
@@ -162,9 +194,24 @@ def _metadata_text(metadata: dict[str, Any], *, before: dict[str, Any] | None, p
             ("version", before["version"], metadata["version"]),
         ):
             text = text.replace(f'"{key}": {json.dumps(old)}', f'"{key}": {json.dumps(new)}', 1)
+        for key in (*FIGURES, "calibration"):
+            if key not in metadata and key not in metadata["covidseg"]:
+                text = _without_key(text, key)
         if json.loads(text) == metadata:
             return text
     return json.dumps(metadata, indent=2, ensure_ascii=False) + "\n"
+
+
+def _without_key(text: str, key: str) -> str:
+    """Return JSON without the first such key, its value and a comma."""
+    found = re.search(rf'"{key}"\s*:\s*', text)
+    if found is None:
+        return text
+    _, end = json.JSONDecoder().raw_decode(text, found.end())
+    before, after = text[: found.start()], text[end:]
+    if comma := re.match(r"\s*,\s*", after):
+        return before + after[comma.end() :]
+    return re.sub(r"\s*,\s*$", "", before) + after
 
 
 def _check_preprocessing(values: dict[str, Any], *, trained: dict[str, Any] | None, weights: Path) -> None:

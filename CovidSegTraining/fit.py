@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import math
 import time
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from CovidSegLib.allocator import freed_memory_kept
+from CovidSegLib.device import describe_device
 from CovidSegLib.errors import InputError, ModelError
 from CovidSegLib.network import build_network
+from CovidSegLib.preprocess import unit_window
 from CovidSegLib.run_lock import run_lock
 
 from .fit_config import FitConfig, Stage
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
+#: How often the run tells how far it is, in seconds, beside its checkpoints.
+TOLD_EVERY_S = 30.0
 #: Settings that a run may be continued with other ones of.
 _MAY_CHANGE = ("steps", "minutes", "device", "bfloat16", "save_every_s")
 
@@ -67,16 +72,22 @@ class Fit:
             self._run()
 
     def _run(self) -> None:
+        self._announce()
         losses: list[float] = []
-        saved = started = time.monotonic() - self.elapsed_s
+        saved = time.monotonic()
+        started, told = saved - self.elapsed_s, -math.inf  # the first step tells how long one takes
         while (progress := self.progress()) < 1.0:
             losses.append(self._train_step(progress))
-            self.elapsed_s = time.monotonic() - started
-            if time.monotonic() - saved > self.config.save_every_s:
-                saved = time.monotonic()
+            now = time.monotonic()
+            self.elapsed_s = now - started
+            is_due = now - saved > self.config.save_every_s
+            if is_due or now - told > TOLD_EVERY_S:
+                told, figures = now, self._figures(progress, losses)
+                log.info(", ".join(f"{name} {value}" for name, value in figures.items()))
+            if is_due:
+                saved, losses = now, []
                 self.save()
-                self._log(progress, losses)
-                losses = []
+                self._record(figures)
         self.save()
 
     def start_from(self, state: dict[str, torch.Tensor]) -> None:
@@ -116,6 +127,7 @@ class Fit:
         """Measure the statistics of batch normalisation afresh over training patches, and keep them from now on."""
         import torch
 
+        log.info("after step %d: measuring batch normalisation anew, over %d batches", self.step, batches)
         self.network.load_state_dict(self.average.state_dict())
         for norm in _norms(self.network):
             norm.reset_running_stats()
@@ -193,8 +205,7 @@ class Fit:
     def _voxel_weights(self, batch: Batch) -> torch.Tensor:
         """Return the weights (batch, k, j, i) in the cross-entropy: more for infection and air outside lungs."""
         config = self.config
-        lower, upper = config.preprocessing.window_hu
-        air_below = (config.air_below_hu - (lower + upper) / 2.0) / ((upper - lower) / 2.0)
+        air_below = unit_window(config.air_below_hu, window_hu=config.preprocessing.window_hu)
         air = (batch.codes == int(Code.BACKGROUND)) & (batch.image[:, 0] < air_below)
         infection = batch.codes == int(Code.INFECTION)
         return 1.0 + (config.air_weight - 1.0) * air.float() + (config.infection_weight - 1.0) * infection.float()
@@ -231,7 +242,6 @@ class Fit:
         self.step, self.elapsed_s = state["step"], state["elapsed_s"]
         self.norm_frozen = state.get("norm_frozen", False)
         self.rng.bit_generator.state = state["rng"]
-        log.info("continuing at step %d", self.step)
 
     def _check_settings(self) -> None:
         """Make sure that the run was begun with these settings, but for those of how long and where it runs.
@@ -256,8 +266,16 @@ class Fit:
                 "here); give the --config that the run was begun with, or choose another folder"
             )
 
-    def _log(self, progress: float, losses: list[float]) -> None:
-        row = {
+    def _announce(self) -> None:
+        parameters = sum(parameter.numel() for parameter in self.network.parameters())
+        minutes = f", or {self.config.minutes:g} minutes and the step under way" if self.config.minutes else ""
+        log.info(
+            f"{len(self.patches.hu)} cases, {parameters:,} parameters, on {describe_device(str(self.device))}; "
+            f"after step {self.step} and {self.elapsed_s / 60:.1f} minutes, to {self.config.steps:,} steps{minutes}"
+        )
+
+    def _figures(self, progress: float, losses: list[float]) -> dict[str, float]:
+        return {
             "step": self.step,
             "minutes": round(self.elapsed_s / 60, 2),
             "progress": round(progress, 4),
@@ -265,14 +283,13 @@ class Fit:
             "loss": round(float(np.mean(losses)), 4),
             "skipped": self.skipped,
         }
-        path = self.folder / "history.csv"
-        new = not path.exists()
-        with path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(row))
-            if new:
+
+    def _record(self, figures: dict[str, float]) -> None:
+        with (self.folder / "history.csv").open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(figures))
+            if not file.tell():
                 writer.writeheader()
-            writer.writerow(row)
-        log.info("%s", row)
+            writer.writerow(figures)
 
 
 def _norms(network: torch.nn.Module) -> list[Any]:

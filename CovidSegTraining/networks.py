@@ -98,8 +98,8 @@ def build_experiment_network(
     return build(classes, from_plain(kind, dict(options or {}), key="network.options"))
 
 
-def check_patch(name: str, patch_kji: Sequence[int]) -> None:
-    """Make sure that a network can train on patches of this size.
+def check_patch(name: str, size: Sequence[int], *, key: str) -> None:
+    """Make sure that a network can train on patches of this size, in voxels; `key` is where it stands, for the error.
 
     Raises:
         SettingsError: A side is no multiple of `SIZE_MULTIPLE`, or a single voxel would be left on the deepest
@@ -107,10 +107,10 @@ def check_patch(name: str, patch_kji: Sequence[int]) -> None:
     """
     _check_name(name)
     multiple = SIZE_MULTIPLE[name]
-    if any(side < 1 or side % multiple for side in patch_kji):
-        raise SettingsError(f"patch_kji must be multiples of {multiple} for '{name}', not {list(patch_kji)}")
-    if math.prod(patch_kji) == multiple ** len(patch_kji):
-        raise SettingsError(f"patch_kji {list(patch_kji)} is too small for '{name}': double one side at least")
+    if any(side < 1 or side % multiple for side in size):
+        raise SettingsError(f"{key} must be multiples of {multiple} for '{name}', not {list(size)}")
+    if math.prod(size) == multiple ** len(size):
+        raise SettingsError(f"{key} {list(size)} is too small for '{name}': double one side at least")
 
 
 def _check_name(name: str) -> None:

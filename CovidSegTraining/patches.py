@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from CovidSegLib.errors import InputError
-from CovidSegLib.preprocess import PreprocessingRecipe
+from CovidSegLib.preprocess import PreprocessingRecipe, unit_window
 
 from .augmentation import degrade, sample_patch
 from .cache import case_files, preparation_of, read_case
-from .centers import PatchCenters
+from .centers import PatchCenters, has_centers
 from .data import refuse_measured_only
 from .fit_config import FitConfig, Stage
 from .lesions import paint_lesions
@@ -39,7 +39,8 @@ def load_cases(folder: Path, *, preprocessing: PreprocessingRecipe | None = None
         preprocessing: What the cases must have been prepared with, if they tell; None: anything.
 
     Raises:
-        InputError: There are none, one is damaged, measured only, or prepared otherwise.
+        InputError: There are none, one is damaged, measured only, prepared otherwise or teaches nothing, or none would
+            ever be drawn.
     """
     wanted = None if preprocessing is None else preparation_of(preprocessing)
     cases = []
@@ -52,9 +53,19 @@ def load_cases(folder: Path, *, preprocessing: PreprocessingRecipe | None = None
                 f"{path}: prepared with other settings ({cached.preprocessing}) than fit.preprocessing ({wanted}); "
                 "give the --config it was prepared with, or run 'covidseg-train prepare' with this one"
             )
+        if not has_centers(cached.codes_kji):
+            raise InputError(
+                f"{path}: no voxel is known to be lung or background, so that there is nothing to learn; correct the "
+                "case's labels and run 'covidseg-train prepare' again, or delete this file"
+            )
         cases.append(TrainingCase(path.stem, cached.hu_kji, cached.codes_kji, cached.weight))
     if not cases:
         raise InputError(f"no prepared cases in {folder}: run 'covidseg-train prepare' first")
+    if not any(case.weight > 0 for case in cases):
+        raise InputError(
+            f"{folder}: all cases have weight 0, so that none would be drawn; give some a weight above 0 under 'data' "
+            "of the settings, and run 'covidseg-train prepare' again"
+        )
     return cases
 
 
@@ -134,6 +145,6 @@ class Patches:
     def _network_input(self, patches_hu: list[torch.Tensor]) -> torch.Tensor:
         import torch
 
-        lower, upper = self.config.preprocessing.window_hu
-        image = (torch.stack(patches_hu).clamp(lower, upper) - (lower + upper) / 2.0) / ((upper - lower) / 2.0)
+        window_hu = self.config.preprocessing.window_hu
+        image = unit_window(torch.stack(patches_hu).clamp(*window_hu), window_hu=window_hu)
         return image[:, None].contiguous(memory_format=torch.channels_last_3d)

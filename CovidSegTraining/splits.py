@@ -31,6 +31,20 @@ class Fold:
     validation: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class SharedPatient:
+    """A patient on both sides of a fold, with the cases there; as text, a sentence."""
+
+    fold: int
+    patient: str
+    training: tuple[str, ...]
+    validation: tuple[str, ...]
+
+    def __str__(self) -> str:
+        training, validation = (", ".join(side) for side in (self.training, self.validation))
+        return f"fold_{self.fold}: patient {self.patient} is in training ({training}) and validation ({validation})"
+
+
 def patient_of(case: str, *, patients: Mapping[str, str] | None = None) -> str:
     """Return the patient of a case: as `patients` says, else by the name; most cases are a patient of their own."""
     if patients is not None and case in patients:
@@ -87,17 +101,14 @@ def k_folds(cases: Collection[str], *, k: int, seed: int, patients: Mapping[str,
     return [Fold(tuple(sorted(set(cases) - set(held))), tuple(sorted(held))) for held in validation]
 
 
-def shared_patients(folds: Sequence[Fold], *, patients: Mapping[str, str] | None = None) -> list[str]:
-    """Return a sentence for each patient that stands on both sides of a fold; none is what is wanted."""
-    sentences = []
+def shared_patients(folds: Sequence[Fold], *, patients: Mapping[str, str] | None = None) -> list[SharedPatient]:
+    """Return each patient that stands on both sides of a fold, for each such fold; none is what is wanted."""
+    shared = []
     for number, fold in enumerate(folds):
-        sides = [_by_patient(side, patients=patients) for side in (fold.training, fold.validation)]
-        for patient in sorted(sides[0].keys() & sides[1].keys()):
-            training, validation = (", ".join(side[patient]) for side in sides)
-            sentences.append(
-                f"fold_{number}: patient {patient} is in training ({training}) and validation ({validation})"
-            )
-    return sentences
+        training, validation = (_by_patient(side, patients=patients) for side in (fold.training, fold.validation))
+        for patient in sorted(training.keys() & validation.keys()):
+            shared.append(SharedPatient(number, patient, tuple(training[patient]), tuple(validation[patient])))
+    return shared
 
 
 def are_original(folds: Sequence[Fold]) -> bool:

@@ -9,7 +9,7 @@ table, padding) is shown as soft tissue, so that no air outside can be taken for
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,11 @@ from .orient import Orientation
 from .resample import Axes, AxisGrid, covering_axis, image_axes, resample_kji
 from .stored_settings import read_settings
 from .texts import text as _
+
+if TYPE_CHECKING:
+    import torch
+
+_HU = TypeVar("_HU", float, np.ndarray, "torch.Tensor")
 
 #: The paper's patches measure 160 voxels in-plane, and begin every 80: one voxel more costs a row of patches.
 PATCH_VOXELS, PATCH_STEP_VOXELS = 160, 80
@@ -142,10 +147,20 @@ def preprocess(
 def scale_hu(image_hu: np.ndarray, *, window_hu: tuple[float, float]) -> np.ndarray:
     """Return `image_hu` (any shape) clipped to the window and mapped linearly to [-1, 1], float32."""
     lower, upper = window_hu
-    scaled = np.clip(image_hu, lower, upper)
-    scaled -= (lower + upper) / 2.0
-    scaled /= (upper - lower) / 2.0
-    return np.asarray(scaled, dtype=np.float32)
+    return np.asarray(unit_window(np.clip(image_hu, lower, upper), window_hu=window_hu), dtype=np.float32)
+
+
+def unit_window(hu: _HU, *, window_hu: tuple[float, float]) -> _HU:
+    """Return HU with the window mapped linearly to [-1, 1], and what lies beyond it beyond.
+
+    Args:
+        hu: A number; or an array or tensor of any shape, of floats, which is changed in place: it may be a whole CT.
+        window_hu: The HU at -1 and at 1.
+    """
+    lower, upper = window_hu
+    hu -= (lower + upper) / 2.0
+    hu /= (upper - lower) / 2.0
+    return hu
 
 
 def chest_axes(source: Axes, *, chest: Chest, recipe: PreprocessingRecipe) -> Axes:

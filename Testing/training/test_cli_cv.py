@@ -42,16 +42,28 @@ def test_patients_whose_names_mislead_are_the_same_when_it_goes_on(
     (tmp_path / "patients.json").write_text(json.dumps(PATIENTS))
     told = [*arguments, "--k", "3", "--patients", str(tmp_path / "patients.json")]
     assert main(told) == 0
-    assert "a patient stands on both sides" not in capsys.readouterr().out
+    assert "on both sides" not in capsys.readouterr().out
     assert main(told) == 0
     out = capsys.readouterr().out
-    assert "fold 2: already complete" in out and "a patient stands on both sides" not in out
+    assert "fold 2: already complete" in out and "on both sides" not in out
     shutil.copy(tmp_path / "run" / "folds.json", tmp_path / "folds.json")
     by_hand = ["fit", *arguments[1:3], "--cache", str(next((tmp_path / "run" / "cache").iterdir())), "--fold", "0"]
     by_hand += ["--folds", str(tmp_path / "folds.json"), "-o", str(tmp_path / "by_hand")]
     assert main(by_hand) == 1
     assert "patient radiopaedia_9 is in training" in capsys.readouterr().err
     assert main([*by_hand, "--patients", str(tmp_path / "patients.json")]) == 0
+
+
+def test_files_are_named_below_the_folder_as_it_was_given(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*arguments[:-1], "run", "--k", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    named = Path("run", "predictions", "case_2.nii.gz")
+    assert any(line.endswith(f"case_2: {named}") for line in lines)
+    assert lines[-1] == f"{Path('run', 'evaluation')}: scores, tables and figures"
+    assert not any(str(tmp_path) in line for line in lines)
 
 
 def test_figure_4_is_of_the_runs_own_folds(arguments: list[str], tmp_path: Path) -> None:

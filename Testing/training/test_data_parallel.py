@@ -108,7 +108,7 @@ def test_two_processes_write_one_run_like_that_of_one(folder: Path) -> None:
 
 def test_only_the_first_process_speaks(folder: Path) -> None:
     lines = (folder / "printed.txt").read_text(encoding="utf-8").splitlines()
-    assert len([line for line in lines if line.startswith("epoch 1, loss ")]) == 1
+    assert len([line for line in lines if line.startswith("fold 0: epoch 1, loss ")]) == 1
     assert len([line for line in lines if line.startswith("case_0: ")]) == 1
     assert any("and 1 other(s), after epoch 0" in line for line in lines)
 

@@ -14,7 +14,7 @@ from CovidSegLib.geometry import Geometry
 from helpers_training import write_nifti
 
 from CovidSegTraining import cli_evaluate
-from CovidSegTraining.case_scores import read_scores, write_scores
+from CovidSegTraining.case_scores import CLASSES, SCORES, CaseScores, read_scores, write_scores
 from CovidSegTraining.evaluate import (
     evaluate_scores,
     find_predictions,
@@ -22,7 +22,7 @@ from CovidSegTraining.evaluate import (
     score_prediction,
     score_predictions,
 )
-from CovidSegTraining.splits import original_folds, read_folds, write_folds
+from CovidSegTraining.splits import Fold, original_folds, read_folds, write_folds
 
 GRID = Geometry((16, 14, 12), (2.0, 2.0, 3.0))
 #: Slices of infection in the truth and in the prediction of each case.
@@ -126,7 +126,26 @@ def test_command_prints_the_papers_table(data_dir: Path, capsys: pytest.CaptureF
     assert lines[5].split() == ["4", "0.979", "0.975", "0.999", "0.853", "0.836", "1.000*"]
     assert lines[7].split() == ["AVG", "0.956", "0.956", "0.998", "0.761", "0.730", "0.999"]
     assert lines[8].startswith("1.000*: 0.9997 from these scores; the paper prints 0.999.")
-    assert any("In the original folds a patient stands on both sides" in line for line in lines)
+    told = lines.index("In the original folds 2 patients stand on both sides, which can flatter the scores:")
+    assert [line.partition(" is ")[0] for line in lines[told + 1 : told + 5]] == [
+        "  - fold_0: patient radiopaedia_29",
+        "  - fold_2: patient radiopaedia_10",
+        "  - fold_3: patient radiopaedia_10",
+        "  - fold_3: patient radiopaedia_29",
+    ]
+
+
+@pytest.mark.parametrize(("shared", "stand"), [(("p",), "a patient stands"), (("p", "q"), "2 patients stand")])
+def test_patients_on_both_sides_are_counted_and_listed_a_line_each(shared: tuple[str, ...], stand: str) -> None:
+    cases = {"a1": "p", "a2": "p", "b1": "q", "b2": "q" if "q" in shared else "r"}
+    folds = [Fold(("a1", "b1"), ("a2", "b2")), Fold(("a2", "b2"), ("a1", "b1"))]
+    values = {score: dict.fromkeys(CLASSES, 0.9) for score in SCORES}
+    scores = [CaseScores(name, values) for name in cases]
+    evaluation = evaluate_scores(scores, folds=folds, patients=cases)
+    told = f"In these folds {stand} on both sides, which can flatter the scores:\n"
+    told += "  - fold_0: patient p is in training (a1) and validation (a2)\n"
+    assert told in evaluation.to_text() and told in evaluation.to_markdown()
+    assert evaluation.to_text().count("  - fold_") == 2 * len(shared)
 
 
 def test_grid_of_a_prediction_must_be_the_truths(data: Path, predictions: Path) -> None:
@@ -189,7 +208,7 @@ def test_arguments_that_do_not_go_together_are_usage_errors(tmp_path: Path) -> N
     for arguments, message in [
         (["evaluate"], "--scores --predictions is required"),
         (["evaluate", "--predictions", tmp_path], "--predictions needs --data and -o"),
-        (["evaluate", "--scores", "x.csv", "--data", tmp_path], "not with --scores"),
+        (["evaluate", "--scores", __file__, "--data", tmp_path], "not with --scores"),
         (["split", "--cases", "a", "-o", "x", "--k", 3, "--original"], "not allowed with"),
         (["split", "-o", "x"], "--data --cases is required"),
     ]:

@@ -102,7 +102,11 @@ def test_every_setting_must_be_stated_and_no_other() -> None:
         ("augmentation__rotation__degrees_ijk", [200, 0, 0], "experiment.augmentation.rotation.degrees_ijk must be"),
         ("augmentation__mirror__swaps_sides", True, "experiment.augmentation.mirror.swaps_sides must be false unless"),
         ("patches__batch", 0, "experiment.patches.batch must be at least 1"),
-        ("patches__size_ijk", [20, 32, 32], "experiment.patches.size_ijk: patch_kji must be multiples of 16"),
+        (
+            "patches__size_ijk",
+            [30, 32, 16],
+            "recipe.yaml: experiment.patches.size_ijk must be multiples of 16 for 'unet3d', not [30, 32, 16]",
+        ),
         ("network__name", "resnet", "network.name must be one of unet3d"),
         ("network__classes", 1, "experiment.network.classes must be 2 to 255"),
         ("network__options", {"depth": 3}, "unknown key 'network.options.depth'"),

@@ -117,7 +117,7 @@ def test_history_has_the_papers_columns(tmp_path: Path) -> None:
         assert numbers["dice_crossentropy"] == pytest.approx(1 - numbers["dice_soft"] + cross_entropy, abs=1e-4)
         assert numbers["tversky_loss"] == pytest.approx(4 - 4 * numbers["dice_soft"], abs=1e-3)
         assert numbers["lr"] == 1e-3
-    assert len(told) == 2 and told[1].startswith("epoch 2, loss ")
+    assert len(told) == 3 and told[0].endswith(", after epoch 0") and told[2].startswith("epoch 2, loss ")
 
 
 @pytest.mark.realdata

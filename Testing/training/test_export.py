@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from CovidSegLib.bundle import load_bundle
+from CovidSegLib.cli import main as covidseg
 from CovidSegLib.errors import ModelError
 from CovidSegLib.network import NetworkConfig, build_network
 from safetensors.torch import load_file
@@ -29,8 +31,18 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
+def _change(run: Path) -> None:
+    """Let the run have other weights."""
+    state = load_state(run / "average.pt")
+    torch.save({**state, "head.bias": state["head.bias"] + 1}, run / "average.pt")
+
+
 def _metadata(bundle: Path) -> dict[str, Any]:
     return dict(json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8")))
+
+
+def _bundle_files(bundle: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
 
 
 def test_exported_bundle_loads_and_holds_the_weights_in_half_precision(tmp_path: Path, run: Path) -> None:
@@ -79,8 +91,7 @@ def test_only_version_and_checksum_change_in_existing_metadata(tmp_path: Path, r
     # Written by hand, in its own layout.
     text = json.dumps(_metadata(bundle) | {"authors": "somebody", "list": [1, 2]})
     path.write_text(text, encoding="utf-8")
-    state = load_state(run / "average.pt")
-    torch.save({**state, "head.bias": state["head.bias"] + 1}, run / "average.pt")
+    _change(run)
     sha256 = export_weights(run / "average.pt", bundle_dir=bundle, version="9.0.0")
     old = json.loads(text)
     assert path.read_text(encoding="utf-8") == text.replace(old["covidseg"]["weights"]["sha256"], sha256).replace(
@@ -89,10 +100,21 @@ def test_only_version_and_checksum_change_in_existing_metadata(tmp_path: Path, r
     assert load_bundle(bundle).network.state_dict()["head.bias"].abs().max() > 0.9
 
 
-def test_version_stays_unless_given(tmp_path: Path, run: Path) -> None:
+def test_version_stays_with_the_same_weights_unless_given(tmp_path: Path, run: Path) -> None:
     for version in ("2.0.0", None):
         export_weights(run / "average.pt", bundle_dir=tmp_path / "bundle", version=version)
     assert _metadata(tmp_path / "bundle")["version"] == "2.0.0"
+
+
+def test_version_of_other_weights_must_be_told(tmp_path: Path, run: Path) -> None:
+    export_weights(run / "average.pt", bundle_dir=tmp_path / "bundle", version="2.0.0")
+    before = _bundle_files(tmp_path / "bundle")
+    _change(run)
+    with pytest.raises(ModelError, match=r"version 2\.0\.0 is of other weights .* say with --version what these are"):
+        export_weights(run / "average.pt", bundle_dir=tmp_path / "bundle")
+    assert _bundle_files(tmp_path / "bundle") == before
+    export_weights(run / "average.pt", bundle_dir=tmp_path / "bundle", version="2.1.0")
+    assert load_bundle(tmp_path / "bundle").version == "2.1.0"
 
 
 def test_same_weights_give_the_same_bytes(tmp_path: Path, run: Path) -> None:
@@ -105,10 +127,6 @@ def test_checkpoint_gives_its_average(tmp_path: Path, run: Path) -> None:
     state = load_state(run / "average.pt")
     torch.save({"average": state, "network": {k: v * 0 for k, v in state.items()}, "step": 3}, run / "checkpoint.pt")
     assert torch.equal(load_state(run / "checkpoint.pt")["head.weight"], state["head.weight"])
-
-
-def _bundle_files(bundle: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
 
 
 def test_weights_of_another_network_are_refused_and_nothing_changes(tmp_path: Path, run: Path) -> None:
@@ -159,13 +177,44 @@ def test_file_without_any_weight_is_named(tmp_path: Path) -> None:
         load_state(tmp_path / "average.pt")
 
 
-def test_calibration_does_not_outlive_the_weights_it_was_made_for(tmp_path: Path, run: Path) -> None:
+@pytest.mark.parametrize("indent", [None, 2])
+def test_figures_do_not_outlive_the_weights_they_were_measured_of(
+    tmp_path: Path, run: Path, indent: int | None, capsys: pytest.CaptureFixture[str]
+) -> None:
     export_weights(run / "average.pt", bundle_dir=tmp_path)
-    metadata = _metadata(tmp_path)
-    metadata["covidseg"]["calibration"] = {"temperature": 2.0}
-    (tmp_path / "configs" / "metadata.json").write_text(json.dumps(metadata), encoding="utf-8")
-    export_weights(run / "average.pt", bundle_dir=tmp_path)
-    assert "calibration" not in _metadata(tmp_path)["covidseg"]
+    path, told = tmp_path / "configs" / "metadata.json", list[str]()
+    plain = {**_metadata(tmp_path), "authors": "somebody", "list": [1, 2]}
+    measured = {"version": plain["version"], "eval_metrics": {"dice": 0.985, "by": {"lung": [0.9]}}, **plain}
+    measured["evaluation"] = {"poi": "1 %"}
+    measured["covidseg"] = {**plain["covidseg"], "calibration": {"temperature": 2.0}}
+    text = json.dumps(measured, indent=indent)
+    path.write_text(text, encoding="utf-8")
+    export_weights(run / "average.pt", bundle_dir=tmp_path, tell=told.append)
+    assert path.read_text(encoding="utf-8") == text and told == []  # the same weights
+
+    _change(run)
+    sha256 = export_weights(run / "average.pt", bundle_dir=tmp_path, version="1.0.0", tell=told.append)
+    plain["version"], plain["covidseg"]["weights"]["sha256"] = "1.0.0", sha256
+    assert path.read_text(encoding="utf-8") == json.dumps(plain, indent=indent)
+    assert len(told) == 1 and "eval_metrics, evaluation, calibration went, as measured of other weights" in told[0]
+    assert covidseg(["info", "--bundle", str(tmp_path)]) == 0
+    assert "measured" not in capsys.readouterr().out
+
+
+def test_figures_of_the_bundle_shipped_go_and_all_else_stays_as_it_is_laid_out(tmp_path: Path) -> None:
+    shipped = load_bundle(None)
+    shutil.copytree(shipped.path, tmp_path / "bundle")
+    torch.save(shipped.network.state_dict(), tmp_path / "average.pt")
+    sha256 = export_weights(tmp_path / "average.pt", bundle_dir=tmp_path / "bundle", version="99.0.0")
+    lines, before = (
+        (folder / "configs" / "metadata.json").read_text(encoding="utf-8").splitlines()
+        for folder in (tmp_path / "bundle", shipped.path)
+    )
+    first = next(n for n, line in enumerate(before) if '"eval_metrics"' in line)
+    last = next(n for n, line in enumerate(before) if n > first and line == "  },")
+    kept = before[:first] + before[last + 1 :]
+    differing = [new.strip() for old, new in zip(kept, lines, strict=True) if old != new]
+    assert differing == ['"version": "99.0.0",', f'"sha256": "{sha256}"']
 
 
 def test_missing_weights_are_named(tmp_path: Path) -> None:

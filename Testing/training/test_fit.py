@@ -157,6 +157,36 @@ def test_norm_is_frozen_late_with_the_averages_statistics(tmp_path: Path, cache:
         assert torch.equal(fit.network.state_dict()[name], tensor)
 
 
+def test_run_tells_what_it_does_from_the_start_and_what_takes_long(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(fit_module, "TOLD_EVERY_S", 3600.0)
+    fit = _fit(tmp_path / "run", cache, replace(CONFIG, steps=4, minutes=90.0, freeze_norm_from=0.5))
+    fit.run()
+    begin, first, measured = caplog.messages
+    parameters = sum(parameter.numel() for parameter in fit.network.parameters())
+    assert begin.startswith(f"2 cases, {parameters:,} parameters, on CPU")
+    assert begin.endswith("after step 0 and 0.0 minutes, to 4 steps, or 90 minutes and the step under way")
+    assert first.startswith("step 1, minutes ") and ", loss " in first
+    assert measured == "after step 2: measuring batch normalisation anew, over 32 batches"
+    assert not (tmp_path / "run" / "history.csv").exists()  # as no checkpoint was due
+    caplog.clear()
+    monkeypatch.setattr(fit_module, "TOLD_EVERY_S", 0.0)
+    _fit(tmp_path / "run", cache, replace(CONFIG, steps=6, freeze_norm_from=0.5)).run()
+    begin, *figures = caplog.messages
+    assert "; after step 4 and " in begin and begin.endswith(" minutes, to 6 steps")
+    assert [line.partition(",")[0] for line in figures] == ["step 5", "step 6"]
+
+
+def test_figures_are_kept_with_every_checkpoint(tmp_path: Path, cache: Path) -> None:
+    for steps in (2, 3):
+        _fit(tmp_path / "run", cache, replace(CONFIG, steps=steps, save_every_s=0.0)).run()
+    header, *rows = (tmp_path / "run" / "history.csv").read_text(encoding="utf-8").splitlines()
+    assert header == "step,minutes,progress,learning_rate,loss,skipped"
+    assert [row.partition(",")[0] for row in rows] == ["1", "2", "3"]
+
+
 def test_air_that_is_no_lung_and_infection_weigh_as_the_settings_say(tmp_path: Path, cache: Path) -> None:
     fit = _fit(tmp_path / "run", cache, replace(CONFIG, air_below_hu=-600.0, air_weight=3.0, infection_weight=2.0))
     hu = torch.tensor([[[[-900.0, -550.0, -900.0, -900.0, 40.0]]]])

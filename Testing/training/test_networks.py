@@ -88,7 +88,7 @@ def test_parameter_count_is_the_sum_over_the_layers(name: str, by_layers: int, c
 def test_logits_have_the_shape_of_a_patch_that_is_no_cube(name: str) -> None:
     step = SIZE_MULTIPLE[name]
     shape = (step, 3 * step, 2 * step)
-    check_patch(name, shape)
+    check_patch(name, shape, key="size")
     network = build_experiment_network(name, classes=3, options=SMALL[name]).eval()
     logits = network(torch.randn(1, 1, *shape))
     assert logits.shape == (1, 3, *shape)
@@ -100,7 +100,7 @@ def test_logits_have_the_shape_of_a_patch_that_is_no_cube(name: str) -> None:
 def test_smallest_patch_of_the_check_trains_and_gradients_reach_every_parameter(name: str) -> None:
     step = SIZE_MULTIPLE[name]
     shape = (step, step, 2 * step)
-    check_patch(name, shape)
+    check_patch(name, shape, key="size")
     torch.manual_seed(0)
     network = build_experiment_network(name, options=SMALL[name] | WITHOUT_DROPOUT.get(name, {})).train()
     codes = torch.randint(0, 4, (1, *shape), dtype=torch.uint8)
@@ -162,7 +162,7 @@ def test_one_class_is_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "patch_kji", "message"),
     [
-        ("unet3d", (80, 160, 150), r"multiples of 16 for 'unet3d', not \[80, 160, 150\]"),
+        ("unet3d", (80, 160, 150), r"^patch_kji must be multiples of 16 for 'unet3d', not \[80, 160, 150\]"),
         ("covid_segnet", (0, 8, 8), "multiples of 8"),
         ("dynunet", (16, 16, 16), "too small for 'dynunet'"),
         ("nothing", (16, 16, 32), "network.name must be one of"),
@@ -170,12 +170,12 @@ def test_one_class_is_refused() -> None:
 )
 def test_patch_that_does_not_fit_is_refused(name: str, patch_kji: tuple[int, int, int], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        check_patch(name, patch_kji)
+        check_patch(name, patch_kji, key="patch_kji")
 
 
 def test_patch_of_the_paper_fits_every_network() -> None:
     for name in SMALL:
-        check_patch(name, (80, 160, 160))
+        check_patch(name, (80, 160, 160), key="size")
 
 
 def _dice_after_learning_by_heart(network: nn.Module, *, at_most_steps: int, learning_rate: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from CovidSegLib.errors import InputError
 from CovidSegLib.network import NetworkConfig
 from CovidSegLib.preprocess import PreprocessingRecipe
@@ -13,6 +14,7 @@ from helpers_experiment import ball_cases, tiny_recipe, write_cases
 from helpers_training import SPACING_IJK_MM, write_ball_cache
 
 from CovidSegTraining import run_folder
+from CovidSegTraining.cli import main
 from CovidSegTraining.data import DataConfig, LabelledCases, Phantoms
 from CovidSegTraining.experiment_cache import prepare_cases
 from CovidSegTraining.experiment_fit import ExperimentFit
@@ -20,7 +22,7 @@ from CovidSegTraining.fit import Fit
 from CovidSegTraining.fit_config import FitConfig, Stage
 from CovidSegTraining.patches import load_cases
 from CovidSegTraining.prepare import prepare
-from CovidSegTraining.splits import Fold
+from CovidSegTraining.splits import Fold, write_folds
 
 REFUSED = "another CovidSeg run is writing to"
 
@@ -30,22 +32,38 @@ def test_fold_is_trained_by_one_run_at_a_time(tmp_path: Path, monkeypatch: pytes
     fold = Fold(("case_0", "case_1"), ("case_2",))
     recipe = tiny_recipe(training__epochs=1, training__batches_per_epoch=1)
     fit = ExperimentFit(tmp_path, cases=ball_cases(), fold=fold, fold_number=0, recipe=recipe, device="cpu")
+    told: list[str] = []
     with run_lock(tmp_path), pytest.raises(InputError, match=REFUSED):
-        fit.run(tell=lambda line: None)
-    assert fit.epoch == 0
+        fit.run(tell=told.append)
+    assert fit.epoch == 0 and told == []  # as if it were going on
     fit.run(tell=lambda line: None)
     with run_lock(tmp_path):
         fit.run(tell=lambda line: None)  # at its end it writes nothing
     assert fit.epoch == 1 and not list(tmp_path.glob(".*"))
 
 
-def test_product_is_trained_by_one_run_at_a_time(tmp_path: Path) -> None:
+def test_refused_command_says_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe, data, cache = tiny_recipe(), write_cases(tmp_path / "data"), tmp_path / "cache"
+    prepare_cases(data, cache_dir=cache, settings=recipe.preprocessing, classes=4, tell=lambda line: None)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe.to_plain()), encoding="utf-8")
+    write_folds(tmp_path / "folds.json", [Fold(("case_0", "case_1"), ("case_2",))])
+    (tmp_path / "run").mkdir()
+    fit = ["fit", "--config", str(tmp_path / "recipe.yaml"), "--cache", str(cache), "-o", str(tmp_path / "run")]
+    with run_lock(tmp_path / "run"):
+        assert main([*fit, "--folds", str(tmp_path / "folds.json"), "--fold", "0"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "" and REFUSED in captured.err and captured.err.count("\n") == 1
+
+
+def test_product_is_trained_by_one_run_at_a_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     cases = load_cases(write_ball_cache(tmp_path / "cache", count=1))
     stages = (Stage(1.0, (16, 32, 32), 1),)
     config = FitConfig(network=NetworkConfig(width=2), stages=stages, steps=1, bfloat16=False)
     fit = Fit(tmp_path / "run", cases=cases, config=config)
     with run_lock(tmp_path / "run"), pytest.raises(InputError, match=REFUSED):
         fit.run()
+    assert caplog.messages == []
     fit.run()
     assert fit.step == 1 and not list((tmp_path / "run").glob(".*"))
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from CovidSegLib.errors import InputError
-from CovidSegLib.preprocess import PreprocessingRecipe
+from CovidSegLib.preprocess import PreprocessingRecipe, scale_hu
 from helpers_training import NEUTRAL, ball_case, write_ball_cache
 
 from CovidSegTraining.augmentation import AugmentationRecipe
-from CovidSegTraining.cache import preparation_of, write_case
+from CovidSegTraining.cache import preparation_of, read_case, write_case
 from CovidSegTraining.fit_config import FitConfig, Stage
 from CovidSegTraining.label_codes import Code
 from CovidSegTraining.lesions import LesionRecipe
@@ -51,6 +51,37 @@ def test_values_of_the_networks_range_by_hand() -> None:
     )
     image = Patches([case], config=config, rng=np.random.default_rng(0))._network_input([torch.from_numpy(hu).float()])
     assert image[0, 0, 0, 0, :5].tolist() == pytest.approx([-1.0, -1.0, 0.0, 1.0, 2 / 3])
+
+
+def test_patch_has_the_very_values_that_the_product_gives_its_network() -> None:
+    hu = np.random.default_rng(0).uniform(-2000, 1000, (16, 16, 32)).astype(np.float32)
+    case = TrainingCase("a", hu.astype(np.int16), np.zeros(hu.shape, dtype=np.uint8), 1.0)
+    config = FitConfig(preprocessing=PreprocessingRecipe(window_hu=(-1111.0, 333.0)))
+    given = torch.from_numpy(hu.copy())
+    image = Patches([case], config=config, rng=np.random.default_rng(0))._network_input([given])
+    assert np.array_equal(image[0, 0].numpy(), scale_hu(hu, window_hu=(-1111.0, 333.0)))
+    assert np.array_equal(given.numpy(), hu)
+
+
+def test_case_that_teaches_nothing_is_named(cache: Path) -> None:
+    codes = np.full((16, 16, 32), Code.UNKNOWN, dtype=np.uint8)
+    codes[3] = Code.NOT_INFECTION
+    open_case = replace(ball_case(seed=0, shape_kji=codes.shape), codes_kji=codes)
+    write_case(cache / "open.npz", open_case)
+    with pytest.raises(InputError, match=r"open\.npz: no voxel is known to be lung or background, .* delete this file"):
+        load_cases(cache)
+    codes[8, 8, 8] = Code.BACKGROUND
+    write_case(cache / "open.npz", open_case)
+    config = FitConfig(augmentation=NEUTRAL)
+    Patches(load_cases(cache)[2:], config=config, rng=np.random.default_rng(0)).batch(STAGE)
+
+
+def test_cases_of_which_none_would_be_drawn_are_refused(cache: Path) -> None:
+    for path in sorted(cache.iterdir()):
+        assert load_cases(cache)  # one with a weight is enough
+        write_case(path, replace(read_case(path), weight=0.0))
+    with pytest.raises(InputError, match=r"cache: all cases have weight 0, .* under 'data' of the settings"):
+        load_cases(cache)
 
 
 def test_cases_are_drawn_by_their_weight() -> None:

@@ -33,7 +33,7 @@ def test_original_folds_measure_each_of_20_cases_once() -> None:
 
 
 def test_original_folds_have_two_patients_on_both_sides() -> None:
-    shared = [sentence.partition(" is ")[0] for sentence in shared_patients(original_folds())]
+    shared = [str(one).partition(" is ")[0] for one in shared_patients(original_folds())]
     assert shared == [
         "fold_0: patient radiopaedia_29",
         "fold_2: patient radiopaedia_10",

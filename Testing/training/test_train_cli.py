@@ -67,7 +67,7 @@ def test_fit_continues_from_other_weights(tmp_path: Path, config: Path) -> None:
     fit = ["fit", "--cache", str(cache), "--config", str(config)]
     assert main([*fit, "-o", str(tmp_path / "a")]) == 0
     assert main([*fit, "-o", str(tmp_path / "b"), "--init", str(tmp_path / "a" / "average.pt")]) == 0
-    assert main([*fit, "-o", str(tmp_path / "c"), "--init", str(tmp_path / "nothing.pt")]) == 1
+    assert main([*fit, "-o", str(tmp_path / "c"), "--init", str(tmp_path / "nothing.pt")]) == 2
 
 
 def test_fit_does_not_learn_from_cases_prepared_for_another_grid(
@@ -99,7 +99,16 @@ def test_fit_does_not_learn_from_cases_prepared_for_another_grid(
         (["benchmark", "--data", ".", "--mode", "slow"], "invalid choice"),
         (["cv", "--data", ".", "-o", "x", "--seed", "3"], "--seed is for the new folds of --k"),
         (["split", "--cases", "a", "b", "--original", "--seed", "3", "-o", "x"], "--seed is for new folds (--k)"),
-        (["evaluate", "--scores", "x.csv", "--patients", "x.json"], "--patients goes with --folds"),
+        (["evaluate", "--scores", __file__, "--patients", __file__], "--patients goes with --folds"),
+        (["evaluate", "--scores", "nowhere.csv"], "argument --scores: no file 'nowhere.csv'"),
+        (["evaluate", "--scores", "."], "argument --scores: no file '.'"),
+        (["evaluate", "--scores", __file__, "--folds", "nowhere.json"], "argument --folds: no file 'nowhere.json'"),
+        (["cv", "--data", ".", "-o", "x", "--folds", "nowhere.json"], "argument --folds: no file 'nowhere.json'"),
+        (["cv", "--data", ".", "-o", "x", "--patients", "nowhere.json"], "argument --patients: no file"),
+        (["split", "--cases", "a", "--patients", "nowhere.json", "-o", "x"], "argument --patients: no file"),
+        (["fit", "--cache", ".", "-o", "x", "--folds", "nowhere.json"], "argument --folds: no file 'nowhere.json'"),
+        (["fit", "--cache", ".", "-o", "x", "--init", "nowhere.pt"], "argument --init: no file 'nowhere.pt'"),
+        (["export", "--weights", "nowhere.pt", "--bundle", "x"], "argument --weights: no file 'nowhere.pt'"),
         (["prepare", "--data", ".", "-o", "x", "--config", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
         (["fit", "--cache", ".", "-o", "x", "--fold", "0", "--config", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
     ],
@@ -115,7 +124,7 @@ def test_usage_errors_are_one_line_and_two(
 def test_patients_of_the_papers_folds_are_not_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tiny_values()), encoding="utf-8")
     fit = ["fit", "--config", str(tmp_path / "recipe.yaml"), "--cache", str(tmp_path), "--fold", "0", "-o", "x"]
-    assert main([*fit, "--patients", "x.json"]) == 2
+    assert main([*fit, "--patients", str(tmp_path / "recipe.yaml")]) == 2
     assert "--patients goes with --folds" in capsys.readouterr().err
 
 
@@ -132,10 +141,10 @@ def test_letters_that_the_terminal_cannot_show_stop_nothing(tmp_path: Path, monk
     monkeypatch.setattr(sys, "stderr", streams[1])
     folds = tmp_path / "Brüche.json"
     assert main(["split", "--cases", "ä", "b", "--k", "2", "-o", str(folds)]) == 0
-    assert main(["evaluate", "--scores", str(tmp_path / "fehlt ü.csv")]) == 1
+    assert main(["evaluate", "--scores", str(tmp_path / "fehlt ü.csv")]) == 2
     out, err = (stream.buffer.getvalue().decode("ascii") for stream in streams)  # type: ignore[attr-defined]
     assert folds.exists() and "Br\\xfcche.json: 2 folds" in out
-    assert "fehlt \\xfc.csv: cannot be read" in err and err.count("\n") == 1
+    assert "fehlt \\xfc.csv'" in err and err.count("\n") == 1
 
 
 def test_absent_device_is_a_usage_error(tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
