@@ -1,6 +1,6 @@
 """Finding DICOM CT series among files: stacks, and which one to take.
 
-Headers are in `dicom_header`, pixels and geometry in `dicom_stack`.
+Headers are in `dicom_header`, those of multi-frame files in `dicom_frames`, pixels and geometry in `dicom_stack`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .checks import MIN_SLICES
+from .dicom_frames import headers_of_frames, why_not_frames
 from .dicom_header import SliceHeader, read_header
 from .errors import InputError
 from .sitk_quiet import quiet_itk
@@ -99,8 +100,8 @@ def find_stacks(files: Iterable[Path], *, label: str) -> list[Stack]:
     groups: dict[tuple[str, int, int, int, str], list[SliceHeader]] = {}
     with quiet_itk():
         for path in files:
-            header = read_header(path, label=label)
-            if header is not None:
+            found = read_header(path, label=label)
+            for header in () if found is None else headers_of_frames(found, label=label):
                 key = (header.series_uid, header.rows, header.columns, header.samples, header.plane)
                 groups.setdefault(key, []).append(header)
     stacks = [Stack(tuple(slices)) for slices in groups.values()]
@@ -181,8 +182,9 @@ def _why_unreadable(stack: Stack) -> str:
     if any(header.inverted for header in stack.slices):
         # ITK turns the numbers round, too, which are HU as they are: PS3.3 C.7.6.3.1.2 is about their display alone.
         return _("inverted grey values (MONOCHROME1), export it as MONOCHROME2 or convert it to NIfTI with dcm2niix")
-    if first.frames > 1:
-        return _("multi-frame (enhanced) DICOM, export it as single slices or NIfTI")
+    not_frames = why_not_frames(stack.slices)
+    if not_frames:
+        return not_frames
     if not 0 < first.rows * first.columns <= _MAX_PIXELS:
         return _("images of {columns} x {rows} pixels").format(columns=first.columns, rows=first.rows)
     if first.plane == "unknown":

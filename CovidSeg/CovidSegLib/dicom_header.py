@@ -21,7 +21,9 @@ from .texts import text as _
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-CT_IMAGE_STORAGE = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
+#: SOP classes Enhanced CT and Legacy Converted Enhanced CT: one file holds many slices (`dicom_frames`).
+MULTI_FRAME_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
+CT_IMAGE_STORAGE = ("1.2.840.10008.5.1.4.1.1.2", *MULTI_FRAME_CT)
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class SliceHeader:
     """
 
     path: Path
+    sop_class: str
     series_uid: str
     series_number: int | None
     description: str
@@ -132,6 +135,7 @@ def _header_from(reader: sitk.ImageFileReader, *, path: Path) -> SliceHeader:
     diameter = numbers("0018|1100", 1)
     return SliceHeader(
         path=path,
+        sop_class=text("0008|0016"),
         series_uid=text("0020|000e"),
         series_number=integer("0020|0011"),
         description=text("0008|103e"),

@@ -8,6 +8,7 @@ import numpy as np
 
 from .checks import GRID_TOLERANCE, ImageData, check_geometry, check_size
 from .dicom import Stack
+from .dicom_frames import FrameHeader, frame_values
 from .dicom_header import SliceHeader
 from .errors import InputError
 from .geometry import Geometry
@@ -39,8 +40,11 @@ def read_stack(stack: Stack, *, label: str) -> ImageData:
         builder.set_slice(item[0], _decode(item[1], label=label))
 
     with quiet_itk(), ThreadPoolExecutor(min(cores(), _MAX_THREADS)) as pool:
-        for _done in pool.map(decode, enumerate(slices)):
+        for _done in pool.map(decode, [(k, s) for k, s in enumerate(slices) if not isinstance(s, FrameHeader)]):
             pass
+    frames = [(k, s) for k, s in enumerate(slices) if isinstance(s, FrameHeader)]
+    for k, values_ji in frame_values(frames, label=label):
+        builder.set_slice(k, values_ji)
     return ImageData(
         values_kji=builder.result(),
         geometry=geometry,

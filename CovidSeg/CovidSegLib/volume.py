@@ -12,6 +12,7 @@ import numpy as np
 from .archive import extracted
 from .checks import ImageData, check_values, spacing_warnings
 from .dicom import SeriesInfo, Stack, choose_stack, find_stacks
+from .dicom_frames import FrameHeader, why_not_frames
 from .dicom_stack import read_stack
 from .errors import InputError
 from .geometry import Geometry
@@ -61,7 +62,7 @@ def read_ct(path: str | Path, *, series: str | None = None) -> CTVolume:
 
     Args:
         path: NIfTI, NRRD or MetaImage file; DICOM folder or zip (of several series the axial chest series with most
-            slices is taken, and a warning says so); a folder with one `imaging.*`.
+            slices is taken, and a warning says so); an Enhanced CT file; a folder with one `imaging.*`.
         series: DICOM only: the series to take, by number, UID, or part of its description (see `list_series`).
 
     Raises:
@@ -165,7 +166,7 @@ def _single_image(path: Path, files: list[Path]) -> Path | None:
 def _read_dicom(path: Path, files: list[Path], *, series: str | None) -> ImageData:
     label = str(path)
     stacks = find_stacks(files, label=label)
-    if files == [path]:
+    if files == [path] and not (stacks and isinstance(stacks[0].slices[0], FrameHeader)):
         raise InputError(_single_file_text(stacks, label=label))
     if not stacks:
         text = _("{label}: DICOM files, but no images among them. Give the folder of a CT series.")
@@ -177,7 +178,7 @@ def _read_dicom(path: Path, files: list[Path], *, series: str | None) -> ImageDa
 
 
 def _single_file_text(stacks: list[Stack], *, label: str) -> Text:
-    if stacks and stacks[0].slices[0].frames > 1:
+    if stacks and why_not_frames(stacks[0].slices):
         return _("{label}: {reason}.").format(label=label, reason=stacks[0].info.reason)
     text = _("{label}: one DICOM file is one slice, or a format not read here. Give the series' folder.")
     return text.format(label=label)

@@ -9,6 +9,7 @@ from CovidSegLib.cli import main
 from fake_engine import tiny_ct
 from helpers_cli import one_line_errors, report_of, segment, summary
 from helpers_ct_files import write_series
+from helpers_multi_frame import write_enhanced
 
 pytestmark = pytest.mark.usefixtures("fake_engine")
 
@@ -61,3 +62,16 @@ def test_figures_are_those_of_the_series_that_was_segmented(
     assert main([*quantify, "--series", "2"]) == 0
     assert report_of(out / "study")["regions"] == before["regions"]
     assert report_of(out / "study")["input"] == before["input"]
+
+
+def test_multi_frame_file_has_the_labelmap_of_its_slices(tmp_path: Path) -> None:
+    files = write_series(tmp_path / "slices", tiny_ct(infected_slices=3))
+    frames = write_enhanced(tmp_path / "frames.dcm", files[::-1])
+    out = tmp_path / "out"
+    assert segment(tmp_path / "slices", frames, "-o", out) == 0
+    labelmaps = [(out / case / "labelmap.nii.gz").read_bytes() for case in ("slices", "frames")]
+    assert labelmaps[0] == labelmaps[1]
+    assert report_of(out / "frames")["input"]["series"] == "3: Chest 2.0 soft"
+    assert not any(
+        b"secret" in file.read_bytes().lower() for file in out.rglob("*") if file.suffix in (".json", ".csv")
+    )

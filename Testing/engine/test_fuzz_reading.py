@@ -11,11 +11,12 @@ import pytest
 from CovidSegLib.errors import InputError
 from CovidSegLib.volume import CTVolume, read_ct
 from helpers_ct_files import tiny_hu, write_image, write_series, zip_series
+from helpers_multi_frame import write_enhanced
 
 KINDS = [
     *("ct.nii", "ct.nii.gz", "ct.nrrd", "packed.nrrd"),
     *("ct.mha", "packed.mha", "ct.nhdr", "ct.mhd"),
-    *("dicom", "ct.zip"),
+    *("dicom", "ct.zip", "frames.dcm"),
 ]
 HEADER_BYTES = (352, 700)
 
@@ -50,6 +51,8 @@ def target_of(kind: str, folder: Path) -> tuple[Path, Callable[[int], None]]:
         return folder / "dicom", damage_slice
     if kind == "ct.zip":
         path = zip_series(folder / kind, write_series(folder / "series", tiny_hu()))
+    elif kind == "frames.dcm":
+        path = write_enhanced(folder / kind, write_series(folder / "series", tiny_hu()))
     else:
         path = write_image(folder / kind, tiny_hu(), compress="yes" if "packed" in kind else "")
     raw = path.read_bytes()
