@@ -64,24 +64,28 @@ def export_weights(
     trained = _read_json(weights.with_name("config.json"))
     before = _read_json(metadata_path)
     metadata = _least_metadata(trained) if before is None else copy.deepcopy(before)
-    if not isinstance(metadata.get("covidseg", {}).get("network"), dict):
-        raise ModelError(f"{metadata_path}: lacks covidseg.network; add it, or delete the file")
-    own = metadata["covidseg"]
+    own = metadata.get("covidseg", {})
+    for key in ("network", "preprocessing"):
+        if not isinstance(own.get(key), dict):
+            raise ModelError(f"{metadata_path}: lacks covidseg.{key}; add it, or delete the file")
     _check_network(tensors, config=NetworkConfig.from_dict(own["network"]), weights=weights)
-    _check_preprocessing(own.get("preprocessing", {}), trained=trained, weights=weights)
+    _check_preprocessing(own["preprocessing"], trained=trained, weights=weights)
+    file = own.get("weights", {}).get("file", WEIGHTS_FILE)
+    if Path(file).name != file:
+        raise ModelError(f"{metadata_path}: covidseg.weights.file must be the name of a file in 'models', not '{file}'")
 
     data = save(_in_8_bits(tensors, config=NetworkConfig.from_dict(own["network"])) if int8 else tensors)
     sha256 = hashlib.sha256(data).hexdigest()
     replaced = own.get("weights", {}).get("sha256")
     if replaced not in (None, sha256) and version is None:
         raise ModelError(
-            f"{metadata_path}: version {metadata['version']} is of other weights ({replaced[:12]}...); say with "
+            f"{metadata_path}: version {metadata.get('version')} is of other weights ({replaced[:12]}...); say with "
             "--version what these are, or export into another folder"
         )
-    own["weights"] = {"file": WEIGHTS_FILE, **own.get("weights", {}), "sha256": sha256}
+    own["weights"] = {**own.get("weights", {}), "file": file, "sha256": sha256}
     gone = _drop_figures(metadata) if replaced != sha256 else []
-    metadata["version"] = version or metadata["version"]
-    write_whole(bundle_dir / "models" / own["weights"]["file"], data)
+    metadata["version"] = version or metadata.get("version", FIRST_VERSION)
+    write_whole(bundle_dir / "models" / file, data)
     write_whole(metadata_path, _metadata_text(metadata, before=before, path=metadata_path).encode("utf-8"))
     # Loaded the way the product does: a bundle that it would refuse must not leave this function quietly.
     _ = load_bundle(bundle_dir).network
@@ -191,7 +195,7 @@ def _metadata_text(metadata: dict[str, Any], *, before: dict[str, Any] | None, p
         text = path.read_text(encoding="utf-8")
         for key, old, new in (
             ("sha256", before["covidseg"].get("weights", {}).get("sha256"), metadata["covidseg"]["weights"]["sha256"]),
-            ("version", before["version"], metadata["version"]),
+            ("version", before.get("version"), metadata["version"]),
         ):
             text = text.replace(f'"{key}": {json.dumps(old)}', f'"{key}": {json.dumps(new)}', 1)
         for key in (*FIGURES, "calibration"):

@@ -10,7 +10,7 @@ import numpy as np
 from .case_state import LABELMAP_FILE, SEGMENTATION_FILE
 from .errors import InputError
 from .label_image import read_label_image
-from .labels import Label
+from .labels import SEGMENTS, Label
 from .nearest_lung import whole_lungs_labelmap
 from .segment_masks import ALIGNMENT_TOLERANCE_VOXELS
 from .segmentation_reader import read_segmentation
@@ -40,11 +40,15 @@ def is_corrected(folder: Path) -> bool:
 
     False if one of the two files is missing or damaged.
     """
+    if not all((folder / name).is_file() for name in (LABELMAP_FILE, SEGMENTATION_FILE)):
+        return False
     try:
         written = read_segmentation(folder / LABELMAP_FILE)
-        read_label_image(folder / SEGMENTATION_FILE, expected="")
-    except (InputError, OSError):
+        image = read_label_image(folder / SEGMENTATION_FILE, expected="")
+    except InputError:
         return False
+    if image.HasMetaDataKey(f"Segment{len(SEGMENTS)}_ID"):  # one more, of the user's own
+        return True
     try:
         saved = read_segmentation(folder / SEGMENTATION_FILE)
         # Slicer may save a part of the grid; the labelmap has all of it, spacing rounded and sheared axes straightened.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,12 +12,14 @@ from .scene import SceneContext
 from .scene_outputs import CT_NAME_ATTRIBUTE, refer_to_ct
 from .scene_segments import find_segments, labelmap_of, whole_voxel_offset
 from .scene_volume import ijk_to_ras
+from .segment_masks import ALIGNMENT_TOLERANCE_VOXELS
 
 
 def adopt(context: SceneContext, *, segmentation_node: Any, chosen: Any, others: Sequence[Any]) -> Any:
     """Let a segmentation refer to the CT on whose voxels its segments lie; return that CT, None if there is none.
 
-    A segmentation that had a CT takes only one of the same name: another one may have the same grid.
+    A segmentation that had a CT takes only one of the same name, and one that Slicer knows a CT of, only that: another
+    one may have the same grid.
 
     Args:
         context: The scene.
@@ -40,7 +43,7 @@ def _lies_on(volume_node: Any, *, segmentation_node: Any) -> bool:
     image = volume_node.GetImageData()
     if image is None or segmentation_node.GetParentTransformNode() is not volume_node.GetParentTransformNode():
         return False
-    if segmentation_node.GetAttribute(CT_NAME_ATTRIBUTE) not in (None, volume_node.GetName()):
+    if not _may_be_its_ct(volume_node, segmentation_node=segmentation_node):
         return False
     found = find_segments(segmentation_node).values()
     labelmaps = [labelmap_of(segmentation_node, segment_id=segment_id) for segment_id in found]
@@ -49,8 +52,22 @@ def _lies_on(volume_node: Any, *, segmentation_node: Any) -> bool:
     return bool(filled) and all(_is_within(labelmap, matrix=matrix, size_ijk=size_ijk) for labelmap in filled)
 
 
+def _may_be_its_ct(volume_node: Any, *, segmentation_node: Any) -> bool:
+    known = segmentation_node.GetNodeReference(segmentation_node.GetReferenceImageGeometryReferenceRole())
+    if known is not None:
+        return known is volume_node
+    name = segmentation_node.GetAttribute(CT_NAME_ATTRIBUTE)
+    return name is None or _plain_name(name) == _plain_name(volume_node.GetName())
+
+
+def _plain_name(name: str | None) -> str:
+    """Return a node's name without the number that a scene appends to a name that it has had before."""
+    return re.sub(r"_\d+$", "", name or "")
+
+
 def _is_within(labelmap: Any, *, matrix: np.ndarray, size_ijk: np.ndarray) -> bool:
-    offset_ijk = whole_voxel_offset(labelmap, matrix=matrix)
+    # A tilt that the engine lets pass is straightened in its file, and kept by Slicer.
+    offset_ijk = whole_voxel_offset(labelmap, matrix=matrix, within=ALIGNMENT_TOLERANCE_VOXELS)
     if offset_ijk is None:
         return False
     extent = np.array(labelmap.GetExtent())

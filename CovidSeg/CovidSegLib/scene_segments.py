@@ -227,7 +227,7 @@ def segment_mask(node: Any, *, segment_id: str, volume_node: Any) -> np.ndarray:
     return mask_kji
 
 
-def whole_voxel_offset(labelmap: Any, *, matrix: np.ndarray) -> np.ndarray | None:
+def whole_voxel_offset(labelmap: Any, *, matrix: np.ndarray, within: float = COINCIDENT_VOXELS) -> np.ndarray | None:
     """Return index_ijk of a labelmap's voxel (0, 0, 0) on the grid of `matrix`; None if the voxels do not coincide."""
     import slicer
     import vtk
@@ -238,7 +238,7 @@ def whole_voxel_offset(labelmap: Any, *, matrix: np.ndarray) -> np.ndarray | Non
     offset_ijk = np.rint(between[:3, 3])
     reach = np.abs(labelmap.GetExtent()).max() + 1
     drift_voxels = np.abs(between[:3, :3] - np.eye(3)).max() * reach + np.abs(between[:3, 3] - offset_ijk).max()
-    return offset_ijk.astype(int) if drift_voxels < COINCIDENT_VOXELS else None
+    return offset_ijk.astype(int) if drift_voxels < within else None
 
 
 def _pasted(labelmap: Any, *, offset_ijk: np.ndarray, shape_kji: tuple[int, ...]) -> np.ndarray:

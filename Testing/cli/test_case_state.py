@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from CovidSegLib.case_state import CASE_FILES, CaseKey, files_of_case, read_report, refuse_foreign_files, why_incomplete
+from CovidSegLib.case_state import (
+    CASE_FILES,
+    CaseKey,
+    files_of_case,
+    holds_result,
+    read_report,
+    refuse_foreign_files,
+    why_incomplete,
+)
 from CovidSegLib.errors import InputError
 
 KEY = CaseKey(fingerprint="f1", bundle_sha256="b1", options={"mode": "accurate", "device": "auto"})
@@ -51,6 +59,21 @@ def test_files_of_a_case_follow_the_options() -> None:
     assert files_of_case(preview=True) == (*always, "preview.png")
     assert files_of_case(preview=False, uncertainty=True) == (*always, "uncertainty.nii.gz")
     assert files_of_case(preview=True, uncertainty=True) == CASE_FILES
+
+
+def test_folder_holds_a_result_if_its_report_is_whole_or_lies_damaged_beside_its_labelmap(folder: Path) -> None:
+    for name in CASE_FILES:
+        if name not in ("report.json", "labelmap.nii.gz"):
+            (folder / name).unlink()
+    assert holds_result(folder)
+    (folder / "report.json").write_text("{", encoding="utf-8")
+    assert holds_result(folder)
+    (folder / "labelmap.nii.gz").unlink()
+    assert not holds_result(folder)
+    assert holds_result(_with_report(folder, report()))
+    (folder / "report.json").unlink()
+    (folder / "labelmap.nii.gz").touch()
+    assert not holds_result(folder)
 
 
 def test_complete_case_is_complete_for_what_it_was_made_for_only(folder: Path) -> None:

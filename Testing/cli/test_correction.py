@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ def _save_over(
     change: Callable[[np.ndarray], None],
     *,
     without: str = "-",
+    added: Mapping[str, str] = MappingProxyType({}),
     shift_mm: float = 0.0,
     stretch: float = 1.0,
 ) -> None:
@@ -46,6 +48,8 @@ def _save_over(
     for key in image.GetMetaDataKeys():
         if not key.startswith(without):
             changed.SetMetaData(key, image.GetMetaData(key))
+    for key, value in added.items():
+        changed.SetMetaData(key, value)
     SimpleITK.WriteImage(changed, path, useCompression=True)
 
 
@@ -60,8 +64,12 @@ def _paint_infection_beside_the_lungs(layers: np.ndarray) -> None:
     layers[0, 0, 0, 1] = 3
 
 
-def _paint_lung(layers: np.ndarray) -> None:
+def _paint_left_lung(layers: np.ndarray) -> None:
     layers[0, 5, 5, 0] = 1
+
+
+def _paint_right_lung(layers: np.ndarray) -> None:
+    layers[0, 5, 5, 0] = 2
 
 
 def _give_infection_to_the_other_lung(layers: np.ndarray) -> None:
@@ -69,7 +77,10 @@ def _give_infection_to_the_other_lung(layers: np.ndarray) -> None:
     layers[(*infected, 0)] = 2
 
 
-CHANGES = [_erase_infection, _paint_infection_beside_the_lungs, _paint_lung, _give_infection_to_the_other_lung]
+CHANGES = [
+    *(_erase_infection, _paint_infection_beside_the_lungs, _paint_left_lung, _paint_right_lung),
+    _give_infection_to_the_other_lung,
+]
 
 
 @pytest.fixture
@@ -116,8 +127,16 @@ def test_correction_of_any_segment_counts(tmp_path: Path, out: Path, change: Cal
     assert [row["status"] for row in summary(out)] == ["done", "failed"]
 
 
-@pytest.mark.parametrize("changes", [{"without": "Segment2_"}, {"shift_mm": 0.5}, {"stretch": 1.1}])
-def test_segmentation_without_a_segment_or_on_other_voxels_counts_as_corrected(
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"without": "Segment2_"},
+        {"added": {"Segment3_ID": "effusion", "Segment3_Layer": "1", "Segment3_LabelValue": "9"}},
+        {"shift_mm": 0.5},
+        {"stretch": 1.1},
+    ],
+)
+def test_segmentation_with_other_segments_or_on_other_voxels_counts_as_corrected(
     tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, object]
 ) -> None:
     _save_over(out / "b", _nothing, **changes)  # type: ignore[arg-type]

@@ -91,6 +91,18 @@ def test_groups_of_a_frame_go_before_those_of_all(tmp_path: Path) -> None:
     assert_same_volume(read_ct(path), read_ct(tmp_path / "s"))
 
 
+@pytest.mark.parametrize("stated", [True, False])
+def test_frames_without_a_rescale_take_that_of_the_file_or_none(tmp_path: Path, *, stated: bool) -> None:
+    def edit(ds: Any) -> None:
+        for frame in ds.PerFrameFunctionalGroupsSequence:
+            del frame.PixelValueTransformationSequence
+        if stated:
+            ds.RescaleSlope, ds.RescaleIntercept = 1, -1024
+
+    files = write_series(tmp_path / "s", tiny_hu(), intercepts=[-1024.0 if stated else 0.0] * 10)
+    assert_same_volume(read_ct(write_enhanced(tmp_path / "m.dcm", files, edit=edit)), read_ct(tmp_path / "s"))
+
+
 def test_bits_that_are_not_stored_do_not_count(tmp_path: Path) -> None:
     files = write_series(tmp_path / "s", tiny_hu(), BitsStored=12, HighBit=11)
 
@@ -175,6 +187,17 @@ def test_series_with_most_slices_is_taken_among_files_of_both_kinds(tmp_path: Pa
     np.testing.assert_array_equal(read_ct(tmp_path / "all", series="1").hu_kji, thick)
 
 
+def test_file_whose_frames_show_the_chest_is_taken_before_a_larger_one(tmp_path: Path) -> None:
+    def edit(ds: Any) -> None:
+        ds.SharedFunctionalGroupsSequence[0].FrameAnatomySequence[0].AnatomicRegionSequence[0].CodeMeaning = "Head"
+
+    for name, count, change in (("head", 12, edit), ("other", 10, None)):
+        hu_kji = tiny_hu(shape_kji=(count, 12, 14))
+        files = write_series(tmp_path / name, hu_kji, SeriesDescription="2.0 soft")
+        write_enhanced(tmp_path / "all" / f"{name}.dcm", files, edit=change)
+    assert read_ct(tmp_path / "all").geometry.size_ijk == (14, 12, 10)
+
+
 def test_localizer_frame_in_the_same_file_is_left_out_with_a_warning(tmp_path: Path) -> None:
     files = write_series(tmp_path / "s", tiny_hu())
     scout = write_series(tmp_path / "scout", tiny_hu(shape_kji=(1, 12, 14)), column_lps=(0.0, 0.0, -1.0))
@@ -235,6 +258,7 @@ def position_edit(number: int, *position: float) -> Callable[[Any], None]:
         (position_edit(6, -29, 12.5, -110), r"sheared .*m\.dcm \(frame 6, z = -110 mm\) lies 1 mm aside"),
         (position_edit(10, -30, 12.5, -100), r"1 slice\(s\) missing between m\.dcm \(frame 9.*frame 10"),
         (frame_edit(4, "PlanePositionSequence", ImagePositionPatient=None), r"\(frame 4\) lacks position"),
+        (frame_edit(4, "PlanePositionSequence", ImagePositionPatient=[-30, 12.5]), r"\(frame 4\) lacks position"),
         (
             frame_edit(7, "PlaneOrientationSequence", ImageOrientationPatient=[0.98, 0.199, 0, -0.199, 0.98, 0]),
             r"frame 7.* is turned against the others",

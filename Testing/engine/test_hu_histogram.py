@@ -45,6 +45,10 @@ def test_curves_are_of_the_lungs_with_their_infection_and_of_the_infection() -> 
     assert filled(density.infection_percent) == {-587.5: 100.0}
 
 
+def test_plane_with_a_single_voxel_counts() -> None:
+    assert filled(quantities_of(lung_hu=[-860], infection_hu=[]).density.lungs_percent) == {-862.5: 100.0}
+
+
 def test_parts_of_the_curves_are_the_composition() -> None:
     found = quantities_of(lung_hu=[-980, -951, -950, -701, -699], infection_hu=[-301, -300, -299, 40])
     lungs_ml = found.density.lungs_percent / 100.0 * 9

@@ -15,6 +15,7 @@ from CovidSegLib.scene_adopt import adopt  # noqa: E402
 from CovidSegLib.scene_outputs import ct_of  # noqa: E402
 from CovidSegLib.scene_volume import geometry_of  # noqa: E402
 from CovidSegLib.segmentation_file import write_seg_nrrd  # noqa: E402
+from CovidSegLib.terminology import TERMINOLOGY_TAG, terminology_entry  # noqa: E402
 
 pytestmark = pytest.mark.slicer
 
@@ -67,10 +68,34 @@ def test_of_two_cts_on_one_grid_the_chosen_one_is_taken_and_else_none(context: A
     assert adopt(context, segmentation_node=from_file, chosen=twin, others=(case.volume, twin)) is twin
 
 
-def test_ct_that_holds_a_part_of_the_segments_only_is_not_theirs(context: Any, case: Any, from_file: Any) -> None:
-    upper = another_volume(context, case, cut_kji=np.s_[: len(case.labels_kji) // 2])
-    assert adopt(context, segmentation_node=from_file, chosen=upper, others=(upper,)) is None
-    assert ct_of(from_file) is None
+def test_ct_that_lacks_one_slice_of_the_segments_is_not_theirs(context: Any, case: Any, from_file: Any) -> None:
+    held = np.flatnonzero(case.labels_kji.any(axis=(1, 2)))
+    first, end = int(held[0]), int(held[-1]) + 1
+    parts = []
+    for start, stop in ((first + 1, end), (first, end - 1), (first, end)):
+        moved = case.matrix.copy()
+        moved[:3, 3] += start * case.matrix[:3, 2]
+        parts.append(another_volume(context, case, matrix=moved, cut_kji=np.s_[start:stop]))
+    for part in parts[:2]:
+        assert adopt(context, segmentation_node=from_file, chosen=part, others=(part,)) is None
+        assert ct_of(from_file) is None
+    assert adopt(context, segmentation_node=from_file, chosen=parts[2], others=()) is parts[2]
+
+
+def test_ct_without_voxels_is_passed_over(context: Any, case: Any, from_file: Any) -> None:
+    hollow = context.add_node("vtkMRMLScalarVolumeNode", name="CT")
+    assert adopt(context, segmentation_node=from_file, chosen=hollow, others=(hollow, case.volume)) is case.volume
+
+
+def test_segment_without_voxels_lies_on_any_ct_but_all_of_them_on_none(context: Any, case: Any, from_file: Any) -> None:
+    segmentation = from_file.GetSegmentation()
+    segmentation.RemoveSegment("infection")
+    segmentation.AddSegment(slicer.vtkSegment(), "infection")  # on a grid of its own
+    assert adopt(context, segmentation_node=from_file, chosen=case.volume, others=()) is case.volume
+    hollow = context.add_node("vtkMRMLSegmentationNode", name="hollow")
+    for segment_id in ("left_lung", "right_lung", "infection"):
+        hollow.GetSegmentation().AddEmptySegment(segment_id)
+    assert adopt(context, segmentation_node=hollow, chosen=case.volume, others=()) is None
 
 
 def test_ct_under_a_transform_of_its_own_is_not_theirs(context: Any, case: Any, from_file: Any) -> None:
@@ -87,14 +112,31 @@ def test_segmentation_whose_ct_was_removed_takes_only_one_of_the_same_name(conte
     twin.SetName("another date")
     context.remove_node(case.volume)
     assert adopt(context, segmentation_node=node, chosen=twin, others=(twin,)) is None
-    twin.SetName("CT")  # loaded again
+    twin.SetName("CT_1")  # as a scene names what is loaded again
     assert adopt(context, segmentation_node=node, chosen=twin, others=(twin,)) is twin
+
+
+def test_ct_that_slicer_knows_of_a_segmentation_is_its_own(context: Any, case: Any, from_file: Any) -> None:
+    twin = another_volume(context, case)
+    from_file.SetReferenceImageGeometryParameterFromVolumeNode(twin)
+    assert adopt(context, segmentation_node=from_file, chosen=case.volume, others=(case.volume,)) is None
+    assert adopt(context, segmentation_node=from_file, chosen=case.volume, others=(case.volume, twin)) is twin
+
+
+def test_ct_with_the_tilt_that_reading_lets_pass_is_theirs(context: Any, case: Any, from_file: Any) -> None:
+    tilted = case.matrix.copy()
+    reach = case.labels_kji.shape[0]
+    tilted[:3, 2] += 0.03 / reach * case.matrix[:3, 0]  # 0.03 voxels at the last slice
+    other = another_volume(context, case, matrix=tilted)
+    assert adopt(context, segmentation_node=from_file, chosen=other, others=()) is other
 
 
 def test_segments_of_others_and_surfaces_are_left_alone(context: Any, case: Any) -> None:
     mine = context.add_node("vtkMRMLSegmentationNode", name="mine")
     mine.GetSegmentation().AddEmptySegment("heart")
     surfaces = add_surfaces(context, name="surfaces")
-    for node in (mine, surfaces):
+    ball = add_surfaces(context, name="surface of the infection")
+    ball.GetSegmentation().GetNthSegment(0).SetTag(TERMINOLOGY_TAG, terminology_entry("infection"))
+    for node in (mine, surfaces, ball):
         assert adopt(context, segmentation_node=node, chosen=case.volume, others=()) is None
         assert ct_of(node) is None

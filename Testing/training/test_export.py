@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,18 @@ def test_only_version_and_checksum_change_in_existing_metadata(tmp_path: Path, r
     assert load_bundle(bundle).network.state_dict()["head.bias"].abs().max() > 0.9
 
 
+def test_weights_keep_the_file_name_that_the_metadata_gives_them(tmp_path: Path, run: Path) -> None:
+    export_weights(run / "average.pt", bundle_dir=tmp_path)
+    metadata = _metadata(tmp_path)
+    metadata["covidseg"]["weights"]["file"] = "other.safetensors"
+    (tmp_path / "configs" / "metadata.json").write_text(json.dumps(metadata), encoding="utf-8")
+    (tmp_path / "models" / "model.safetensors").unlink()
+    sha256 = export_weights(run / "average.pt", bundle_dir=tmp_path)
+    assert _metadata(tmp_path) == metadata
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["other.safetensors"]
+    assert load_bundle(tmp_path).sha256 == sha256
+
+
 def test_version_stays_with_the_same_weights_unless_given(tmp_path: Path, run: Path) -> None:
     for version in ("2.0.0", None):
         export_weights(run / "average.pt", bundle_dir=tmp_path / "bundle", version=version)
@@ -136,6 +149,30 @@ def test_weights_of_another_network_are_refused_and_nothing_changes(tmp_path: Pa
     with pytest.raises(ModelError, match="not of the network the bundle names"):
         export_weights(run / "average.pt", bundle_dir=tmp_path / "bundle")
     assert _bundle_files(tmp_path / "bundle") == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda own: own.pop("preprocessing"), r"metadata.json: lacks covidseg.preprocessing"),
+        (lambda own: own.pop("network"), r"metadata.json: lacks covidseg.network"),
+        (lambda own: own["weights"].update(file="../../else.safetensors"), r"must be the name of a file in 'models'"),
+    ],
+)
+def test_metadata_that_a_bundle_cannot_have_is_refused_and_nothing_changes(
+    tmp_path: Path, run: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    bundle = tmp_path / "bundle"
+    export_weights(run / "average.pt", bundle_dir=bundle)
+    metadata = _metadata(bundle)
+    change(metadata["covidseg"])
+    (bundle / "configs" / "metadata.json").write_text(json.dumps(metadata), encoding="utf-8")
+    before = _bundle_files(bundle)
+    _change(run)
+    with pytest.raises(ModelError, match=message):
+        export_weights(run / "average.pt", bundle_dir=bundle, version="1.0.0")
+    assert _bundle_files(bundle) == before
+    assert not list(tmp_path.glob("else*"))
 
 
 def test_weights_of_another_preprocessing_are_refused(tmp_path: Path, run: Path) -> None:

@@ -115,6 +115,32 @@ def test_collections_that_somebody_switched_off_stay_so() -> None:
         gc.enable()
 
 
+def test_garbage_is_collected_only_when_python_would_and_then_with_what_survived_before() -> None:
+    def collections() -> list[int]:
+        return [generation["collections"] for generation in gc.get_stats()]
+
+    garbage, thresholds = MainThreadGarbage(), gc.get_threshold()
+    garbage.worker_begins()
+    try:
+        gc.collect()
+        before = collections()
+        garbage.collect()
+        assert collections() == before, "nothing is due"
+        gc.set_threshold(0)
+        garbage.collect()
+        assert collections() == before, "switched off"
+        gc.set_threshold(*thresholds)
+        for _ in range(thresholds[1] + 1):
+            gc.collect(0)
+        kept = [[] for _ in range(2 * thresholds[0])]
+        before = collections()
+        garbage.collect()
+        assert kept and collections() == [before[0], before[1] + 1, before[2]]
+    finally:
+        gc.set_threshold(*thresholds)
+        garbage.worker_ended()
+
+
 def test_program_ends_only_after_a_worker_that_did_not_stop_in_time(tmp_path: Path) -> None:
     script = f"""
 import pathlib, time
