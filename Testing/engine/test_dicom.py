@@ -230,12 +230,17 @@ def test_truncated_slice_is_refused_and_named(tmp_path: Path, keep: float) -> No
         read_ct(tmp_path)
 
 
+def _state_length(file: Path, *, element: bytes, length: int) -> None:
+    """Let a file state another length of the element whose tag and value representation these are."""
+    raw = bytearray(file.read_bytes())
+    at = raw.index(element) + 8
+    raw[at : at + 4] = length.to_bytes(4, "little")
+    file.write_bytes(raw)
+
+
 def test_length_of_four_gigabytes_is_noticed_before_it_is_allocated(tmp_path: Path) -> None:
     file = write_series(tmp_path, tiny_hu())[3]
-    raw = bytearray(file.read_bytes())
-    at = raw.find(b"\xe0\x7f\x10\x00OW")
-    raw[at + 8 : at + 12] = b"\xfe\xff\xff\xff"
-    file.write_bytes(raw)
+    _state_length(file, element=b"\xe0\x7f\x10\x00OW", length=0xFFFFFFFE)
     assert not lengths_fit(file)
     with pytest.raises(InputError, match=rf"{file.name} is truncated or corrupt"):
         read_ct(tmp_path)
@@ -243,10 +248,7 @@ def test_length_of_four_gigabytes_is_noticed_before_it_is_allocated(tmp_path: Pa
 
 def test_undefined_length_in_the_file_meta_is_noticed(tmp_path: Path) -> None:
     file = write_series(tmp_path, tiny_hu())[3]
-    raw = bytearray(file.read_bytes())
-    at = raw.find(b"\x02\x00\x01\x00OB")
-    raw[at + 8 : at + 12] = b"\xff\xff\xff\xff"
-    file.write_bytes(raw)
+    _state_length(file, element=b"\x02\x00\x01\x00OB", length=0xFFFFFFFF)
     assert not lengths_fit(file)
 
 

@@ -124,12 +124,17 @@ def test_plots_leave_a_layout_with_a_plot_view_as_it_is(host: Any) -> None:
     assert manager.layout == slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpPlotView
 
 
-def test_click_in_the_profiles_plot_moves_the_slice_views_and_in_others_does_not(host: Any) -> None:
-    journey = Journey(host)
+def _with_plots(journey: Journey) -> tuple[Any, Any, Any]:
+    """Segment and press "Plots in view"; return the segmentation, the plot view and the red slice's logic."""
     segmentation = journey.run()
     journey.ui.plotsButton.click()
-    view = host.app.layoutManager().plotWidget(0).plotView()
-    logic = host.app.layoutManager().sliceWidget("Red").sliceLogic()
+    manager = journey.host.app.layoutManager()
+    return segmentation, manager.plotWidget(0).plotView(), manager.sliceWidget("Red").sliceLogic()
+
+
+def test_click_in_the_profiles_plot_moves_the_slice_views_and_in_others_does_not(host: Any) -> None:
+    journey = Journey(host)
+    segmentation, view, logic = _with_plots(journey)
 
     def series_of(plot: str) -> str:
         return str(segmentation.GetNodeReference(f"CovidSeg.{plot}.chart").GetNthPlotSeriesNode(0).GetID())
@@ -148,10 +153,7 @@ def test_click_in_the_profiles_plot_moves_the_slice_views_and_in_others_does_not
 
 def test_click_on_another_curve_of_the_profile_moves_the_slice_views_there(host: Any) -> None:
     journey = Journey(host)
-    segmentation = journey.run()
-    journey.ui.plotsButton.click()
-    view = host.app.layoutManager().plotWidget(0).plotView()
-    logic = host.app.layoutManager().sliceWidget("Red").sliceLogic()
+    segmentation, view, logic = _with_plots(journey)
     chart = segmentation.GetNodeReference("CovidSeg.profile.chart")
     points = journey.panel.results.figures.measurement.profile.point_ijk
     for curve, row in ((0, 3), (1, 8), (2, 5), (0, 6), (0, 6)):
