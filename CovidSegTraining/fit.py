@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from CovidSegLib.allocator import freed_memory_kept
-from CovidSegLib.device import describe_device
-from CovidSegLib.errors import InputError, ModelError
+from CovidSegLib.device import describe_device, gains_from_bfloat16
+from CovidSegLib.errors import ModelError
 from CovidSegLib.network import build_network
 from CovidSegLib.preprocess import unit_window
 from CovidSegLib.run_lock import run_lock
 
+from .fit_checks import refuse_other_settings
 from .fit_config import FitConfig, Stage
 from .label_codes import Code
 from .losses import consistency_loss, partial_label_loss
 from .patches import Batch, Patches, TrainingCase
-from .settings import first_difference
 from .whole_files import whole_file, write_whole
 from .widen import widened
 
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 #: How often the run tells how far it is, in seconds, beside its checkpoints.
 TOLD_EVERY_S = 30.0
-#: Settings that a run may be continued with other ones of.
-_MAY_CHANGE = ("steps", "minutes", "device", "bfloat16", "save_every_s")
 
 
 class Fit:
@@ -49,6 +47,8 @@ class Fit:
         torch.manual_seed(config.seed)
         self.rng = np.random.default_rng(config.seed)
         self.device = torch.device(config.device)
+        # Emulated, it would take twice as long as float32.
+        self.in_bfloat16 = config.bfloat16 and gains_from_bfloat16(config.device)
         self.network = build_network(config.network).to(self.device)
         self.network = self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.average = build_network(config.network).to(self.device)
@@ -133,7 +133,7 @@ class Fit:
             norm.reset_running_stats()
             norm.momentum = None  # a plain mean over the batches
         self.network.train()
-        with torch.no_grad(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.bfloat16):
+        with torch.no_grad(), self._autocast():
             for _ in range(batches):
                 self.network(self.patches.batch(stage).image)
         self.average.load_state_dict(self.network.state_dict())
@@ -172,7 +172,7 @@ class Fit:
         if self.norm_frozen:
             for norm in _norms(self.network):
                 norm.eval()
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.bfloat16):
+        with self._autocast():
             logits = self.network(batch.image)
         loss = partial_label_loss(logits, batch.codes, voxel_weights=self._voxel_weights(batch))
         if self.config.consistency_weight and progress >= self.config.consistency_from:
@@ -189,6 +189,11 @@ class Fit:
         self._update_average()
         return float(loss.detach())
 
+    def _autocast(self) -> torch.autocast:
+        import torch
+
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.in_bfloat16)
+
     def _inconsistency(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Return how far the answer is from what the averaged network says of the patches' other state.
 
@@ -198,7 +203,7 @@ class Fit:
         import torch
 
         self.average.eval()
-        with torch.no_grad(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.bfloat16):
+        with torch.no_grad(), self._autocast():
             wanted = self.average(batch.other)
         return consistency_loss(logits, wanted, counted=batch.shown)
 
@@ -228,7 +233,7 @@ class Fit:
         path = self.folder / "checkpoint.pt"
         if not path.exists():
             return
-        self._check_settings()
+        refuse_other_settings(self.folder, config=self.config)
         state = read_state(path, remedy="delete it to begin again, or choose another folder")
         try:
             self.network.load_state_dict(state["network"])
@@ -243,34 +248,12 @@ class Fit:
         self.norm_frozen = state.get("norm_frozen", False)
         self.rng.bit_generator.state = state["rng"]
 
-    def _check_settings(self) -> None:
-        """Make sure that the run was begun with these settings, but for those of how long and where it runs.
-
-        Raises:
-            InputError: It was begun with others, or its settings are damaged.
-        """
-        path = self.folder / "config.json"
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return
-        except ValueError as error:
-            raise InputError(f"{path}: damaged; delete it to go on with the settings given") from error
-        now = json.loads(json.dumps(asdict(self.config)))  # lists, as the file has them
-        # An earlier version may not have known a setting.
-        keys = [key for key in now if key in before and key not in _MAY_CHANGE]
-        key, was, is_now = first_difference({k: before[k] for k in keys}, {k: now[k] for k in keys})
-        if key:
-            raise InputError(
-                f"{self.folder}: begun with other settings (fit.{key} is {was!r} in config.json there, {is_now!r} "
-                "here); give the --config that the run was begun with, or choose another folder"
-            )
-
     def _announce(self) -> None:
         parameters = sum(parameter.numel() for parameter in self.network.parameters())
         minutes = f", or {self.config.minutes:g} minutes and the step under way" if self.config.minutes else ""
         log.info(
-            f"{len(self.patches.hu)} cases, {parameters:,} parameters, on {describe_device(str(self.device))}; "
+            f"{len(self.patches.hu)} cases, {parameters:,} parameters, on {describe_device(str(self.device))} in "
+            f"{'bfloat16' if self.in_bfloat16 else 'float32'}; "
             f"after step {self.step} and {self.elapsed_s / 60:.1f} minutes, to {self.config.steps:,} steps{minutes}"
         )
 

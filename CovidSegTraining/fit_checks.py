@@ -1,11 +1,15 @@
-"""Which values of the product's settings are possible."""
+"""Which values of the product's settings are possible, and with which a run may be continued."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from itertools import pairwise
+from pathlib import Path
 
+from CovidSegLib.errors import InputError
 from CovidSegLib.labels import Label
 from CovidSegLib.network import SIZE_MULTIPLE, NetworkConfig
 from CovidSegLib.preprocess import PreprocessingRecipe
@@ -14,12 +18,14 @@ from .augmentation import AugmentationRecipe
 from .data import DataConfig
 from .fit_config import FitConfig, Stage
 from .lesions import LesionRecipe
-from .settings import SEEDS_BELOW, Settings, is_range
+from .settings import SEEDS_BELOW, Settings, first_difference, is_range
 
 Condition = tuple[str, bool, str]
 
 _SHARE = "0 to 1"
 _NOT_NEGATIVE = "0 or above"
+#: Settings that a run may be continued with other ones of.
+_MAY_CHANGE = ("steps", "minutes", "device", "bfloat16", "save_every_s")
 
 
 def conditions(settings: Settings) -> Iterator[Condition]:
@@ -118,3 +124,27 @@ def _shares(key: str, values: Mapping[str, float]) -> Iterator[Condition]:
 def _not_negative(key: str, values: Mapping[str, float]) -> Iterator[Condition]:
     for name, value in values.items():
         yield f"{key}.{name}", 0 <= value < 1e9, _NOT_NEGATIVE
+
+
+def refuse_other_settings(folder: Path, *, config: FitConfig) -> None:
+    """Make sure that the run of a folder was begun with these settings, but for those of how long and where it runs.
+
+    Raises:
+        InputError: It was begun with others, or its settings are damaged.
+    """
+    path = folder / "config.json"
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except ValueError as error:
+        raise InputError(f"{path}: damaged; delete it to go on with the settings given") from error
+    now = json.loads(json.dumps(asdict(config)))  # lists, as the file has them
+    # An earlier version may not have known a setting.
+    keys = [key for key in now if key in before and key not in _MAY_CHANGE]
+    key, was, is_now = first_difference({k: before[k] for k in keys}, {k: now[k] for k in keys})
+    if key:
+        raise InputError(
+            f"{folder}: begun with other settings (fit.{key} is {was!r} in config.json there, {is_now!r} "
+            "here); give the --config that the run was begun with, or choose another folder"
+        )

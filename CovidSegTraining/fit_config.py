@@ -38,6 +38,7 @@ class FitConfig:
         consistency_from: Share of the run before which it does not count: the averaged weights know too little yet.
         exchange_share: Share of patches, in the whole run, that are learnt undegraded, with the averaged weights asked
             about the degraded ones: what is found in soft images only shall be found in sharp ones, too.
+        bfloat16: Compute in it where the hardware is faster for it; elsewhere in float32, as if it were false.
     """
 
     network: NetworkConfig = field(default_factory=lambda: NetworkConfig(width=16))

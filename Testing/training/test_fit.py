@@ -166,7 +166,7 @@ def test_run_tells_what_it_does_from_the_start_and_what_takes_long(
     fit.run()
     begin, first, measured = caplog.messages
     parameters = sum(parameter.numel() for parameter in fit.network.parameters())
-    assert begin.startswith(f"2 cases, {parameters:,} parameters, on CPU")
+    assert begin.startswith(f"2 cases, {parameters:,} parameters, on CPU") and " in float32; " in begin
     assert begin.endswith("after step 0 and 0.0 minutes, to 4 steps, or 90 minutes and the step under way")
     assert first.startswith("step 1, minutes ") and ", loss " in first
     assert measured == "after step 2: measuring batch normalisation anew, over 32 batches"
@@ -177,6 +177,20 @@ def test_run_tells_what_it_does_from_the_start_and_what_takes_long(
     begin, *figures = caplog.messages
     assert "; after step 4 and " in begin and begin.endswith(" minutes, to 6 steps")
     assert [line.partition(",")[0] for line in figures] == ["step 5", "step 6"]
+
+
+@pytest.mark.parametrize("gains", [True, False])
+def test_bfloat16_is_computed_in_only_where_the_hardware_gains(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, gains: bool
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(fit_module, "gains_from_bfloat16", lambda device: gains)
+    fit = _fit(tmp_path / "run", cache, replace(CONFIG, steps=1, bfloat16=True))
+    kinds = []
+    fit.network.register_forward_hook(lambda network, inputs, logits: kinds.append(logits.dtype))
+    fit.run()
+    assert kinds == [torch.bfloat16 if gains else torch.float32]
+    assert f" in {'bfloat16' if gains else 'float32'}; " in caplog.messages[0]
 
 
 def test_figures_are_kept_with_every_checkpoint(tmp_path: Path, cache: Path) -> None:
