@@ -1,9 +1,9 @@
 """Random training patches of the product recipe: cut, deformed and degraded in one pass, on the device.
 
 The spatial part samples a patch straight from the whole case (rotation, anisotropic scale,
-elastic deformation; no mirroring left-right, because left and right follow position), the
-intensity part imitates what real scans differ in: noise, kernel, slice thickness, scale
-offsets, 8-bit export, cropped fields of view.
+elastic deformation, mirroring left to right with the sides exchanged), the intensity part
+imitates what real scans differ in: noise, kernel, slice thickness, scale offsets, 8-bit
+export, cropped fields of view.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from CovidSegLib.resample import AxisGrid, axis_weights
 
-from .label_codes import Code
+from .label_codes import Code, mirrored_codes
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +32,7 @@ class AugmentationRecipe:
     Attributes:
         spatial_probability: Of a rotation with scale.
         scale: Range of the common scale; `anisotropy` is how far each axis may differ from it (logarithm).
+        mirror_probability: Of a chest mirrored left to right: its left lung becomes the right one.
         inflation: Range of the density that aerated lung is left with, as a share: emphysema, deep breath.
         intensity_probability: Of a gain about air and an offset.
         thickness: Range of the thickness of slices, in voxels along k.
@@ -43,6 +44,7 @@ class AugmentationRecipe:
     anisotropy: float = 0.08
     elastic_mm: float = 4.0
     elastic_probability: float = 0.3
+    mirror_probability: float = 0.0
     inflation_probability: float = 0.3
     inflation: tuple[float, float] = (0.2, 1.0)
     noise_hu: float = 90.0
@@ -98,13 +100,19 @@ def sample_patch(
         points = points + _elastic(patch_kji, recipe.elastic_mm, rng=rng, device=device) / torch.tensor(
             spacing_kji_mm, dtype=torch.float32, device=device
         )
+    mirrored = recipe.mirror_probability > 0 and rng.random() < recipe.mirror_probability
+    if mirrored:
+        points = points.flip(2)
     size = torch.tensor(hu.shape, dtype=torch.float32, device=device)
     grid = ((2.0 * points + 1.0) / size - 1.0).flip(-1)[None]  # grid_sample wants (i, j, k)
     # Shifted so that zero padding means "outside the case".
     image = functional.grid_sample((hu - outside_hu)[None, None], grid, mode="bilinear", align_corners=False)[0, 0]
     shifted = (codes.to(torch.float32) - float(Code.UNKNOWN))[None, None]
     labels = functional.grid_sample(shifted, grid, mode="nearest", align_corners=False)[0, 0] + float(Code.UNKNOWN)
-    return image + outside_hu, labels.round().to(torch.uint8)
+    labels = labels.round().to(torch.uint8)
+    if mirrored:
+        labels = torch.from_numpy(mirrored_codes()).to(device)[labels.long()]
+    return image + outside_hu, labels
 
 
 def degrade(

@@ -44,3 +44,11 @@ def possible_classes() -> np.ndarray:
     for code, labels in _POSSIBLE.items():
         table[code, list(labels)] = True
     return table
+
+
+def mirrored_codes() -> np.ndarray:
+    """Return, for each code, the one that says the same of a chest mirrored left to right, uint8."""
+    sides = {Label.LEFT_LUNG: Label.RIGHT_LUNG, Label.RIGHT_LUNG: Label.LEFT_LUNG}
+    code_of = {frozenset(labels): code for code, labels in _POSSIBLE.items()}
+    mirrored = [code_of[frozenset(sides.get(label, label) for label in _POSSIBLE[code])] for code in Code]
+    return np.array(mirrored, dtype=np.uint8)

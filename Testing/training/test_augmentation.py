@@ -75,6 +75,35 @@ def test_left_stays_left() -> None:
         assert left > right
 
 
+def test_mirrored_patch_is_that_of_the_mirrored_case_with_sides_exchanged() -> None:
+    recipe = replace(NEUTRAL, mirror_probability=1.0)
+    hu, _codes = _case()
+    image, labels = _sample(recipe, seed=0, center=(11.5, 19.5, 23.5), size=(8, 16, 16))
+    torch.testing.assert_close(image, hu[8:16, 12:28, 16:32].flip(2), atol=0.1, rtol=0)
+    assert (labels[:, :, 8:] == Code.LEFT_LUNG).all() and (labels[:, :, :8] == Code.RIGHT_LUNG).all()
+    # Voxels that may be infected still may.
+    _, labels = _sample(recipe, seed=0, center=(11.5, 3.5, 23.5), size=(8, 8, 16))
+    assert (labels[:, :4] == Code.RIGHT_OR_INFECTION).all()
+
+
+def test_mirrored_left_stays_left() -> None:
+    recipe = replace(AugmentationRecipe(), mirror_probability=1.0)
+    for seed in range(20):
+        _, labels = _sample(recipe, seed=seed, center=(12, 20, 24), size=(16, 24, 32))
+        left, right = (torch.nonzero(labels == code)[:, 2].float().mean() for code in (1, 2))
+        assert left > right
+
+
+def test_half_of_the_patches_are_mirrored_if_asked_for() -> None:
+    recipe = replace(NEUTRAL, mirror_probability=0.5)
+    plain, _ = _sample(NEUTRAL, seed=0, center=(11.5, 19.5, 23.5), size=(8, 16, 16))
+    kept = [
+        torch.equal(_sample(recipe, seed=seed, center=(11.5, 19.5, 23.5), size=(8, 16, 16))[0], plain)
+        for seed in range(200)
+    ]
+    assert 70 < sum(kept) < 130
+
+
 def test_scale_samples_further_apart() -> None:
     recipe = replace(NEUTRAL, scale=(1.5, 1.5))
     hu = torch.arange(48, dtype=torch.float32).expand(24, 40, 48).contiguous()
