@@ -41,9 +41,10 @@ def messages() -> Iterator[str]:
 
 
 def told_in_guide() -> list[str]:
-    """Return the pieces of messages that the guide's last table explains; "..." and N stand for what is filled in."""
-    rows = GUIDE[GUIDE.index("| the message says |") :].splitlines()[2:]
-    cells = "; ".join(row.split("|")[1] for row in rows)
+    """Return the pieces of messages that the guide's section 9 explains; "..." and N stand for what is filled in."""
+    told = GUIDE[GUIDE.index("\n## 9.") : GUIDE.index("\n## 10.")].splitlines()
+    firsts = [row.split("|")[1].strip() for row in told if row.startswith("| ")]
+    cells = "; ".join(cell for cell in firsts if cell != "the message says")
     pieces = re.split(r"\.\.\.|;|, |\bN\b|\(warning\)", cells)
     return sorted({piece.strip().lower() for piece in pieces} - {""})
 
