@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .checks import MIN_SLICES
-from .dicom_frames import headers_of_frames, why_not_frames
+from .dicom_frames import headers_of_frames, multi_frame_header, why_not_frames
 from .dicom_header import SliceHeader, read_header
 from .errors import InputError
 from .sitk_quiet import quiet_itk
@@ -100,7 +100,7 @@ def find_stacks(files: Iterable[Path], *, label: str) -> list[Stack]:
     groups: dict[tuple[str, int, int, int, str], list[SliceHeader]] = {}
     with quiet_itk():
         for path in files:
-            found = read_header(path, label=label)
+            found = multi_frame_header(path) or read_header(path, label=label)
             for header in () if found is None else headers_of_frames(found, label=label):
                 key = (header.series_uid, header.rows, header.columns, header.samples, header.plane)
                 groups.setdefault(key, []).append(header)

@@ -1,7 +1,8 @@
 """Multi-frame DICOM CT, Enhanced and Legacy Converted: a header for every frame, so that frames count as slices do.
 
 These files are read with pydicom, which is imported only when one is met: GDCM knows one position and one rescale per
-file, whatever its frames say.
+file, whatever its frames say, and refuses files in which a functional group is empty or an extended offset table leads
+to the frames.
 
 Source: DICOM PS3.3 C.7.6.16 (functional groups, those of a frame before those shared by all), C.7.6.16.2.9 (rescale).
 """
@@ -16,8 +17,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .dicom_header import MULTI_FRAME_CT, SliceHeader
+from .dicom_header import HEADER_TAGS, MULTI_FRAME_CT, SliceHeader, header_from, sop_class_of
+from .dicom_lengths import lengths_fit
 from .errors import InputError
+from .inputs import looks_like_dicom
 from .texts import Text
 from .texts import text as _
 
@@ -25,8 +28,8 @@ if TYPE_CHECKING:
     import numpy as np
     from pydicom import Dataset
 
-#: All that is read of a file: no identity among it, so that none can get into a message.
-_TAGS = (
+#: What describes frames, beside `HEADER_TAGS`; again no identity among it.
+_FRAME_KEYWORDS = (
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "ContrastBolusAgentSequence"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept"),
 )
@@ -52,6 +55,31 @@ class FrameHeader(SliceHeader):
             return _("{file} (frame {number})").format(file=self.path.name, number=self.number)
         text = _("{file} (frame {number}, z = {z:g} mm)")
         return text.format(file=self.path.name, number=self.number, z=self.position_lps_mm[2])
+
+
+def multi_frame_header(path: Path) -> SliceHeader | None:
+    """Return the header of a multi-frame CT as pydicom reads it.
+
+    None for any other file, for one that is damaged, and without pydicom: `read_header` says what is wrong then.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    pydicom = _pydicom()
+    if pydicom is None or not looks_like_dicom(path) or sop_class_of(path) not in MULTI_FRAME_CT:
+        return None
+    if not lengths_fit(path):
+        return None
+    tags = [int(tag.replace("|", ""), 16) for tag in HEADER_TAGS.values()]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+            return header_from(lambda tag: "\\".join(_texts(dataset, int(tag.replace("|", ""), 16))), path=path)
+    except (OSError, MemoryError):
+        raise
+    except Exception:  # see `headers_of_frames`
+        return None
 
 
 def headers_of_frames(header: SliceHeader, *, label: str) -> list[SliceHeader]:
@@ -136,7 +164,7 @@ def _pydicom() -> Any:
 def _frames(header: SliceHeader, *, label: str) -> Iterator[FrameHeader]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deviations from the standard, with the value at fault
-        dataset = _pydicom().dcmread(header.path, stop_before_pixels=True, specific_tags=list(_TAGS))
+        dataset = _pydicom().dcmread(header.path, stop_before_pixels=True, specific_tags=list(_FRAME_KEYWORDS))
         shared_items = dataset.get("SharedFunctionalGroupsSequence") or [dataset]
         items = dataset.get("PerFrameFunctionalGroupsSequence") or []
         if len(items) != header.frames:
@@ -151,7 +179,7 @@ def _frame(header: SliceHeader, places: tuple[Dataset, ...], *, number: int, lab
     """Return a frame's header from the places that may describe it, the frame's own first, the data set last."""
     content, anatomy = _group(places, "FrameContentSequence"), _group(places, "FrameAnatomySequence")
     region, agent = _group((anatomy,), "AnatomicRegionSequence"), _group(places[-1:], "ContrastBolusAgentSequence")
-    kind = _group(places, "CTImageFrameTypeSequence").get("FrameType") or ()
+    kind = " ".join(_texts(_group(places, "CTImageFrameTypeSequence"), "FrameType"))
     diameter = header.reconstruction_diameter_mm
     for group in ("CTReconstructionSequence", "UnassignedSharedConvertedAttributesSequence"):
         found = _numbers(_group(places, group), "ReconstructionDiameter", 1)
@@ -164,7 +192,7 @@ def _frame(header: SliceHeader, places: tuple[Dataset, ...], *, number: int, lab
         "position_lps_mm": _numbers(_group(places, "PlanePositionSequence"), "ImagePositionPatient", 3),
         "orientation_lps": _numbers(_group(places, "PlaneOrientationSequence"), "ImageOrientationPatient", 6),
         "pixel_spacing_mm": _numbers(_group(places, "PixelMeasuresSequence"), "PixelSpacing", 2),
-        "image_type": " ".join(kind) or header.image_type,
+        "image_type": kind or header.image_type,
         "body_part": header.body_part or str(region.get("CodeMeaning") or ""),
         "contrast": header.contrast or str(agent.get("CodeMeaning") or ""),
         "reconstruction_diameter_mm": diameter,
@@ -174,7 +202,10 @@ def _frame(header: SliceHeader, places: tuple[Dataset, ...], *, number: int, lab
 
 
 def _group(places: tuple[Dataset, ...], keyword: str) -> Dataset:
-    """Return the item of a functional group; the last of the places, where some writers put its values, without."""
+    """Return the item of a functional group from the first place that has it.
+
+    If none has, return the last place, the data set: some writers put the group's values there, as in single slices.
+    """
     for place in places:
         items = place.get(keyword)
         if items:
@@ -182,11 +213,16 @@ def _group(places: tuple[Dataset, ...], keyword: str) -> Dataset:
     return places[-1]
 
 
+def _texts(group: Dataset, keyword: str | int) -> list[str]:
+    """Return the values of an element as texts, however many they are; pydicom hands a single one over by itself."""
+    if keyword not in group or group[keyword].is_empty:
+        return []
+    value = group[keyword].value
+    return [str(part) for part in (value if group[keyword].VM > 1 else [value])]
+
+
 def _numbers(group: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
-    found = group.get(keyword)
-    if found is None:
-        return None
-    values = tuple(float(value) for value in (found if count > 1 else [found]))
+    values = tuple(float(text) for text in _texts(group, keyword))
     return values if len(values) == count and all(math.isfinite(value) for value in values) else None
 
 

@@ -6,13 +6,16 @@ neither kept nor reported.
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from .dicom_lengths import lengths_fit
+from .dicom_lengths import lengths_fit, without_padding
 from .errors import InputError
 from .inputs import DICOM_SUFFIXES, looks_like_dicom
 from .texts import Text
@@ -21,9 +24,35 @@ from .texts import text as _
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
+_Read = TypeVar("_Read")
+
 #: SOP classes Enhanced CT and Legacy Converted Enhanced CT: one file holds many slices (`dicom_frames`).
 MULTI_FRAME_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 CT_IMAGE_STORAGE = ("1.2.840.10008.5.1.4.1.1.2", *MULTI_FRAME_CT)
+#: Group and element of all that is kept of a data set: no identity among it, so that none can get into a message.
+HEADER_TAGS = MappingProxyType(
+    {
+        "sop_class": "0008|0016",
+        "series_uid": "0020|000e",
+        "series_number": "0020|0011",
+        "description": "0008|103e",
+        "modality": "0008|0060",
+        "body_part": "0018|0015",
+        "image_type": "0008|0008",
+        "rows": "0028|0010",
+        "columns": "0028|0011",
+        "samples": "0028|0002",
+        "frames": "0028|0008",
+        "instance": "0020|0013",
+        "position": "0020|0032",
+        "orientation": "0020|0037",
+        "pixel_spacing": "0028|0030",
+        "contrast": "0018|0010",
+        "reconstruction_diameter": "0018|1100",
+        "lossy": "0028|2110",
+        "photometric": "0028|0004",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -85,79 +114,116 @@ def read_header(path: Path, *, label: str) -> SliceHeader | None:
     Raises:
         InputError: The file is called DICOM and is not, or is a CT slice that cannot be read.
     """
-    import SimpleITK as sitk
-
     suspect = path.suffix.lower() in DICOM_SUFFIXES
     if not looks_like_dicom(path):
         if suspect:
             text = _("{label}: {file} is no readable DICOM file. Copy or export the series again.")
             raise InputError(text.format(label=label, file=path.name))
         return None
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.SetImageIO("GDCMImageIO")
     try:
         if not lengths_fit(path):
             raise RuntimeError("an element is longer than the file")
-        reader.ReadImageInformation()
+        reader = with_gdcm(path, read=_with_information)
     except RuntimeError as error:
         # Every whole file states its class at the start: without one it was cut short or overwritten.
-        if _sop_class(path) in (*CT_IMAGE_STORAGE, None):
+        if sop_class_of(path) in (*CT_IMAGE_STORAGE, None):
             text = _("{label}: slice {file} is truncated or corrupt. Copy or export the series again.")
             raise InputError(text.format(label=label, file=path.name)) from error
         return None  # a report, a directory, a structure set: no image
-    return _header_from(reader, path=path)
 
-
-def _header_from(reader: sitk.ImageFileReader, *, path: Path) -> SliceHeader:
-    def text(tag: str) -> str:
+    def value_of(tag: str) -> str:
         if not reader.HasMetaDataKey(tag):
             return ""
         # SimpleITK hands bytes that are not UTF-8 over as surrogates; western scanners write Latin-1.
         raw = reader.GetMetaData(tag).encode("utf-8", "surrogateescape")
         try:
-            decoded = raw.decode("utf-8")
+            return raw.decode("utf-8")
         except UnicodeDecodeError:
-            decoded = raw.decode("latin-1")
-        return " ".join(decoded.replace("\0", " ").split())
+            return raw.decode("latin-1")
 
-    def numbers(tag: str, count: int) -> tuple[float, ...] | None:
+    return header_from(value_of, path=path)
+
+
+def with_gdcm(path: Path, *, read: Callable[[sitk.ImageFileReader], _Read]) -> _Read:
+    """Return what `read` makes of a reader of the file, or of a copy without the zeros that follow its pixel data.
+
+    Raises:
+        RuntimeError: GDCM cannot read the file.
+    """
+    try:
+        return read(_reader_of(path))
+    except RuntimeError:
+        content = without_padding(path)
+        if content is None:
+            raise
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / "slice.dcm"
+            copy.write_bytes(content)
+            return read(_reader_of(copy))
+
+
+def _reader_of(path: Path) -> sitk.ImageFileReader:
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.SetImageIO("GDCMImageIO")
+    return reader
+
+
+def _with_information(reader: sitk.ImageFileReader) -> sitk.ImageFileReader:
+    reader.ReadImageInformation()
+    return reader
+
+
+def header_from(value_of: Callable[[str], str], *, path: Path) -> SliceHeader:
+    """Return a file's header from the values of its data set.
+
+    Args:
+        value_of: Returns the text of a tag of `HEADER_TAGS`, several values parted by backslashes; "" if there is none.
+        path: The file.
+    """
+
+    def text(name: str) -> str:
+        return " ".join(value_of(HEADER_TAGS[name]).replace("\0", " ").split())
+
+    def numbers(name: str, count: int) -> tuple[float, ...] | None:
         try:
-            values = tuple(float(part) for part in text(tag).split("\\"))
+            values = tuple(float(part) for part in text(name).split("\\"))
         except ValueError:
             return None
         return values if len(values) == count and np.all(np.isfinite(values)) else None
 
-    def integer(tag: str) -> int | None:
-        found = numbers(tag, 1)
+    def integer(name: str) -> int | None:
+        found = numbers(name, 1)
         return None if found is None else int(found[0])
 
-    diameter = numbers("0018|1100", 1)
+    diameter = numbers("reconstruction_diameter", 1)
     return SliceHeader(
         path=path,
-        sop_class=text("0008|0016"),
-        series_uid=text("0020|000e"),
-        series_number=integer("0020|0011"),
-        description=text("0008|103e"),
-        modality=text("0008|0060").upper(),
-        body_part=text("0018|0015"),
-        image_type=text("0008|0008").replace("\\", " "),
-        rows=integer("0028|0010") or 0,
-        columns=integer("0028|0011") or 0,
-        samples=integer("0028|0002") or 1,
-        frames=integer("0028|0008") or 1,
-        instance=integer("0020|0013"),
-        position_lps_mm=numbers("0020|0032", 3),
-        orientation_lps=numbers("0020|0037", 6),
-        pixel_spacing_mm=numbers("0028|0030", 2),
-        contrast=text("0018|0010"),
+        sop_class=text("sop_class"),
+        series_uid=text("series_uid"),
+        series_number=integer("series_number"),
+        description=text("description"),
+        modality=text("modality").upper(),
+        body_part=text("body_part"),
+        image_type=text("image_type").replace("\\", " "),
+        rows=integer("rows") or 0,
+        columns=integer("columns") or 0,
+        samples=integer("samples") or 1,
+        frames=integer("frames") or 1,
+        instance=integer("instance"),
+        position_lps_mm=numbers("position", 3),
+        orientation_lps=numbers("orientation", 6),
+        pixel_spacing_mm=numbers("pixel_spacing", 2),
+        contrast=text("contrast"),
         reconstruction_diameter_mm=None if diameter is None else diameter[0],
-        lossy=text("0028|2110") == "01",
-        inverted=text("0028|0004").upper() == "MONOCHROME1",
+        lossy=text("lossy") == "01",
+        inverted=text("photometric").upper() == "MONOCHROME1",
     )
 
 
-def _sop_class(path: Path) -> str | None:
+def sop_class_of(path: Path) -> str | None:
     """Return the SOP class from the file meta group, or None: enough to tell a broken slice from a report."""
     with path.open("rb") as stream:
         head = stream.read(1024)

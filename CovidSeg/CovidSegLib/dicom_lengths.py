@@ -47,14 +47,27 @@ class _TooLongError(ValueError):
 
 def lengths_fit(path: Path) -> bool:
     """Tell whether every element's length stays within the file, down to the pixel data's fragments."""
-    data = memoryview(path.read_bytes())
+    return _end_of(path.read_bytes()) is not None
+
+
+def without_padding(path: Path) -> bytes | None:
+    """Return a file's bytes up to the end of its pixel data if nothing but zeros follows them, else None.
+
+    Tapes and some archives fill files up; GDCM takes the zeros for a broken element.
+    """
+    data = path.read_bytes()
+    end = _end_of(data)
+    return None if end is None or end == len(data) or any(data[end:]) else data[:end]
+
+
+def _end_of(content: bytes) -> int | None:
+    """Return where the data set ends, at the latest behind its pixel data; None if a length leads beyond the file."""
+    data = memoryview(content)
     try:
         start, encoding = _after_meta(data)
-        if encoding is not None:
-            _walk(data, start, len(data), encoding=encoding, depth=0)
+        return len(data) if encoding is None else _walk(data, start, len(data), encoding=encoding, depth=0)
     except _TooLongError:
-        return False
-    return True
+        return None
 
 
 def text_of(path: Path, *, tag: tuple[int, int]) -> str:

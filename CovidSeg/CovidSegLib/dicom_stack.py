@@ -9,7 +9,7 @@ import numpy as np
 from .checks import GRID_TOLERANCE, ImageData, check_geometry, check_size
 from .dicom import Stack
 from .dicom_frames import FrameHeader, frame_values
-from .dicom_header import SliceHeader
+from .dicom_header import SliceHeader, with_gdcm
 from .errors import InputError
 from .geometry import Geometry
 from .memory import require_memory
@@ -156,11 +156,8 @@ def _decode(header: SliceHeader, *, label: str) -> np.ndarray:
     """Return (j, i) values after the slice's own rescale slope and intercept (they may differ between slices)."""
     import SimpleITK as sitk
 
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(header.path))
-    reader.SetImageIO("GDCMImageIO")
     try:
-        values = sitk.GetArrayFromImage(reader.Execute())
+        values = with_gdcm(header.path, read=lambda reader: sitk.GetArrayFromImage(reader.Execute()))
     except RuntimeError as error:
         text = _("{label}: slice {slice} cannot be decoded ({reason}). Copy or export the series again.")
         raise InputError(text.format(label=label, slice=header.name, reason=itk_reason(error))) from error

@@ -246,6 +246,27 @@ def test_length_of_four_gigabytes_is_noticed_before_it_is_allocated(tmp_path: Pa
         read_ct(tmp_path)
 
 
+@pytest.mark.parametrize("syntax", ["ExplicitVRLittleEndian", "ImplicitVRLittleEndian", "RLELossless"])
+@pytest.mark.parametrize("count", [1, 4, 7, 8, 12, 100])
+def test_zeros_after_the_pixels_are_passed_over(tmp_path: Path, syntax: str, count: int) -> None:
+    uid = getattr(pydicom.uid, syntax)
+    for file in write_series(tmp_path, tiny_hu()):
+        ds = pydicom.dcmread(file)
+        if uid.is_encapsulated:
+            ds.compress(uid, generate_instance_uid=False)
+        ds.file_meta.TransferSyntaxUID = uid
+        pydicom.dcmwrite(file, ds, implicit_vr=uid.is_implicit_VR, little_endian=True, force_encoding=True)
+        file.write_bytes(file.read_bytes() + bytes(count))
+    np.testing.assert_array_equal(read_ct(tmp_path).hu_kji, tiny_hu())
+
+
+def test_other_bytes_after_the_pixels_are_refused(tmp_path: Path) -> None:
+    file = write_series(tmp_path, tiny_hu())[3]
+    file.write_bytes(file.read_bytes() + b"\0\0\0\1")
+    with pytest.raises(InputError, match=rf"{file.name} is truncated or corrupt"):
+        read_ct(tmp_path)
+
+
 def test_undefined_length_in_the_file_meta_is_noticed(tmp_path: Path) -> None:
     file = write_series(tmp_path, tiny_hu())[3]
     _state_length(file, element=b"\x02\x00\x01\x00OB", length=0xFFFFFFFF)
