@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,13 @@ from .errors import InputError
 from .label_image import read_label_image
 from .labels import SEGMENTS, Label
 from .nearest_lung import whole_lungs_labelmap
-from .segment_masks import ALIGNMENT_TOLERANCE_VOXELS
+from .segment_masks import ALIGNMENT_TOLERANCE_VOXELS, SegmentMasks
 from .segmentation_reader import read_segmentation
 from .texts import text as _
+
+#: The header of a segmentation is a few kilobytes long.
+_HEADER_BYTES = 1 << 16
+_METADATA_KEY = re.compile(rb"^(\w+):=", re.MULTILINE)
 
 
 def refuse_to_replace_correction(folder: Path, *, reason: str) -> None:
@@ -38,19 +43,24 @@ def refuse_to_replace_correction(folder: Path, *, reason: str) -> None:
 def is_corrected(folder: Path) -> bool:
     """Tell whether a case's segments are others than its labelmap says, which only a run writes.
 
-    False if one of the two files is missing or damaged.
+    Without a labelmap to compare with, a segmentation that another program saved counts as corrected. False if the
+    segmentation is missing or damaged.
     """
-    if not all((folder / name).is_file() for name in (LABELMAP_FILE, SEGMENTATION_FILE)):
+    path = folder / SEGMENTATION_FILE
+    try:
+        image = read_label_image(path, expected="")
+    except InputError:
         return False
     try:
         written = read_segmentation(folder / LABELMAP_FILE)
-        image = read_label_image(folder / SEGMENTATION_FILE, expected="")
-    except InputError:
-        return False
+    except InputError:  # missing or damaged
+        return _is_saved_by_another_program(path)
     if image.HasMetaDataKey(f"Segment{len(SEGMENTS)}_ID"):  # one more, of the user's own
         return True
     try:
-        saved = read_segmentation(folder / SEGMENTATION_FILE)
+        saved = read_segmentation(path)
+        if _is_empty(saved) and _is_empty(written):  # then Slicer saves a grid of a single voxel
+            return False
         # Slicer may save a part of the grid; the labelmap has all of it, spacing rounded and sheared axes straightened.
         grid = dataclasses.replace(
             written.geometry,
@@ -68,3 +78,15 @@ def is_corrected(folder: Path) -> bool:
         and np.array_equal(masks.left_kji, lungs_kji == Label.LEFT_LUNG)
         and np.array_equal(masks.right_kji, lungs_kji == Label.RIGHT_LUNG)
     )
+
+
+def _is_empty(masks: SegmentMasks) -> bool:
+    return not any(mask_kji.any() for mask_kji in (masks.left_kji, masks.right_kji, masks.infection_kji))
+
+
+def _is_saved_by_another_program(path: Path) -> bool:
+    """Tell whether the header's keys are in order of the alphabet, as Slicer and ITK put them and CovidSeg does not."""
+    with path.open("rb") as stream:
+        header = stream.read(_HEADER_BYTES).split(b"\n\n", 1)[0]
+    keys = _METADATA_KEY.findall(header)
+    return bool(keys == sorted(keys))

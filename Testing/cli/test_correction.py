@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -162,17 +163,34 @@ def test_what_was_saved_over_without_a_change_is_computed_again(tmp_path: Path, 
     assert [row["status"] for row in summary(out)] == ["done", "done"]
 
 
-@pytest.mark.parametrize("name", ["labelmap.nii.gz", "segmentation.seg.nrrd"])
+def _lose(path: Path, *, damaged: bool) -> None:
+    path.unlink()
+    if damaged:
+        path.write_bytes(b"no image")
+
+
 @pytest.mark.parametrize("damaged", [False, True])
-def test_case_with_a_file_missing_or_damaged_is_computed_again(
-    tmp_path: Path, out: Path, name: str, *, damaged: bool
+def test_case_whose_segmentation_is_missing_or_damaged_is_computed_again(
+    tmp_path: Path, out: Path, *, damaged: bool
 ) -> None:
     _save_over(out / "b", _erase_infection)
-    (out / "b" / name).unlink()
-    if damaged:
-        (out / "b" / name).write_bytes(b"no image")
+    _lose(out / "b" / "segmentation.seg.nrrd", damaged=damaged)
     assert segment(tmp_path / "in", "-o", out) == 0
     assert [row["status"] for row in summary(out)] == ["done", "done"]
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_without_a_labelmap_a_case_is_kept_if_its_segmentation_was_saved_over(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str], *, damaged: bool
+) -> None:
+    _save_over(out / "b", _erase_infection)
+    for case in "ab":
+        _lose(out / case / "labelmap.nii.gz", damaged=damaged)
+    before = _content(out / "b")
+    assert segment(tmp_path / "in", "-o", out) == 1
+    assert [row["status"] for row in summary(out)] == ["done", "failed"]
+    assert "was corrected by hand, and would be replaced" in one_line_errors(capsys)[0]
+    assert _content(out / "b") == before
 
 
 def _ties() -> Iterator[np.ndarray]:
@@ -203,25 +221,57 @@ def _assert_not_corrected(folder: Path, labelmap_kji: np.ndarray, *, geometry: G
     assert not is_corrected(folder)
 
 
-@pytest.mark.slicer
-@pytest.mark.parametrize("geometry", [GEOMETRIES["oblique"], SHEARED], ids=["oblique", "sheared"])
-def test_only_what_slicer_changed_counts_not_that_it_saved_a_part_of_the_grid(
-    tmp_path: Path, geometry: Geometry
-) -> None:
+def _in_slicer(path: Path) -> tuple[Any, Any]:
+    """Return a segmentation read by Slicer, and what writes it back."""
     slicer = pytest.importorskip("slicer", reason="slicer-core is not installed")
-    labels = make_labelmap()
-    labels[8, 10, 13] = 0  # at the corner: nothing could be left out
-    _assert_not_corrected(tmp_path, labels, geometry=geometry)
-    path = tmp_path / "segmentation.seg.nrrd"
     scene = slicer.vtkMRMLScene()
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
     storage = scene.AddNewNodeByClass("vtkMRMLSegmentationStorageNode")
     storage.SetFileName(str(path))
     assert storage.ReadData(node)
+    return node, storage
+
+
+@pytest.mark.slicer
+@pytest.mark.parametrize("geometry", [GEOMETRIES["oblique"], SHEARED], ids=["oblique", "sheared"])
+def test_only_what_slicer_changed_counts_not_that_it_saved_a_part_of_the_grid(
+    tmp_path: Path, geometry: Geometry
+) -> None:
+    labels = make_labelmap()
+    labels[8, 10, 13] = 0  # at the corner: nothing could be left out
+    _assert_not_corrected(tmp_path, labels, geometry=geometry)
+    path = tmp_path / "segmentation.seg.nrrd"
+    node, storage = _in_slicer(path)
     storage.SetCropToMinimumExtent(1)
     assert storage.WriteData(node)
     assert read_segmentation(path).geometry.size_ijk != SIZE_IJK
     assert not is_corrected(tmp_path)
     node.GetSegmentation().RemoveSegment("infection")
+    assert storage.WriteData(node)
+    assert is_corrected(tmp_path)
+
+
+@pytest.mark.slicer
+def test_only_a_result_with_voxels_can_have_lost_them_in_slicer(tmp_path: Path) -> None:
+    for name, labels, corrected in (
+        ("nothing", np.zeros_like(make_labelmap()), False),
+        ("all", make_labelmap(), True),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        _assert_not_corrected(folder, labels, geometry=GEOMETRIES["oblique"])
+        node, storage = _in_slicer(folder / "segmentation.seg.nrrd")
+        for segment_id in ("left_lung", "right_lung", "infection"):
+            node.GetSegmentation().GetSegment(segment_id).GetRepresentation("Binary labelmap").Initialize()
+        assert storage.WriteData(node)
+        assert is_corrected(folder) is corrected
+
+
+@pytest.mark.slicer
+def test_without_a_labelmap_what_slicer_saved_counts_as_corrected(tmp_path: Path) -> None:
+    _assert_not_corrected(tmp_path, make_labelmap(), geometry=GEOMETRIES["oblique"])
+    (tmp_path / "labelmap.nii.gz").unlink()
+    assert not is_corrected(tmp_path)
+    node, storage = _in_slicer(tmp_path / "segmentation.seg.nrrd")
     assert storage.WriteData(node)
     assert is_corrected(tmp_path)
