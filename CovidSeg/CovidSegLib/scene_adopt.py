@@ -14,6 +14,9 @@ from .scene_segments import find_segments, labelmap_of, whole_voxel_offset
 from .scene_volume import ijk_to_ras
 from .segment_masks import ALIGNMENT_TOLERANCE_VOXELS
 
+#: What a scene appends to a name that it has had before; dates and numbers of patients look otherwise.
+_COUNT_OF_A_NAME = re.compile(r"_[1-9]\d?")
+
 
 def adopt(context: SceneContext, *, segmentation_node: Any, chosen: Any, others: Sequence[Any]) -> Any:
     """Let a segmentation refer to the CT on whose voxels its segments lie; return that CT, None if there is none.
@@ -49,7 +52,9 @@ def _lies_on(volume_node: Any, *, segmentation_node: Any) -> bool:
     labelmaps = [labelmap_of(segmentation_node, segment_id=segment_id) for segment_id in found]
     filled = [labelmap for labelmap in labelmaps if labelmap is not None and not labelmap.IsEmpty()]
     matrix, size_ijk = ijk_to_ras(volume_node), np.array(image.GetDimensions())
-    return bool(filled) and all(_is_within(labelmap, matrix=matrix, size_ijk=size_ijk) for labelmap in filled)
+    if not filled or np.linalg.matrix_rank(matrix) < len(matrix):  # an axis without a length or a direction of its own
+        return False
+    return all(_is_within(labelmap, matrix=matrix, size_ijk=size_ijk) for labelmap in filled)
 
 
 def _may_be_its_ct(volume_node: Any, *, segmentation_node: Any) -> bool:
@@ -57,12 +62,13 @@ def _may_be_its_ct(volume_node: Any, *, segmentation_node: Any) -> bool:
     if known is not None:
         return known is volume_node
     name = segmentation_node.GetAttribute(CT_NAME_ATTRIBUTE)
-    return name is None or _plain_name(name) == _plain_name(volume_node.GetName())
+    return name is None or _is_same_name(name, volume_node.GetName() or "")
 
 
-def _plain_name(name: str | None) -> str:
-    """Return a node's name without the number that a scene appends to a name that it has had before."""
-    return re.sub(r"_\d+$", "", name or "")
+def _is_same_name(name: str, other: str) -> bool:
+    """Tell whether two names are equal, or one is the other with a number that a scene appended."""
+    short, long = sorted((name, other), key=len)
+    return name == other or (long.startswith(short) and bool(_COUNT_OF_A_NAME.fullmatch(long, len(short))))
 
 
 def _is_within(labelmap: Any, *, matrix: np.ndarray, size_ijk: np.ndarray) -> bool:

@@ -12,7 +12,7 @@ from helpers_mrml import GRIDS, add_surfaces, add_volume, hu_of
 slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip install 'covidseg[slicer]'")
 
 from CovidSegLib.scene_adopt import adopt  # noqa: E402
-from CovidSegLib.scene_outputs import ct_of  # noqa: E402
+from CovidSegLib.scene_outputs import CT_NAME_ATTRIBUTE, ct_of  # noqa: E402
 from CovidSegLib.scene_volume import geometry_of  # noqa: E402
 from CovidSegLib.segmentation_file import write_seg_nrrd  # noqa: E402
 from CovidSegLib.terminology import TERMINOLOGY_TAG, terminology_entry  # noqa: E402
@@ -114,6 +114,29 @@ def test_segmentation_whose_ct_was_removed_takes_only_one_of_the_same_name(conte
     assert adopt(context, segmentation_node=node, chosen=twin, others=(twin,)) is None
     twin.SetName("CT_1")  # as a scene names what is loaded again
     assert adopt(context, segmentation_node=node, chosen=twin, others=(twin,)) is twin
+
+
+@pytest.mark.parametrize(
+    ("known", "loaded", "same"),
+    [
+        *(("CT", "CT", True), ("CT", "CT_1", True), ("CT_12", "CT", True), ("CT_1", "CT_1_1", True)),
+        *(("CT_20200301", "CT_20200415", False), ("CT", "CT_20200301", False), ("case_001", "case_002", False)),
+        *(("case_2", "case_3", False), ("CT", "CT_0", False), ("CT", "CTA_1", False), ("CT", None, False)),
+    ],
+)
+def test_name_is_that_of_the_removed_ct_also_with_the_number_that_a_scene_appends(
+    context: Any, case: Any, from_file: Any, known: str, loaded: str | None, *, same: bool
+) -> None:
+    from_file.SetAttribute(CT_NAME_ATTRIBUTE, known)
+    case.volume.SetName(loaded)
+    found = adopt(context, segmentation_node=from_file, chosen=case.volume, others=())
+    assert found is (case.volume if same else None)
+
+
+def test_ct_without_a_grid_is_passed_over(context: Any, case: Any, from_file: Any) -> None:
+    flat = another_volume(context, case)
+    flat.SetSpacing(1.0, 1.0, 0.0)
+    assert adopt(context, segmentation_node=from_file, chosen=flat, others=(flat, case.volume)) is case.volume
 
 
 def test_ct_that_slicer_knows_of_a_segmentation_is_its_own(context: Any, case: Any, from_file: Any) -> None:
