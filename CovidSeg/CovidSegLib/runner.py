@@ -131,8 +131,9 @@ class Runner:
             raise CovidSegError(_("CovidSeg is being closed; nothing can be started any more."))
         if self._thread is None or not self._thread.is_alive():
             arguments = (self._jobs, self._news)
-            self._thread = threading.Thread(target=_work_off, args=arguments, name="CovidSeg worker", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=_work_off, args=arguments, name="CovidSeg worker", daemon=True)
+            thread.start()
+            self._thread = thread
         self._job = _Job(work, handlers)
         self._garbage.worker_begins()
         self._jobs.put(self._job)
@@ -160,11 +161,12 @@ class Runner:
         """Stop the job without telling anybody and end the thread; tell whether it ended in time."""
         self._closed = True
         self.cancel()
-        self._end_job()
+        self._timer.stop()
         if self._thread is None:
             return True
         self._jobs.put(None)
         self._thread.join(timeout_s)
+        self._end_job()  # only now: until its end the thread would collect what the panel leaves
         ended = not self._thread.is_alive()
         if not ended:
             # Python must not end under a thread that is inside torch: the whole program would abort.

@@ -104,6 +104,26 @@ def test_collections_are_automatic_again_after_the_last_of_two_workers() -> None
     assert second.close() and first.close()
 
 
+def test_what_is_found_while_the_panel_closes_is_freed_on_the_main_thread() -> None:
+    runner = Runner(make_timer=HandTimer, lend_s=0.0)
+    freed_on: list[str] = []
+    begun = threading.Event()
+
+    def work(*, progress: Any, cancelled: Any) -> None:
+        begun.set()
+        while not cancelled():
+            time.sleep(0.001)
+        time.sleep(0.1)  # the main thread waits in `close` by now
+        allocate_much(progress=progress, cancelled=cancelled)
+
+    runner.start(work, handlers=HANDLERS)
+    assert begun.wait(10.0)
+    Cycle(freed_on)
+    assert runner.close()
+    gc.collect()
+    assert freed_on == [threading.main_thread().name]
+
+
 def test_collections_that_somebody_switched_off_stay_so() -> None:
     gc.disable()
     try:

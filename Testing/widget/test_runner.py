@@ -283,3 +283,52 @@ def test_close_does_not_wait_for_ever() -> None:
     assert not runner.close(timeout_s=0.05)
     assert time.monotonic() - started_s < 5.0
     go.set()
+
+
+def test_thread_that_the_system_refuses_leaves_the_runner_as_it_was(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="new thread"):
+            runner.start(lambda **_: None, handlers=Heard().handlers())
+        assert not runner.busy
+        assert runner._thread is None, "nothing to wait for on closing"
+    assert run(runner, lambda **_: 7).ends == [("finished", 7)]
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_handler_with_an_error_of_its_own_harms_no_later_job(runner: Runner, *, fails: bool) -> None:
+    def tell(_content: Any) -> None:
+        raise ValueError("a fault of the panel")
+
+    def work(**_: Any) -> None:
+        if fails:
+            raise InputError("no lungs")
+
+    runner.start(work, handlers=Handlers(finished=tell, failed=tell, stopped=lambda: None))
+    with pytest.raises(ValueError, match="fault of the panel"):
+        poll_until_over(runner)
+    assert gc.isenabled()
+    assert run(runner, lambda **_: 7).ends == [("finished", 7)]
+
+
+def test_progress_handler_with_an_error_of_its_own_loses_no_result(runner: Runner) -> None:
+    ends: list[Any] = []
+
+    def tell(_news: Any) -> None:
+        raise ValueError("a fault of the panel")
+
+    def work(*, progress: Callable[[Any], None], cancelled: Callable[[], bool]) -> int:
+        progress("half")
+        return 7
+
+    handlers = Handlers(finished=ends.append, failed=ends.append, stopped=lambda: None, progress=tell)
+    runner.start(work, handlers=handlers)
+    with pytest.raises(ValueError, match="fault of the panel"):
+        poll_until_over(runner)
+    poll_until_over(runner)
+    assert ends == [7]
