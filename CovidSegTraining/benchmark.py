@@ -1,8 +1,8 @@
-"""Measure a bundle, always the same way: the product's own `read_ct` and `segment` over every measured case.
+"""Measure a bundle, always in the same way: the product's own `read_ct` and `segment` on every measured case.
 
-What is measured: agreement with the labels of the kept-out cases, lungs against lung masks, whole
-chests, the two kernels of one scan, left and right, and (on request) robustness. `benchmark_report` writes
-the figures down, `benchmark_aims` says what they should reach.
+Measured are the agreement with the labels of the kept-out cases, the lungs against lung masks, whole chests, two
+reconstruction kernels of one scan, left and right, and (on request) robustness. `benchmark_report` writes the figures
+down, `benchmark_aims` says what they should reach.
 """
 
 from __future__ import annotations
@@ -19,19 +19,29 @@ from CovidSegLib.errors import CovidSegError, InputError
 from CovidSegLib.pipeline import SegmentationResult, segment
 from CovidSegLib.volume import CTVolume, case_name, read_ct
 
-from .data import HELD_OUT
+from .data import HELD_OUT, LABELLED_FOLDER
 from .label_files import read_known, read_labels
-from .scores import REGIONS, Counts, check_sides, other_side_share, poi_percent, region_mask, surface_dice
+from .scores import (
+    INFECTION_TOLERANCE_MM,
+    LUNG_TOLERANCE_MM,
+    REGIONS,
+    Counts,
+    check_sides,
+    other_side_share,
+    poi_percent,
+    region_mask,
+    surface_dice,
+)
 from .variants import labels_on, robustness_variants, storage_variants
 
-LABELLED_FOLDER, LUNGS_FOLDER, CHESTS_FOLDER = "muller20", "lungs", "ct"
-#: The same scan in two kernels.
+LUNGS_FOLDER, CHESTS_FOLDER = "lungs", "ct"
+#: One scan, reconstructed with two kernels.
 KERNEL_PAIR = ("tumour_5mm_soft", "tumour_5mm_sharp")
-#: A whole chest with marked disease, and a case whose header is stored flipped.
+#: A whole chest with marked disease, and a case whose axes are stored flipped: these two are also run stored otherwise.
 FLIP_CASES = ("ricord_covid", "coronacases_003")
-SURFACE_TOLERANCE_MM = {"lungs": 1.0, "left": 1.0, "right": 1.0, "infection": 3.0}
+SURFACE_TOLERANCE_MM = {**dict.fromkeys(REGIONS, LUNG_TOLERANCE_MM), "infection": INFECTION_TOLERANCE_MM}
 
-#: Of the phantoms, whose seeds are 1, 2, ...; none of them was trained on.
+#: Infection of the phantoms. Their seeds are 1, 2, ...; none of these was trained on.
 PHANTOM_INFECTION_PERCENT = 20.0
 
 Group = Literal["kept-out", "lungs", "chest"]
@@ -51,12 +61,12 @@ class BenchmarkOptions:
     """What to run.
 
     Attributes:
-        mode: Of `segment`.
-        device: Of `segment`.
-        only: Names of cases; empty: all.
+        mode: As for `segment`.
+        device: As for `segment`.
+        only: Names of the cases to measure; empty: all.
         robustness: Whether every whole chest is run through all `robustness_variants`.
-        all_flips: Whether the stored-otherwise runs are made for all cases, not for two.
-        phantoms: How many synthetic patients with exact labels are measured too.
+        all_flips: Whether `storage_variants` are run for all cases instead of two.
+        phantoms: Number of synthetic patients with exact labels to measure as well.
     """
 
     mode: str = "accurate"
@@ -128,7 +138,7 @@ def find_cases(data_dir: Path) -> list[MeasuredCase]:
 
 
 def measure(result: SegmentationResult) -> dict[str, Any]:
-    """Return what every run is asked: quantities, sides, seconds."""
+    """Return what is recorded of every run: quantities, left and right, seconds."""
     report = result.report()
     sides = check_sides(result.labelmap, geometry=result.geometry)
     return {
@@ -145,7 +155,7 @@ def measure(result: SegmentationResult) -> dict[str, Any]:
 
 
 def compare(before: SegmentationResult, after: SegmentationResult) -> dict[str, Any]:
-    """Return how a variant's result differs from the untouched one, at the voxels of the variant's grid."""
+    """Return how a variant's result differs from that of the untouched CT, at the voxels of the variant's grid."""
     expected, covered = labels_on(before.labelmap, geometry=before.geometry, target=after.geometry)
     lung = covered & ((expected > 0) | (after.labelmap > 0))
     poi = [r.quantities.poi_percent for r in (before, after)]

@@ -12,22 +12,22 @@ from .scores import Sides, mean
 Figures = dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Aim:
     """A figure that should reach a bound.
 
     Attributes:
         text: What is measured.
-        value: The figure, of what `run_benchmark` returned; None if it was not measured.
-        first: What the first weights should reach.
-        final: What the best weights should reach; None: no more than that.
-        at_least: Whether larger is better.
+        value: Picks the figure from what `run_benchmark` returned; gives None if it was not measured.
+        first: Bound for the first weights; None: they have none.
+        final: Bound for the best weights; None: they have no further one.
+        at_least: Whether the bound is a lower one (larger is better) or an upper one.
         unit: Printed after the figures.
     """
 
     text: str
     value: Callable[[Figures], float | None]
-    first: float | None
+    first: float | None = None
     final: float | None = None
     at_least: bool = True
     unit: str = ""
@@ -37,7 +37,7 @@ def _mean_score(figures: Figures, *, group: str, region: str) -> float | None:
     rows = [row for row in figures["cases"] if row["group"] == group]
     if not rows:
         return None
-    # A case that failed counts as nothing found.
+    # A case that failed counts as one in which nothing was found.
     return mean([0.0 if row["error"] else row["scores"][region]["dice"] for row in rows])
 
 
@@ -73,44 +73,65 @@ def _side_mistakes(figures: Figures) -> float | None:
 
 
 def has_mixed_sides(row: Figures) -> bool:
-    """Tell whether left and right are mixed up in a run, by itself or against the untouched one."""
+    """Tell whether a run mixes up left and right, judged by itself or against the run on the untouched CT."""
     return bool(row["sides_mistaken"] or row.get("other_side_share", 0.0) > Sides.STRAY_FROM)
 
 
 AIMS: tuple[Aim, ...] = (
     Aim(
-        "lungs, Dice against the lung masks, mean", lambda f: _mean_score(f, group="lungs", region="lungs"), 0.96, 0.975
+        text="lungs, Dice against the lung masks, mean",
+        value=lambda f: _mean_score(f, group="lungs", region="lungs"),
+        first=0.96,
+        final=0.975,
     ),
     Aim(
-        "kept-out cases, lungs, agreement, mean", lambda f: _mean_score(f, group="kept-out", region="lungs"), 0.95, 0.97
+        text="kept-out cases, lungs, agreement, mean",
+        value=lambda f: _mean_score(f, group="kept-out", region="lungs"),
+        first=0.95,
+        final=0.97,
     ),
     Aim(
-        "kept-out cases, infection, agreement, mean",
-        lambda f: _mean_score(f, group="kept-out", region="infection"),
-        0.65,
-        0.78,
-    ),
-    Aim("normal001, POI", lambda f: _poi_of_case(f, name="normal001"), 0.5, 0.2, False, " %"),
-    Aim("two kernels of one scan, lungs Dice", lambda f: _kernels(f, lambda k: k["dice"]["lungs"]), 0.98),
-    Aim("two kernels of one scan, POI difference", lambda f: _kernels(f, _poi_move), 1.5, None, False, " points"),
-    Aim("left-right mistakes, all runs", _side_mistakes, 0.0, 0.0, False),
-    Aim(
-        "stored flipped or axis-swapped, largest change of POI",
-        lambda f: _worst(f, kinds=("storage",), pick=_poi_move),
-        0.2,
-        None,
-        False,
-        " points",
+        text="kept-out cases, infection, agreement, mean",
+        value=lambda f: _mean_score(f, group="kept-out", region="infection"),
+        first=0.65,
+        final=0.78,
     ),
     Aim(
-        "robustness runs, largest change of POI",
-        lambda f: _worst(f, kinds=("robustness",), pick=_poi_move),
-        None,
-        2.0,
-        False,
-        " points",
+        text="normal001, POI",
+        value=lambda f: _poi_of_case(f, name="normal001"),
+        first=0.5,
+        final=0.2,
+        at_least=False,
+        unit=" %",
     ),
-    Aim("robustness runs, lowest lungs Dice", _robustness_lungs, None, 0.96),
+    Aim(
+        text="two kernels of one scan, lungs Dice",
+        value=lambda f: _kernels(f, lambda k: k["dice"]["lungs"]),
+        first=0.98,
+    ),
+    Aim(
+        text="two kernels of one scan, POI difference",
+        value=lambda f: _kernels(f, _poi_move),
+        first=1.5,
+        at_least=False,
+        unit=" points",
+    ),
+    Aim(text="left-right mistakes, all runs", value=_side_mistakes, first=0.0, final=0.0, at_least=False),
+    Aim(
+        text="stored flipped or axis-swapped, largest change of POI",
+        value=lambda f: _worst(f, kinds=("storage",), pick=_poi_move),
+        first=0.2,
+        at_least=False,
+        unit=" points",
+    ),
+    Aim(
+        text="robustness runs, largest change of POI",
+        value=lambda f: _worst(f, kinds=("robustness",), pick=_poi_move),
+        final=2.0,
+        at_least=False,
+        unit=" points",
+    ),
+    Aim(text="robustness runs, lowest lungs Dice", value=_robustness_lungs, final=0.96),
 )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +10,13 @@ from typing import Any
 from CovidSegLib.bundle import Bundle
 
 from .benchmark_aims import Figures, has_mixed_sides, judge_aims
-from .report_parts import markdown_table, provenance
-from .scores import REGIONS, mean
+from .report_parts import markdown_table, provenance, write_json
+from .scores import INFECTION_TOLERANCE_MM, LUNG_TOLERANCE_MM, REGIONS, mean
 from .whole_files import write_whole
 
 
 def complete_report(figures: Figures, *, bundle: Bundle, command: Sequence[str], mode: str) -> Figures:
-    """Return the figures with the aims, and with what ran where, when, by which command."""
+    """Return the figures together with the aims and with what was measured where, when and by which command."""
     return {**provenance(bundle, command=command, mode=mode), "aims": judge_aims(figures), **figures}
 
 
@@ -52,8 +51,7 @@ def to_markdown(report: Figures) -> str:
 
 def write_report(report: Figures, folder: Path) -> None:
     """Write `benchmark.json` and `benchmark.md` into a folder; undefined values are null."""
-    text = json.dumps(_without_nan(report), indent=2, allow_nan=False) + "\n"
-    write_whole(folder / "benchmark.json", text.encode("utf-8"))
+    write_json(folder / "benchmark.json", report)
     write_whole(folder / "benchmark.md", to_markdown(report).encode("utf-8"))
 
 
@@ -87,7 +85,7 @@ def _cases_text(cases: list[dict[str, Any]]) -> str:
     }
     return "\n".join(f"- {text}" for group, text in texts.items() if group in groups) + (
         "\n- left and right are the exclusive labels, without infection; lungs is both with their infection. "
-        "Surface Dice: tolerance 1 mm lungs, 3 mm infection."
+        f"Surface Dice: tolerance {LUNG_TOLERANCE_MM:g} mm lungs, {INFECTION_TOLERANCE_MM:g} mm infection."
     )
 
 
@@ -160,11 +158,3 @@ def _variants_table(variants: list[dict[str, Any]]) -> str:
 
 def _f(value: float | None, digits: int, *, undefined: str = "") -> str:
     return undefined if value is None else "n/a" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -13,8 +13,8 @@ from CovidSegLib.preprocess import PreprocessingRecipe
 
 from .whole_files import DAMAGED_NPZ, whole_file
 
-#: Packed HU are rounded to this, a ninth of the noise that training adds, and clipped to these ends, which leave
-#: room for its gains and offsets around the network's window.
+#: Packed HU are rounded to multiples of this step, a ninth of the noise that training adds, and clipped to this range,
+#: which leaves room around the network's window for the gains and offsets of training.
 PACKED_STEP_HU = 10
 PACKED_HU = (-1500, 500)
 
@@ -27,10 +27,10 @@ class CachedCase:
         hu_kji: (k, j, i) int16 HU along the patient's axes.
         codes_kji: (k, j, i) uint8 of `Code`: what the network is taught.
         weight: How often the case is drawn, relative to the others.
-        key: Fingerprint of file and recipe it was made from; empty if unknown.
-        partial_kji: The codes before the network's own prediction was added, None if it was not.
+        key: Fingerprint of the files and the recipe it was made from; empty if unknown.
+        partial_kji: The codes before a network's prediction was added (`pseudo`); None if none was.
         labelled_by: SHA-256 of the weights whose prediction was added; empty if none was.
-        preprocessing: What it was prepared with, as JSON; empty if unknown.
+        preprocessing: The preprocessing it was prepared with, as JSON (`preparation_of`); empty if unknown.
     """
 
     hu_kji: np.ndarray
@@ -43,10 +43,10 @@ class CachedCase:
 
 
 def preparation_of(preprocessing: PreprocessingRecipe) -> str:
-    """Return what decides how cases are prepared, as JSON.
+    """Return the part of a preprocessing that cases are prepared with, as JSON.
 
-    That is all but the wide kernel: cases are kept sharp, because the interpolation of random patches softens them
-    about as much.
+    That is everything but the wide kernel: cases are kept sharp, because the interpolation of random patches blurs them
+    about as much as the kernel would.
     """
     values = preprocessing.to_dict()
     del values["kernel_voxels"]
@@ -84,12 +84,12 @@ def read_case(path: Path) -> CachedCase:
 
 
 def case_files(folder: Path) -> list[Path]:
-    """Return the files of a folder's prepared cases in order; hidden ones, as macOS puts beside each, are none."""
+    """Return the files of a folder's prepared cases, sorted; macOS's hidden companions of files are left out."""
     return sorted(path for path in folder.glob("*.npz") if not path.name.startswith("."))
 
 
 def key_of(path: Path) -> str:
-    """Return the key of a prepared case without reading its arrays; empty if there is none."""
+    """Return the key of a prepared case without reading its arrays; empty if the file is missing or has no key."""
     try:
         with np.load(path) as data:
             return str(data.get("key", ""))
@@ -98,10 +98,10 @@ def key_of(path: Path) -> str:
 
 
 def pack_cases(cache_dir: Path, packed_dir: Path, *, tell: Callable[[str], object] = print) -> None:
-    """Write all prepared cases of a folder to another one, small enough to be carried to another machine.
+    """Write all prepared cases of a folder to another one, at about a tenth of the size, to carry to another machine.
 
-    HU are rounded, the labels before self-training left out, and everything is compressed: about a tenth of the
-    size. The packed folder is a cache to train on; `prepare` and `pseudo` want the original.
+    HU are rounded, the labels from before self-training are left out, and everything is compressed. The packed folder
+    can be trained on; `prepare` and `pseudo` need the original.
 
     Args:
         cache_dir: Written by `prepare`.

@@ -1,12 +1,12 @@
 """How far the infection probability can be believed, and whether the network is unsure where it is wrong.
 
-The labels of the labelled cases are the paper's model's: all figures here are agreement with it. The
-temperature is fitted on cases of the training only; cases that are measured only are reported beside them.
+The labels are the paper's model's, so all figures here are agreement with that model. The temperature is fitted on
+training cases only; the cases that are only ever measured (`data.MEASURED_ONLY`) are reported next to them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,13 +17,13 @@ from CovidSegLib.errors import CovidSegError, InputError
 from CovidSegLib.labels import Label
 from CovidSegLib.uncertainty import entropy, tempered
 
-from .data import MEASURED_ONLY, LabelledCases
+from .data import LABELLED_FOLDER, MEASURED_ONLY
 from .decision import decide
-from .label_records import find_label_records
+from .label_records import LabelRecord, find_label_records
 from .lung_voxels import LungVoxels, lung_voxels
 
 BINS = 15
-#: Temperatures that are tried.
+#: Range in which the temperature is searched.
 TEMPERATURES = (0.2, 10.0)
 
 Group = Literal["training", "measured only"]
@@ -32,12 +32,12 @@ GROUPS: tuple[Group, ...] = ("training", "measured only")
 
 @dataclass(frozen=True)
 class Reliability:
-    """How often infection is true, by the probability that was given to it.
+    """A reliability diagram: how often voxels are infected, by the probability of infection they were given.
 
     Attributes:
-        count: (bins,) voxels whose probability falls into each of the equal bins of 0 to 1.
-        predicted: (bins,) sum of the probabilities in the bin.
-        infected: (bins,) voxels in the bin that are infected.
+        count: (bins,) number of voxels in each of the equally wide bins of probability, 0 to 1.
+        predicted: (bins,) sum of the probabilities in each bin.
+        infected: (bins,) number of infected voxels in each bin.
     """
 
     count: np.ndarray
@@ -46,7 +46,7 @@ class Reliability:
 
     @classmethod
     def of(cls, probability: np.ndarray, infected: np.ndarray, *, bins: int = BINS) -> Reliability:
-        """Return the diagram of (n,) probabilities and (n,) bool; 1 belongs to the last bin."""
+        """Return the diagram of (n,) probabilities and (n,) bool; a probability of 1 belongs to the last bin."""
         index = np.minimum((probability * bins).astype(np.int64), bins - 1)
         return cls(
             count=np.bincount(index, minlength=bins),
@@ -56,7 +56,7 @@ class Reliability:
 
     @property
     def expected_error(self) -> float:
-        """Expected calibration error: |mean probability - share infected| of each bin, averaged over the voxels."""
+        """Expected calibration error: |mean probability - share infected| of each bin, averaged over all voxels."""
         return float(np.abs(self.predicted - self.infected).sum() / self.count.sum())
 
     def to_dict(self) -> dict[str, list[float | None]]:
@@ -70,12 +70,12 @@ class Reliability:
 
 
 def find_labelled(data_dir: Path, *, only: Sequence[str] = ()) -> dict[str, Group]:
-    """Return the labelled cases and what each may be used for.
+    """Return the labelled cases, by name, and the group of each: what it may be used for.
 
     Raises:
-        InputError: A case of `only` is not there, or none is left on which a temperature may be fitted.
+        InputError: A case of `only` is not there, or no training case is left to fit a temperature on.
     """
-    folder = data_dir / LabelledCases().folder
+    folder = data_dir / LABELLED_FOLDER
     names = sorted(path.parent.name for path in folder.glob("*/segmentation.nii.gz"))
     if unknown := sorted(set(only) - set(names)):
         raise InputError(f"no labelled case '{unknown[0]}' in {folder}; there are: {', '.join(names) or 'none'}")
@@ -99,27 +99,28 @@ def calibrate(
     """Fit a temperature; return it with all figures, as plain values.
 
     Args:
-        data_dir: Holds the folder of labelled cases.
-        bundle: The model; its own temperature is not used.
-        mode: Of `segment`.
-        device: Of `resolve_device`.
-        only: Names of cases; empty: all.
+        data_dir: Data folder, in which the folder of labelled cases lies.
+        bundle: The model; the temperature in its metadata is not used.
+        mode: As for `segment`.
+        device: As for `resolve_device`.
+        only: Names of the cases to use; empty: all.
         tell: Called with a line per case.
 
     Returns:
-        `temperature`; `cases` and `groups` with the figures of `measure` (a case that failed has a text as `error`
-        instead; a case on record `by_radiologists`, the share that they must have called infected); `reliability`, the
-        diagram of each group before and after; `decision`, see `decide`.
+        `temperature`; `cases` and `groups`, each with the figures of `measure`; `reliability`, the diagram of each
+        group before and after; `decision`, see `decide`. A case that failed has an `error` instead of figures. A case
+        with a label record has `by_radiologists`, too: the share of its lungs that radiologists must have called
+        infected.
 
     Raises:
-        InputError: See `find_labelled`; or all cases of the training failed.
+        InputError: As for `find_labelled`; or every training case failed.
     """
-    cases, folder = find_labelled(data_dir, only=only), data_dir / LabelledCases().folder
+    cases = find_labelled(data_dir, only=only)
     voxels: dict[str, LungVoxels] = {}
     failures: dict[str, str] = {}
     for name in cases:
         try:
-            voxels[name] = lung_voxels(folder / name, bundle=bundle, mode=mode, device=device)
+            voxels[name] = lung_voxels(data_dir / LABELLED_FOLDER / name, bundle=bundle, mode=mode, device=device)
             tell(f"{name}: {voxels[name].truth.size} voxels in the lungs")
         except CovidSegError as error:
             failures[name] = str(error)
@@ -129,16 +130,11 @@ def calibrate(
         raise InputError(f"no temperature can be fitted, as every case of the training failed: {failures}")
     temperature = fit_temperature(parts["training"])
     together = {group: LungVoxels.together(found) for group, found in parts.items() if found}
-    records = find_label_records(data_dir)
-    rows: list[dict[str, Any]] = []
-    for name, group in cases.items():
-        figures = measure(voxels[name], temperature=temperature) if name in voxels else {}
-        if figures and name in records:
-            figures["by_radiologists"] = figures["infected"] * records[name].volume_ratio
-        rows.append({"name": name, "group": group, "error": failures.get(name), **figures})
     return {
         "temperature": temperature,
-        "cases": rows,
+        "cases": _case_rows(
+            cases, voxels, failures=failures, temperature=temperature, records=find_label_records(data_dir)
+        ),
         "groups": {group: measure(found, temperature=temperature) for group, found in together.items()},
         "reliability": {
             group: {when: reliability(found, temperature=t).to_dict() for when, t in _both(temperature)}
@@ -148,8 +144,26 @@ def calibrate(
     }
 
 
+def _case_rows(
+    cases: Mapping[str, Group],
+    voxels: Mapping[str, LungVoxels],
+    *,
+    failures: Mapping[str, str],
+    temperature: float,
+    records: Mapping[str, LabelRecord],
+) -> list[dict[str, Any]]:
+    """Return name, group, error and figures of each case."""
+    rows: list[dict[str, Any]] = []
+    for name, group in cases.items():
+        figures = measure(voxels[name], temperature=temperature) if name in voxels else {}
+        if figures and name in records:
+            figures["by_radiologists"] = figures["infected"] * records[name].volume_ratio
+        rows.append({"name": name, "group": group, "error": failures.get(name), **figures})
+    return rows
+
+
 def fit_temperature(parts: Sequence[LungVoxels]) -> float:
-    """Return the temperature with the least negative log likelihood of infected or not, over all voxels alike."""
+    """Return the temperature with the lowest negative log likelihood of infected or not, over all voxels."""
     from scipy.optimize import minimize_scalar
 
     def cost(log_temperature: float) -> float:
@@ -162,10 +176,10 @@ def fit_temperature(parts: Sequence[LungVoxels]) -> float:
 
 
 def negative_log_likelihood(voxels: LungVoxels, *, temperature: float) -> np.ndarray:
-    """Return minus the logarithm of the probability given to what the labels say, infected or not, per voxel."""
+    """Return for each voxel minus the logarithm of the probability given to its label, infected or not."""
     infection = infection_probability(voxels, temperature=temperature)
     given = np.where(voxels.infected, infection, 1.0 - infection)
-    # A probability below what float32 tells from 0 costs no more than that.
+    # Bounded, because a single certain and wrong voxel would otherwise cost infinitely much.
     return np.asarray(-np.log(np.maximum(given, np.finfo(np.float32).eps)))
 
 
@@ -177,9 +191,9 @@ def infection_probability(voxels: LungVoxels, *, temperature: float) -> np.ndarr
 def measure(voxels: LungVoxels, *, temperature: float) -> dict[str, Any]:
     """Return the figures of some voxels as plain values.
 
-    `voxels`; the shares `infected` by the labels, `called` infected by the bundle, and of `disagreement` between both;
-    then `before` and `after` the temperature: `ece`, `brier` and `nll` of the infection probability, and
-    `separation` by the entropy in all the lungs (`entropy`), and away from their border (`entropy_deep`), where
+    They are the number of `voxels`; the shares that are `infected` by the labels, `called` infected by the bundle, and
+    in `disagreement`; and, `before` and `after` the temperature, `ece`, `brier` and `nll` of the infection probability,
+    with the `separation` by entropy in all of the lungs (`entropy`) and away from their border (`entropy_deep`), where
     doubt and disagreement do not simply follow the outline.
     """
     wrong = voxels.truth != voxels.found
@@ -203,9 +217,9 @@ def measure(voxels: LungVoxels, *, temperature: float) -> dict[str, Any]:
 
 
 def separation(doubt: np.ndarray, wrong: np.ndarray) -> dict[str, float | None]:
-    """Return the mean doubt where the labels agree, and where not, and the AUROC of doubt for telling which.
+    """Return the mean doubt where the labels agree and where not, and how well doubt tells the two apart (AUROC).
 
-    None stands for what is undefined, as all agree or none.
+    Where all voxels agree, or none does, what is undefined is None.
 
     Args:
         doubt: (n,) float.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, median
@@ -12,7 +12,7 @@ from CovidSegLib.bundle import Bundle
 from CovidSegLib.uncertainty import BORDER_MM
 
 from .figures import save_figure
-from .report_parts import markdown_table, provenance
+from .report_parts import markdown_table, provenance, write_json
 from .whole_files import write_whole
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 JSON_FILE, MARKDOWN_FILE, DIAGRAM_FILE = "calibration.json", "calibration.md", "reliability.png"
 AGREEMENT = (
     "The labels are predictions of the paper's model: every figure is agreement with them, not truth. The "
-    "temperature is fitted on cases of the training only; as the network has learnt from these, the cases that are "
-    "measured only say more of a new patient. Voxels: those of the network's grid that the labels call lung or "
+    "temperature is fitted on training cases only. As the network has learnt from these, the cases that are only ever "
+    "measured say more about a new patient. Voxels: those of the network's grid that the labels call lung or "
     "infection, in slices where they are valid. Research software, not for clinical use."
 )
 COLORS = {"before": "#c0392b", "after": "#1f77b4"}
@@ -32,7 +32,7 @@ COLORS = {"before": "#c0392b", "after": "#1f77b4"}
 def complete_calibration(
     figures: dict[str, Any], *, bundle: Bundle, command: Sequence[str], mode: str
 ) -> dict[str, Any]:
-    """Return the figures with what ran where, when, by which command."""
+    """Return the figures together with what was measured where, when and by which command."""
     factor = bundle.postprocessing.infection_factor
     return {**provenance(bundle, command=command, mode=mode), "infection_factor": factor, **figures}
 
@@ -53,8 +53,8 @@ def calibration_markdown(report: dict[str, Any]) -> str:
         "## Infection probability, before -> after the temperature",
         _probability_table(rows),
         "## Entropy where the labels agree and where they do not, before -> after the temperature",
-        "AUROC: how well the entropy tells disagreeing voxels from agreeing ones (0.5 not at all); once more deeper "
-        f"in the lungs than {BORDER_MM:g} mm, away from the uncertain rim along their border.",
+        "AUROC: how well the entropy tells disagreeing voxels from agreeing ones (0.5: not at all). 'Deep' counts "
+        f"only voxels more than {BORDER_MM:g} mm inside the lungs, away from the uncertain rim along their border.",
         _entropy_table(rows),
         *extent_parts(report["cases"]),
         "## Agreement on infection by the factor on its probability",
@@ -68,8 +68,7 @@ def calibration_markdown(report: dict[str, Any]) -> str:
 
 def write_calibration(report: dict[str, Any], folder: Path) -> None:
     """Write `calibration.json`, `calibration.md` and `reliability.png` into a folder."""
-    text = json.dumps(report, indent=2, allow_nan=False) + "\n"
-    write_whole(folder / JSON_FILE, text.encode("utf-8"))
+    write_json(folder / JSON_FILE, report)
     write_whole(folder / MARKDOWN_FILE, calibration_markdown(report).encode("utf-8"))
     save_figure(folder / DIAGRAM_FILE, draw_reliability(report))
 
@@ -164,7 +163,8 @@ def _decision_table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         cells = [f"{row['factor']:g}"]
         for found in (row[group] for group in groups):
-            cells += [f"{found['dice']:.3f}", f"{100 * found['called']:.1f} / {100 * found['labelled']:.1f}"]
+            dice = "n/a" if math.isnan(found["dice"]) else f"{found['dice']:.3f}"
+            cells += [dice, f"{100 * found['called']:.1f} / {100 * found['labelled']:.1f}"]
         lines.append(cells)
     return markdown_table(header, lines)
 

@@ -16,7 +16,7 @@ import numpy as np
 from CovidSegLib.errors import InputError
 from CovidSegLib.labels import Label
 
-from .scores import Counts, surface_dice
+from .scores import INFECTION_TOLERANCE_MM, LUNG_TOLERANCE_MM, Counts, surface_dice
 from .whole_files import write_whole
 
 #: Columns of the CSV file.
@@ -35,9 +35,13 @@ COUNTED_SCORES = {
     "Prec": "precision",
     "Acc": "accuracy",
 }
-#: The normalised surface Dice, and the distance that is still agreement; the background has no surface of its own.
+#: The normalised surface Dice; the background has no surface of its own.
 SURFACE_SCORE = "NSD"
-SURFACE_TOLERANCE_MM = {"lung_L": 1.0, "lung_R": 1.0, "infection": 3.0}
+SURFACE_TOLERANCE_MM = {
+    "lung_L": LUNG_TOLERANCE_MM,
+    "lung_R": LUNG_TOLERANCE_MM,
+    "infection": INFECTION_TOLERANCE_MM,
+}
 
 SCORES = (*COUNTED_SCORES, SURFACE_SCORE)
 _HEADER = ["index", "score", *CLASSES]

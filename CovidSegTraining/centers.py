@@ -1,4 +1,4 @@
-"""Where the patches of a training case are centred: on infection, or on whatever else has something to teach."""
+"""Where the patches of a training case are centred: near infection, or near anything else that is worth learning."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from .label_codes import Code
 
 #: How far from the chosen voxel a patch may be centred, as a share of its size along each axis.
 _JITTER = 0.3
-#: Of the voxels of lung one in so many: neighbours give nearly the same patch.
+#: One in so many voxels of lung is kept as a centre, because neighbours give nearly the same patch.
 _LUNG_EVERY = 7
-#: Voxels of air that is not lung, and of other background, as shares of those kept of lung.
+#: Numbers of centres in air that is not lung, and in other background, as shares of the number in lung.
 _AIR_SHARE = 0.35
 _DENSE_SHARE = 0.4
 
 
 def has_centers(codes_kji: np.ndarray) -> bool:
-    """Tell whether patches can be centred anywhere in a case, codes (k, j, i): on background, lung or infection."""
+    """Tell whether a case with these codes (k, j, i) has a voxel of known class, on which a patch can be centred."""
     return bool((codes_kji < Code.UNKNOWN).any())
 
 
 class PatchCenters:
-    """Voxels of one case around which patches are cut; it must have some (`has_centers`)."""
+    """The voxels of one case around which patches are cut; the case must have some (`has_centers`)."""
 
     def __init__(self, codes_kji: np.ndarray, *, hu_kji: np.ndarray, air_below_hu: float) -> None:
         """Collect the voxels.
@@ -42,7 +42,7 @@ class PatchCenters:
 
 
 def _worthwhile(codes_kji: np.ndarray, *, hu_kji: np.ndarray, air_below_hu: float) -> np.ndarray:
-    """Return voxels around which something is to be learned: lung, air that is not lung, and other background."""
+    """Return the voxels (n, 3) worth centring a patch on: lung, air that is not lung, and other background."""
     rng = np.random.default_rng(0)  # the same voxels in every run
     background = codes_kji == Code.BACKGROUND
     air = background & (hu_kji < air_below_hu)

@@ -1,4 +1,4 @@
-"""What the commands of `covidseg-train` share: options that several take, kinds of values, what is printed."""
+"""What the commands of `covidseg-train` share: options that several of them take, types of values, and printing."""
 
 from __future__ import annotations
 
@@ -36,6 +36,28 @@ def add_compute(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", metavar="N", type=count, help="CPU threads (default: torch's choice)")
 
 
+def add_patients(parser: argparse.ArgumentParser | argparse._ArgumentGroup, *, purpose: str) -> None:
+    """Add the file that names the patient of each case; `purpose` ends its help."""
+    parser.add_argument("--patients", metavar="JSON", type=file, help=f'{{"case": "patient", ...}}{purpose}')
+
+
+def add_precision(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add the precision that an experiment trains with."""
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), help="instead of the recipe's")
+
+
+def add_labels_are(parser: argparse.ArgumentParser) -> None:
+    """Add what predictions are scored against."""
+    from .evaluate import LABELS_ARE
+
+    parser.add_argument(
+        "--labels-are",
+        choices=tuple(LABELS_ARE),
+        default="reference",
+        help="what is scored against (default reference)",
+    )
+
+
 def use_threads(threads: int | None) -> None:
     """Let torch use this many CPU threads; None leaves the choice to torch."""
     import torch
@@ -45,26 +67,26 @@ def use_threads(threads: int | None) -> None:
 
 
 def folder(text: str) -> Path:
-    """Return a path given as argument; it must be a folder."""
+    """Return the path in an argument that must name a folder."""
     if not Path(text).is_dir():
         raise argparse.ArgumentTypeError(f"no folder '{text}'")
     return Path(text)
 
 
 def file(text: str) -> Path:
-    """Return a path given as argument; it must be a file, or a pipe."""
+    """Return the path in an argument that must name a file, or a pipe."""
     if not Path(text).exists() or Path(text).is_dir():
         raise argparse.ArgumentTypeError(f"no file '{text}'")
     return Path(text)
 
 
 def count_from_zero(text: str) -> int:
-    """Return a whole number from 0 on, given as argument."""
+    """Return the number in an argument that must be a whole number, 0 or more."""
     return 0 if text == "0" else count(text)
 
 
 def positive(text: str) -> float:
-    """Return a number above 0, given as argument."""
+    """Return the number in an argument that must be above 0."""
     try:
         value = float(text)
     except ValueError:
@@ -75,7 +97,7 @@ def positive(text: str) -> float:
 
 
 def say(text: str) -> None:
-    """Print a result at once, whatever letters it has and whatever the terminal can show."""
+    """Print a result at once; letters that the terminal cannot show do no harm."""
     print_line(text)
 
 
@@ -84,8 +106,15 @@ def note(text: str) -> None:
     print_line(text, stream=sys.stderr)
 
 
+def patients_of(options: argparse.Namespace) -> dict[str, str] | None:
+    """Return the patients that --patients names, None without this option."""
+    from .splits import read_patients
+
+    return None if options.patients is None else read_patients(options.patients)
+
+
 def warn_unknown_patients(patients: Mapping[str, str] | None, *, cases: Collection[str]) -> None:
-    """Warn of names in --patients that are no case: misspelt, they would let a patient stand on both sides."""
+    """Warn of names in --patients that are no case: misspelt ones let a patient stand on both sides of a fold."""
     if unknown := sorted(set(patients or ()) - set(cases)):
         warn(f"--patients: {len(unknown)} of its names are no case here, misspelt perhaps: {', '.join(unknown)}")
 

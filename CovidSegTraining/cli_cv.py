@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from CovidSegLib.cli_parser import Parser, UsageError, add_command, count
 from CovidSegLib.exit_codes import OK
 
-from .cli_common import add_compute, count_from_zero, file, folder, say, use_threads, warn, warn_unknown_patients
+from .cli_common import (
+    add_compute,
+    add_labels_are,
+    add_patients,
+    add_precision,
+    count_from_zero,
+    file,
+    folder,
+    patients_of,
+    say,
+    use_threads,
+    warn,
+    warn_unknown_patients,
+)
 
 if TYPE_CHECKING:
     from .splits import Fold
@@ -19,8 +31,6 @@ if TYPE_CHECKING:
 
 def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     """Register the command."""
-    from .evaluate import LABELS_ARE
-
     parser = add_command(
         commands, "cv", summary="prepare, fit, predict and evaluate all folds; run again to continue", run=_cv
     )
@@ -33,9 +43,7 @@ def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     folds.add_argument("--folds", metavar="JSON", type=file, help="folds, as 'split' writes them")
     folds.add_argument("--k", metavar="K", type=count, action="append", help="K new folds; repeat for several runs")
     parser.add_argument("--seed", metavar="S", type=count_from_zero, help="of the new folds of --k (default 0)")
-    parser.add_argument(
-        "--patients", metavar="JSON", type=file, help='{"case": "patient", ...}, where names do not tell'
-    )
+    add_patients(parser, purpose=", where names do not tell")
     parser.add_argument(
         "--steps", action="store_true", help="four runs: neither augmentation nor preprocessing, one, the other, both"
     )
@@ -45,13 +53,8 @@ def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
         default="none",
         help="Ray cluster for the folds: auto finds or starts one (default none: one fold after the other)",
     )
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), help="instead of the recipe's")
-    parser.add_argument(
-        "--labels-are",
-        choices=tuple(LABELS_ARE),
-        default="reference",
-        help="what is scored against (default reference)",
-    )
+    add_precision(parser)
+    add_labels_are(parser)
     add_compute(parser)
 
 
@@ -62,16 +65,13 @@ def _cv(options: argparse.Namespace) -> int:
     from .experiment_config import read_experiment
     from .experiment_cv import Places, cross_validate, summary_sheet
     from .experiment_variants import make_variants, stepwise
-    from .splits import read_patients
     from .whole_files import write_whole
 
     if options.seed is not None and options.k is None:
         raise UsageError("--seed is for the new folds of --k; weights and crops have training.seed of the recipe")
-    recipe = read_experiment(options.config)
-    if options.precision is not None:
-        recipe = replace(recipe, training=replace(recipe.training, precision=options.precision))
+    recipe = read_experiment(options.config).with_precision(options.precision)
     recipes = stepwise(recipe) if options.steps else {"": recipe}
-    patients = None if options.patients is None else read_patients(options.patients)
+    patients = patients_of(options)
     variants = make_variants(recipes, folds=_folds(options, patients=patients))
     use_threads(options.threads)
     if options.cluster == NONE:

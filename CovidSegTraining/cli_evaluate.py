@@ -8,7 +8,18 @@ from pathlib import Path
 from CovidSegLib.cli_parser import Parser, UsageError, add_command, count
 from CovidSegLib.exit_codes import OK
 
-from .cli_common import count_from_zero, file, folder, note, say, warn, warn_unknown_patients
+from .cli_common import (
+    add_labels_are,
+    add_patients,
+    count_from_zero,
+    file,
+    folder,
+    note,
+    patients_of,
+    say,
+    warn,
+    warn_unknown_patients,
+)
 
 
 def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -27,19 +38,17 @@ def _add_split(commands: argparse._SubParsersAction[Parser]) -> None:
     kind.add_argument("--k", metavar="K", type=count, default=5, help="number of folds (default 5)")
     kind.add_argument("--original", action="store_true", help="the paper's own five folds")
     parser.add_argument("--seed", metavar="S", type=count_from_zero, help="of the dealing (default 0)")
-    parser.add_argument(
-        "--patients", metavar="JSON", type=file, help='{"case": "patient", ...}, where names do not tell'
-    )
+    add_patients(parser, purpose=", where names do not tell")
     parser.add_argument("-o", "--output", metavar="JSON", type=Path, required=True, help="file for the folds")
 
 
 def _split(options: argparse.Namespace) -> int:
-    from .splits import find_cases, k_folds, original_folds, read_patients, restrict_folds, shared_patients, write_folds
+    from .splits import find_cases, k_folds, original_folds, restrict_folds, shared_patients, write_folds
 
     if options.original and options.seed is not None:
         raise UsageError("--seed is for new folds (--k), not for --original")
     cases = options.cases or find_cases(options.data)
-    patients = None if options.patients is None else read_patients(options.patients)
+    patients = patients_of(options)
     warn_unknown_patients(patients, cases=cases)
     if options.original:
         folds, missing = restrict_folds(original_folds(), present=cases)
@@ -59,8 +68,6 @@ def _split(options: argparse.Namespace) -> int:
 
 
 def _add_evaluate(commands: argparse._SubParsersAction[Parser]) -> None:
-    from .evaluate import LABELS_ARE
-
     parser = add_command(
         commands, "evaluate", summary="print the paper's tables, write its figures 5 and 6", run=_evaluate
     )
@@ -73,15 +80,8 @@ def _add_evaluate(commands: argparse._SubParsersAction[Parser]) -> None:
         "--data", metavar="DIR", type=folder, help="holds <case>/segmentation.nii.gz, for --predictions"
     )
     parser.add_argument("--folds", metavar="JSON", type=file, help="folds of the cross-validation, for Table 1")
-    parser.add_argument(
-        "--patients", metavar="JSON", type=file, help='{"case": "patient", ...}, where names do not tell'
-    )
-    parser.add_argument(
-        "--labels-are",
-        choices=tuple(LABELS_ARE),
-        default="reference",
-        help="what is scored against (default reference)",
-    )
+    add_patients(parser, purpose=", where names do not tell")
+    add_labels_are(parser)
     parser.add_argument("--seed", metavar="S", type=count_from_zero, default=0, help="of the bootstrap (default 0)")
     parser.add_argument("-o", "--output", metavar="DIR", type=Path, help="folder for scores, tables and figures")
 
@@ -90,7 +90,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from .case_scores import read_scores
     from .evaluate import evaluate_scores, find_predictions, score_predictions, write_evaluation, write_pictures
     from .paper_table import check_same_cases
-    from .splits import read_folds, read_patients
+    from .splits import read_folds
 
     if options.predictions is not None and (options.data is None or options.output is None):
         raise UsageError("--predictions needs --data and -o")
@@ -98,7 +98,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         raise UsageError("--data goes with --predictions, not with --scores")
     if options.patients is not None and options.folds is None:
         raise UsageError("--patients goes with --folds: it tells which patients stand on both sides of one")
-    patients = None if options.patients is None else read_patients(options.patients)
+    patients = patients_of(options)
     folds = None if options.folds is None else read_folds(options.folds, patients=patients)
     if options.scores is not None:
         cases = read_scores(options.scores)

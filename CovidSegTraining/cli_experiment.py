@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from CovidSegLib.cli_parser import Parser, UsageError, add_command
 from CovidSegLib.exit_codes import OK
 
-from .cli_common import add_compute, count_from_zero, file, folder, say, use_threads
+from .cli_common import (
+    add_compute,
+    add_patients,
+    add_precision,
+    count_from_zero,
+    file,
+    folder,
+    patients_of,
+    say,
+    use_threads,
+)
 
 if TYPE_CHECKING:
     from .experiment_config import Experiment
@@ -34,18 +43,16 @@ def add_fit_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("with an experiment's recipe as --config")
     group.add_argument("--fold", metavar="K", type=count_from_zero, help="fold to train, from 0")
     group.add_argument("--folds", metavar="JSON", type=file, help="the folds (default: the paper's)")
-    group.add_argument(
-        "--patients", metavar="JSON", type=file, help='{"case": "patient", ...} that the folds were made with'
-    )
+    add_patients(group, purpose=" that the folds were made with")
     group.add_argument("--data", metavar="DIR", type=folder, help="bring the cache up to date with these cases first")
-    group.add_argument("--precision", choices=("float32", "bfloat16"), help="instead of the recipe's")
+    add_precision(group)
 
 
 def refuse_experiment_options(options: argparse.Namespace) -> None:
-    """Make sure that no option of `add_fit_options` was given for another recipe.
+    """Make sure that no option of `add_fit_options` was given together with a recipe of the product.
 
     Raises:
-        UsageError: One was.
+        UsageError: One was given.
     """
     names = ("fold", "folds", "patients", "data", "precision")
     _refuse(options, names, why="is for an experiment's recipe as --config")
@@ -71,7 +78,7 @@ def prepare_experiment(options: argparse.Namespace) -> int:
 def fit_experiment(options: argparse.Namespace) -> int:
     """Run `fit` for an experiment's recipe."""
     from .experiment_config import read_experiment
-    from .splits import original_folds, read_folds, read_patients
+    from .splits import original_folds, read_folds
     from .world import joined_world
 
     _refuse(options, ("minutes", "init"), why="is for the product's recipe")
@@ -79,11 +86,8 @@ def fit_experiment(options: argparse.Namespace) -> int:
         raise UsageError("--fold K is needed with an experiment's recipe")
     if options.patients is not None and options.folds is None:
         raise UsageError("--patients goes with --folds; the paper's folds are used as they are")
-    recipe = read_experiment(options.config)
-    if options.precision is not None:
-        recipe = replace(recipe, training=replace(recipe.training, precision=options.precision))
-    patients = None if options.patients is None else read_patients(options.patients)
-    folds = original_folds() if options.folds is None else read_folds(options.folds, patients=patients)
+    recipe = read_experiment(options.config).with_precision(options.precision)
+    folds = original_folds() if options.folds is None else read_folds(options.folds, patients=patients_of(options))
     if options.fold >= len(folds):
         raise UsageError(f"--fold {options.fold}: there are {len(folds)} folds, 0 to {len(folds) - 1}")
     use_threads(options.threads)

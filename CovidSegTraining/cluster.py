@@ -1,8 +1,8 @@
 """Do the folds of an experiment one after the other, or as tasks on a Ray cluster.
 
-On a cluster each fold has a GPU to itself, or its share of the CPUs. All machines must see the folders of data and
-output under the same paths, and have the same version of CovidSeg installed. A fold whose worker is lost (killed,
-out of memory, machine gone, error of the GPU) begins again on another one, from its last checkpoint.
+On a cluster each fold has a GPU to itself or, without GPUs, its share of the CPUs. All machines must see the data and
+output folders under the same paths, and have the same version of CovidSeg installed. A fold whose worker is lost
+(killed, out of memory, machine gone, GPU error) continues on another worker from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from CovidSegLib.errors import DeviceError
 
 from .experiment_cv import FoldJob, Outcome, RunJobs, Tell, run_fold
 
-#: Values of --cluster beside an address: a cluster that runs here or one started for this run; no cluster.
+#: Values of --cluster other than an address: "auto" finds a cluster on this machine or starts one, "none" uses none.
 AUTO, NONE = "auto", "none"
-#: How often a fold may lose its worker.
+#: How often a fold is begun again after it lost its worker.
 RETRIES = 3
-#: How long a cluster's address may take to answer.
+#: How long to wait for an answer at a cluster's address.
 ANSWER_S = 10.0
 #: How often the workers' lines are fetched.
 POLL_S = 0.5
@@ -33,16 +33,16 @@ Work = Callable[[FoldJob, Tell], None]
 
 
 def choose_cluster(cluster: str, *, threads: int | None, tell: Tell) -> RunJobs:
-    """Return what does all jobs of an experiment.
+    """Return the function that does all jobs of an experiment.
 
     Args:
-        cluster: "none", "auto" (one that runs on this machine, else one started for this run; without Ray: none), or
-            the address of one.
-        threads: CPU threads of a fold on a cluster without GPUs; None: as many as each fold can have.
-        tell: Called with a line at a time.
+        cluster: "none"; "auto" for a cluster that runs on this machine, else one started for this run (none if Ray is
+            not installed); or a cluster's address.
+        threads: CPU threads of each fold on a cluster without GPUs; None: an even share.
+        tell: Called with one line at a time.
 
     Raises:
-        DeviceError: There is an address, but no Ray.
+        DeviceError: An address was given, but Ray is not installed.
     """
     if cluster == NONE:
         return lambda jobs: in_sequence(jobs, tell=tell)
@@ -60,14 +60,14 @@ def in_sequence(jobs: Sequence[FoldJob], *, tell: Tell, work: Work = run_fold) -
         try:
             work(job, tell)
         except Exception as error:
-            _let_go(error)
+            _clear_frames(error)
             yield Outcome(number, error)
         else:
             yield Outcome(number, None)
 
 
-def _let_go(error: BaseException | None) -> None:
-    """Forget the variables behind an error: whoever keeps it would keep the fold's volumes and network on the GPU."""
+def _clear_frames(error: BaseException | None) -> None:
+    """Clear the variables in an error's traceback, which would keep the fold's volumes and network on the GPU."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
@@ -79,14 +79,14 @@ def on_cluster(
     """Do the jobs as Ray tasks, as many at once as the cluster has room for.
 
     Args:
-        jobs: All of them for the same device; a job must be able to go on where it was broken off.
-        address: "auto" or a cluster's, see `choose_cluster`.
-        threads: CPU threads of each; None: an even share.
+        jobs: Jobs for one and the same device; each must be able to continue where it was interrupted.
+        address: "auto", or the address of a cluster; see `choose_cluster`.
+        threads: CPU threads of each job; None: an even share.
         tell: Called with the workers' lines.
-        work: What is done with a job.
+        work: Does one job.
 
     Raises:
-        DeviceError: No cluster at the address, or none that has the device asked for.
+        DeviceError: No cluster answers at the address, or it lacks the device asked for.
     """
     import ray
     import torch
@@ -97,7 +97,7 @@ def on_cluster(
         each = "a GPU" if "num_gpus" in needs else f"{needs['num_cpus']} CPU(s)"
         tell(f"Ray: {len(jobs)} folds, each with {each}")
         lines = Queue(actor_options={"num_cpus": 0})
-        # A process that has met an error of its GPU is of no use any more: every fold gets a new one.
+        # After a GPU error, a process cannot use its GPU any more; therefore every fold gets a process of its own.
         remote: Any = ray.remote
         task = remote(max_calls=1, max_retries=RETRIES, retry_exceptions=[torch.AcceleratorError], **needs)(_do)
         pending = {task.options(name=job.name).remote(work, job, lines): n for n, job in enumerate(jobs)}
@@ -132,10 +132,10 @@ def _error_of(reference: Any, *, job: FoldJob) -> Exception | None:
 
 
 def _needs(jobs: Sequence[FoldJob], *, threads: int | None) -> dict[str, int]:
-    """Return what Ray shall set aside for each job.
+    """Return the resources that Ray is to reserve for each job.
 
     Raises:
-        DeviceError: The cluster has no such device; Ray would wait for one for ever.
+        DeviceError: The cluster lacks the device; Ray would wait for one for ever.
     """
     import ray
 
@@ -153,7 +153,7 @@ def _needs(jobs: Sequence[FoldJob], *, threads: int | None) -> dict[str, int]:
 
 @contextmanager
 def _connected(address: str) -> Iterator[None]:
-    """Be connected to a cluster; one that the caller is connected to is used, and left running."""
+    """Connect to a cluster for the time of the context; a connection that exists already is used and kept."""
     import ray
 
     if ray.is_initialized():
@@ -176,7 +176,7 @@ def _connected(address: str) -> Iterator[None]:
 
 
 def _check_answers(address: str) -> None:
-    """Make sure that something listens at host:port: Ray would wait for many minutes without a word.
+    """Make sure that something listens at host:port; Ray itself would wait silently for many minutes.
 
     Raises:
         ConnectionError: Nothing does.

@@ -14,8 +14,6 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-#: Sizes along each axis must be a multiple of this: three halvings.
-SIZE_MULTIPLE = 8
 #: Voxels between the taps of the pyramid's four branches.
 DILATIONS = (1, 2, 4, 8)
 
@@ -124,7 +122,7 @@ class CovidSegNet(nn.Module):
         self.head = nn.Conv3d(width, classes, kernel_size=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return logits of an image; k, j, i are multiples of 8."""
+        """Return logits of an image; k, j, i are multiples of 8, because they are halved three times."""
         skips = []
         for encode in self.encode:
             x = encode(x)

@@ -8,11 +8,14 @@ from typing import Literal
 
 from CovidSegLib.errors import InputError
 
+#: Folder of the labelled cases, relative to the data folder.
+LABELLED_FOLDER = "muller20"
+
 #: Labelled cases kept out of training, so that agreement can be reported on cases the network has not seen.
 HELD_OUT = frozenset({"coronacases_003", "coronacases_008", "radiopaedia_40_86625_0"})
 
-#: Everything that is only ever measured: never trained on, never pseudo-labelled, never used to choose
-#: a checkpoint. A figure on a case the network has learnt from would say nothing about a new patient.
+#: Cases that are only ever measured: never trained on, never pseudo-labelled, never used to choose a checkpoint. A
+#: figure on a case that the network has learnt from would say nothing about a new patient.
 MEASURED_ONLY = HELD_OUT | {
     "imlab_001",
     "imlab_002",
@@ -31,10 +34,11 @@ class LabelledCases:
     Attributes:
         folder: Relative to the data folder.
         weight: How often a case is drawn, relative to the others.
-        weak: Cases with poor labels: drawn by `weak_weight`; unlabelled air in them is left open.
+        weak: Names of cases with poor labels; unlabelled air in these counts as unknown, not as background.
+        weak_weight: Takes the place of `weight` for these.
     """
 
-    folder: str = "muller20"
+    folder: str = LABELLED_FOLDER
     weight: float = 1.0
     weak: tuple[str, ...] = ()
     weak_weight: float = 0.5
@@ -42,7 +46,7 @@ class LabelledCases:
 
 @dataclass(frozen=True)
 class WholeChest:
-    """A CT without masks, labelled by what intensity and position tell (`partial_labels`)."""
+    """A CT without masks, labelled as far as intensity and position allow (`partial_labels`)."""
 
     path: str
     diseased: bool

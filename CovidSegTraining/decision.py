@@ -1,7 +1,8 @@
-"""How readily infection should be called: agreement with the labels by the factor on its probability.
+"""How readily infection should be called: agreement with the labels as a function of the factor on its probability.
 
-A network taught mostly on healthy voxels is slow to call infection. The bundle's `infection_factor` makes up for it;
-it is chosen on cases of the training only, and on how much infection it makes up in healthy chests (`benchmark`).
+A network that learnt mostly from healthy voxels is slow to call infection; the bundle's `infection_factor` makes up
+for that. It is chosen on training cases only, and with an eye on how much infection it invents in healthy chests
+(`benchmark`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import numpy as np
 from CovidSegLib.labels import Label
 from CovidSegLib.postprocess import favour_infection
 
+from .scores import Counts, mean
+
 if TYPE_CHECKING:
     from .lung_voxels import LungVoxels
 
@@ -20,24 +23,24 @@ FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 
 
 def infection_agreement(voxels: LungVoxels, *, factor: float) -> tuple[float, float]:
-    """Return Dice of infection inside the labelled lungs, and the share of them called infected.
+    """Return the Dice of infection inside the labelled lungs, and the share of these lungs that is called infected.
 
-    Dice is not a number where neither the labels nor the network know infection.
+    The Dice is NaN if neither the labels nor the network find any infection.
     """
     probabilities = voxels.probabilities.copy()
     favour_infection(probabilities, factor=factor)
     called = probabilities.argmax(axis=0) == Label.INFECTION
-    both = np.count_nonzero(called) + np.count_nonzero(voxels.infected)
-    dice = 2.0 * np.count_nonzero(called & voxels.infected) / both if both else float("nan")
-    return dice, float(called.mean())
+    return Counts.of(voxels.infected, called).dice, float(called.mean())
 
 
 def decide(voxels: Mapping[str, LungVoxels], *, groups: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return a row per factor: mean Dice, and mean shares called and labelled infected, of each group of cases.
+    """Return a row per factor: for each group of cases the mean Dice, and the mean shares called and labelled infected.
+
+    The mean leaves cases without a Dice out; it is NaN if no case of the group has one.
 
     Args:
-        voxels: By name of the case.
-        groups: By name of the case, what it may be used for.
+        voxels: The voxels of each case, by its name.
+        groups: The group of each case, by its name.
     """
     rows = []
     for factor in FACTORS:
@@ -47,7 +50,7 @@ def decide(voxels: Mapping[str, LungVoxels], *, groups: Mapping[str, str]) -> li
             if parts:
                 found = [infection_agreement(part, factor=factor) for part in parts]
                 row[group] = {
-                    "dice": float(np.nanmean([dice for dice, _ in found])),
+                    "dice": mean([dice for dice, _ in found]),
                     "called": float(np.mean([called for _, called in found])),
                     "labelled": float(np.mean([part.infected.mean() for part in parts])),
                 }

@@ -1,7 +1,8 @@
 """Fetch the paper's 20 CTs and masks from Zenodo, verify them, and lay them out as cases.
 
-Not run against the real host: tested against a local server that breaks off, ignores what it is asked,
-and lies. This is the only part of the project that uses the network; the extension never does.
+This has not been run against the real host. It is tested against a local server that breaks connections off, ignores
+requests for a part of a file, and sends wrong data. Nothing else in the project uses the network; the extension never
+does.
 
 Source: paper, section on the dataset; Ma et al., "COVID-19 CT Lung and Infection Segmentation Dataset", Zenodo 3757476.
 """
@@ -41,7 +42,7 @@ def download(
     tell: Callable[[str], object] = print,
     show_progress: bool = False,
 ) -> list[str]:
-    """Fetch, verify and lay out the dataset; what is there already is kept, what broke off is continued.
+    """Download, verify and lay out the dataset; complete files are kept, interrupted downloads are continued.
 
     Leaves `record.json` (as the server gave it, with the checksums), `archives/` (may be deleted afterwards), and per
     case `imaging.nii.gz` and `segmentation.nii.gz`. A case appears whole or not at all.
@@ -49,8 +50,8 @@ def download(
     Args:
         output_dir: Made if need be.
         record: Number of the record.
-        host: Scheme and host; the record is asked for at `/api/records/<record>`.
-        patience: How long to wait for the server.
+        host: Scheme and host of a server with Zenodo's interface, `/api/records/<record>`.
+        patience: How long to wait for the server; None: the defaults.
         tell: Called with a line per step.
         show_progress: Show a bar on a terminal.
 
@@ -58,9 +59,9 @@ def download(
         The names of all cases.
 
     Raises:
-        DownloadError: The server fails for good, or what it gives does not match its record.
+        DownloadError: The server fails for good, or what it sends does not match its record.
         InputError: An archive is damaged, unsafe, or does not hold what is expected.
-        OSError: The disk is full or not writable; what was fetched is kept and continued.
+        OSError: The disk is full or not writable; what has arrived is kept, and continued by the next run.
     """
     patience = patience or Patience()
     scheme = urlsplit(host).scheme
@@ -110,12 +111,12 @@ def files_of_record(text: bytes, *, scheme: str = "https") -> dict[str, RemoteFi
 
 
 def lay_out(archives: Mapping[str, Path], *, output_dir: Path, tell: Callable[[str], object] = print) -> list[str]:
-    """Unpack the archives into case folders; complete ones are left alone. Returns all cases' names.
+    """Unpack the archives into case folders, leaving complete cases alone; return the names of all cases.
 
     Everything is unpacked and checked before the first case appears.
 
     Raises:
-        InputError: An archive is damaged, unsafe or expands absurdly, or a case lacks its CT or its mask.
+        InputError: An archive is damaged, unsafe or far too large once unpacked, or a case lacks its CT or its mask.
     """
     with ExitStack() as unpacked:
         kinds = {}
@@ -135,7 +136,7 @@ def lay_out(archives: Mapping[str, Path], *, output_dir: Path, tell: Callable[[s
 def case_of(file_name: str) -> str:
     """Return the case that a file of the archives belongs to.
 
-    Masks are called by the case; CTs too, or by their origin, "coronacases_org_case007" or
+    Masks are named after the case. CTs are named either so or after their origin, as "coronacases_org_case007" or
     "radiopaedia_org_covid-19-pneumonia-10_85902_1-dcm".
     """
     stem = file_name.removesuffix(".nii.gz")
@@ -156,7 +157,7 @@ def _by_case(files: list[Path], *, archive: Path) -> dict[str, Path]:
 
 
 def _lay_out_case(files: Mapping[str, Path], *, folder: Path) -> bool:
-    """Copy a case's files into its folder, whole or not at all; False if they are there."""
+    """Move a case's files into its folder, all or none; return False if they are there already."""
     if all((folder / name).exists() for name in files):
         return False
     if folder.exists():

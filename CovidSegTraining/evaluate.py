@@ -46,11 +46,11 @@ class Evaluation:
     """Everything that follows from the scores.
 
     Attributes:
-        cases: The scores.
-        labels_are: What the labels are.
+        cases: The scores of each case.
+        labels_are: What the cases were scored against.
         table: Table 1 (see `fold_table`); None without folds.
         overall: Mean and median over all cases.
-        notes: What a reader of the tables must know.
+        notes: What a reader of the tables has to know.
     """
 
     cases: tuple[CaseScores, ...]
@@ -82,14 +82,14 @@ def evaluate_scores(
     patients: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Evaluation:
-    """Return the tables of some scores; no image is needed, nor torch.
+    """Return the tables that follow from the scores; this needs neither images nor torch.
 
     Args:
-        cases: Scores of each case by the network that had not seen it.
-        folds: The folds it was done with; None leaves Table 1 out.
-        labels_are: What the scores are against.
+        cases: Scores of each case, predicted by the network that had not seen it.
+        folds: The folds of the cross-validation; None leaves Table 1 out.
+        labels_are: What the cases were scored against.
         patients: The patient of each case whose name does not tell.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Raises:
         InputError: Scores and folds do not belong together.
@@ -141,12 +141,11 @@ def score_prediction(case: str, *, prediction: Path, case_dir: Path) -> CaseScor
         InputError: A file is missing, damaged, holds other labels, or lies on another grid.
     """
     truth_kji, found_kji, counted_kji, geometry = _read_pair(prediction, case_dir=case_dir)
-    spacing_i, spacing_j, spacing_k = geometry.spacing_ijk_mm
     return score_case(
         case,
         truth_kji=truth_kji,
         found_kji=found_kji,
-        spacing_kji_mm=(spacing_k, spacing_j, spacing_i),
+        spacing_kji_mm=geometry.spacing_ijk_mm[::-1],
         counted_kji=counted_kji,
     )
 
@@ -176,10 +175,8 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
     save_figure(folder / "figure5_scores.png", draw_score_boxes(evaluation.cases))
 
 
-def write_pictures(
-    folder: Path, evaluation: Evaluation, *, predictions: dict[str, Path], data_dir: Path
-) -> tuple[str, ...]:
-    """Write figure 6 into a folder, and return the names of the cases it shows."""
+def write_pictures(folder: Path, evaluation: Evaluation, *, predictions: dict[str, Path], data_dir: Path) -> None:
+    """Write figure 6 into a folder."""
     from .figure_pictures import draw_pictures
     from .figures import save_figure
 
@@ -187,7 +184,6 @@ def write_pictures(
     rows = [_picture(case, prediction=predictions[case.case], case_dir=data_dir / case.case) for case in shown]
     heading = "prediction of the paper's model" if evaluation.labels_are == "paper-model" else "reference"
     save_figure(folder / "figure6_pictures.png", draw_pictures(rows, truth_heading=heading))
-    return tuple(case.case for case in shown)
 
 
 def pictured_cases(cases: Sequence[CaseScores]) -> list[CaseScores]:

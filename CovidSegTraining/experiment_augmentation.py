@@ -1,16 +1,16 @@
-"""The experiment's random crops and changes: drawn as numbers first, then applied on the volumes' device.
+"""The experiment's random crops and their augmentation: drawn as numbers first, then applied on the volumes' device.
 
-As in the paper's code (section "Data augmentation"), intensities change over the whole volume, with the whole
-volume's statistics, and rotation, scale, elastic deformation and crop are one interpolation, the last step. Mirroring
-is put into the coordinates instead of the volume: it commutes with all else. Rotation and deformation act on voxels,
-not on millimetres; what lies beyond the volume is 0, image and label. Cubic interpolation is the library's (B-spline,
-SciPy's order 3), not a linear stand-in; see `experiment_sampling`.
+As in the paper's code (section "Data augmentation"), intensities are changed over the whole volume, with the statistics
+of the whole volume; rotation, scaling, elastic deformation and crop follow as the last step, in a single
+interpolation. Mirroring commutes with all of that, so it is applied to the coordinates and not to the volume. Rotation
+and deformation are in voxels, not in millimetres. Beyond the volume, image and label are 0. Cubic interpolation is that
+of the library the paper used (B-splines, SciPy's order 3), not a linear stand-in; see `experiment_sampling`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,39 +35,40 @@ class Volume:
 
 @dataclass(frozen=True)
 class Draw:
-    """The random choices for one crop; None: that change is not made.
+    """The random choices for one crop; a change that is None is not made.
 
     Attributes:
-        flip_kji: Axes that are mirrored.
-        contrast: Factor about the mean.
+        position_kji: Where the crop lies along each axis: 0 at one end of the places it may take, 1 at the other.
+        seed: Seed of noise and deformation.
+        flip_kji: Whether each axis is mirrored.
+        contrast: Factor on the distance from the mean.
         brightness: Factor.
         gamma: Exponent.
-        noise_std: Of the Gaussian noise.
+        noise_std: Standard deviation of the Gaussian noise.
         elastic: Alpha and sigma, in voxels.
         angles_ijk: Rotation about each axis, radians.
-        scale: Distance between the voxels of the crop, in those of the volume.
-        position_kji: Where the crop lies, 0 to below 1, from one end of where it may lie to the other.
-        seed: Of noise and deformation.
+        scale: Distance between neighbouring voxels of the crop, in voxels of the volume.
     """
 
-    flip_kji: tuple[bool, bool, bool]
-    contrast: float | None
-    brightness: float | None
-    gamma: float | None
-    noise_std: float | None
-    elastic: tuple[float, float] | None
-    angles_ijk: tuple[float, float, float] | None
-    scale: float | None
     position_kji: tuple[float, float, float]
     seed: int
+    flip_kji: tuple[bool, bool, bool] = (False, False, False)
+    contrast: float | None = None
+    brightness: float | None = None
+    gamma: float | None = None
+    noise_std: float | None = None
+    elastic: tuple[float, float] | None = None
+    angles_ijk: tuple[float, float, float] | None = None
+    scale: float | None = None
 
 
 def draw_crop(settings: Augmentation | None, *, rng: np.random.Generator) -> Draw:
-    """Return the random choices for one crop; with `settings` None only its place is random."""
-    position, seed = tuple(rng.random(3).tolist()), int(rng.integers(2**62))
+    """Return the random choices for one crop; with `settings` None only its position is random."""
+    k, j, i = rng.random(3).tolist()
+    plain = Draw(position_kji=(k, j, i), seed=int(rng.integers(2**62)))
     if settings is None:
-        return Draw((False,) * 3, None, None, None, None, None, None, None, position, seed)  # type: ignore[arg-type]
-    flip_ijk = rng.random(3) < settings.mirror.probability_ijk
+        return plain
+    flip_i, flip_j, flip_k = (rng.random(3) < settings.mirror.probability_ijk).tolist()
 
     def happens(probability: float) -> bool:
         return bool(rng.random() < probability)
@@ -77,19 +78,29 @@ def draw_crop(settings: Augmentation | None, *, rng: np.random.Generator) -> Dra
             return None
         return float(rng.uniform(*(factor.below if rng.random() < 0.5 else factor.above)))
 
+    # The order of these draws is part of every result: another order would give other crops for the same seed.
     contrast = two_sided(settings.contrast)
     brightness = float(rng.uniform(*settings.brightness.factor)) if happens(settings.brightness.probability) else None
     gamma = two_sided(settings.gamma)
     noise_std = float(rng.uniform(*settings.noise.std)) if happens(settings.noise.probability) else None
-    elastic = angles = None
+    elastic = angles_ijk = None
     if happens(settings.elastic.probability):
         elastic = (float(rng.uniform(*settings.elastic.alpha)), float(rng.uniform(*settings.elastic.sigma)))
     if happens(settings.rotation.probability):
         limits = np.deg2rad(settings.rotation.degrees_ijk)
-        angles = tuple(rng.uniform(-limits, limits).tolist())
-    scale = two_sided(settings.scale)
-    flip_kji = tuple(bool(flip) for flip in flip_ijk[::-1])
-    return Draw(flip_kji, contrast, brightness, gamma, noise_std, elastic, angles, scale, position, seed)  # type: ignore[arg-type]
+        about_i, about_j, about_k = rng.uniform(-limits, limits).tolist()
+        angles_ijk = (about_i, about_j, about_k)
+    return replace(
+        plain,
+        flip_kji=(flip_k, flip_j, flip_i),
+        contrast=contrast,
+        brightness=brightness,
+        gamma=gamma,
+        noise_std=noise_std,
+        elastic=elastic,
+        angles_ijk=angles_ijk,
+        scale=two_sided(settings.scale),
+    )
 
 
 def crop_batch(
@@ -101,11 +112,11 @@ def crop_batch(
         volumes: One per crop.
         draws: One per crop.
         size_kji: Of the crops.
-        settings: What does not change from crop to crop.
+        settings: What is the same for all crops: interpolation, and whether mirroring exchanges the lungs' labels.
     """
     import torch
 
-    # One after the other, as the volumes differ in size; each is one large piece of work for the device.
+    # One after the other, because the volumes differ in size; each crop is work enough to keep the device busy.
     crops = [
         crop_volume(volume, draw=draw, size_kji=size_kji, settings=settings)
         for volume, draw in zip(volumes, draws, strict=True)
@@ -155,7 +166,7 @@ def change_intensities(volume: Volume, *, draw: Draw, generator: torch.Generator
 
 
 def _mean_and_deviation(image: torch.Tensor, volume: Volume) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean and deviation over the voxels of which something is known."""
+    """Return mean and standard deviation over the voxels whose label is known."""
     if volume.complete:
         return image.mean(), image.std(correction=0)
     known = volume.labels != UNKNOWN
@@ -164,19 +175,19 @@ def _mean_and_deviation(image: torch.Tensor, volume: Volume) -> tuple[torch.Tens
 
 
 def _plain_crop(array: torch.Tensor, *, draw: Draw, size_kji: tuple[int, int, int]) -> torch.Tensor:
-    """Return a crop on whole voxels, centred and padded with 0 where the volume is smaller."""
+    """Return a crop without interpolation; where the volume is smaller, it is centred in it and padded with 0."""
     from torch.nn import functional
 
     window: list[slice] = []
     padding: list[int] = []
     for axis, (count, size) in enumerate(zip(array.shape, size_kji, strict=True)):
-        # The library never draws the last place.
+        # Like the library, this never draws the last possible place.
         start = int(draw.position_kji[axis] * (count - size)) if count > size else (count - size) // 2
         before, after = max(0, -start), max(0, start + size - count)
         if draw.flip_kji[axis]:
             start, before, after = count - size - start, after, before
         window.append(slice(max(0, start), max(0, start) + size))
-        padding = [before, after, *padding]  # the last axis comes first
+        padding = [before, after, *padding]  # torch expects the last axis first
     crop = functional.pad(array[tuple(window)], padding)
     return crop.flip([axis for axis in range(3) if draw.flip_kji[axis]])
 
@@ -198,7 +209,7 @@ def _crop_points(
         size // 2 + position * (count - 2 * (size // 2))
         for size, count, position in zip(size_kji, shape_kji, draw.position_kji, strict=True)
     ]
-    # What is mirrored is the volume, before anything else: count - 1 - point.
+    # Mirroring comes before everything else: point p of the mirrored volume is point count - 1 - p of the stored one.
     signs = np.where(draw.flip_kji, -1.0, 1.0)
     offsets = np.where(draw.flip_kji, np.asarray(shape_kji) - 1.0 - centers, centers)
     to_points = torch.from_numpy((matrix * signs).astype(np.float32)).to(device)
@@ -226,9 +237,10 @@ def _smooth_noise(size_kji: tuple[int, int, int], *, sigma: float, generator: to
 
 
 def smoothing_matrix(count: int, *, sigma: float) -> np.ndarray:
-    """Return the (count, count) float32 matrix of a Gaussian, cut off at 4 sigma as SciPy does, 0 beyond the ends.
+    """Return the (count, count) float32 matrix that smooths a line of values with a Gaussian.
 
-    Multiplying with it is several times faster than a convolution with a hundred taps.
+    The Gaussian is cut off at 4 sigma as in SciPy, and values beyond the ends of the line count as 0. Multiplying with
+    the matrix is several times faster than a convolution with a hundred taps.
     """
     radius = int(4.0 * sigma + 0.5)
     total = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2).sum()

@@ -1,7 +1,7 @@
 """The experiment's volumes on their device, and the stream of batches cut from them.
 
-Every random number follows from seed, fold, epoch, kind and place of the crop, so that a run that was interrupted,
-or one that several processes share, sees the same crops.
+Every random number follows from the seed, the fold, the epoch, the kind of crop (training or validation) and the crop's
+number in the epoch. A run that was interrupted, or that several processes share, therefore sees the same crops.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _Tensors = TypeVar("_Tensors", bound="tuple[torch.Tensor, ...]")
 
 
 class Volumes(Sequence[Volume]):
-    """Prepared cases on the device; if a GPU has no room for them, in pinned memory, copied when asked for."""
+    """Prepared cases as tensors: on the device, or in pinned memory and copied at each access if they do not fit."""
 
     def __init__(self, cases: Sequence[PreparedCase], *, device: torch.device, pinned: bool | None = None) -> None:
-        """Take the cases over; `pinned` None: pinned if the GPU has no room."""
+        """Move the cases to where they are kept; with `pinned` None that depends on the room on the device."""
         self.device = device
         self.pinned = not _has_room(device, cases=cases) if pinned is None else pinned
         self._volumes = [self._kept(case) for case in cases]
@@ -51,9 +51,9 @@ class Volumes(Sequence[Volume]):
         return Volume(image, labels, volume.complete)
 
     @cached_property
-    def beside(self) -> Beside | None:
-        """Where crops are made while others are used; None on a CPU."""
-        # One for all epochs: memory that was freed in a stream is found again in that stream only.
+    def side_stream(self) -> SideStream | None:
+        """The GPU's stream in which the next batch is made while the present one is in use; None on a CPU."""
+        # One stream for all epochs, because torch reuses memory that a stream has freed in that stream only.
         return SideStream(self.device) if self.device.type == "cuda" else None
 
     def _kept(self, case: PreparedCase) -> Volume:
@@ -65,13 +65,13 @@ class Volumes(Sequence[Volume]):
 
 
 def _has_room(device: torch.device, *, cases: Sequence[PreparedCase]) -> bool:
-    """Tell whether all volumes can stay on the device."""
+    """Tell whether all volumes may stay on the device."""
     import torch
 
     if device.type != "cuda":
         return True
     size_bytes = _VOXEL_BYTES * sum(case.image_kji.size for case in cases)
-    # What the fold before has left behind is free, too, though torch holds it.
+    # Memory that the previous fold has freed counts as free, too, although torch still reserves it.
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return bool(size_bytes <= GPU_SHARE * (torch.cuda.mem_get_info(device)[0] + kept))
 
@@ -81,11 +81,11 @@ class CropStream:
     """The crops of one kind (training or validation) of a run.
 
     Attributes:
-        volumes: What is cut from.
-        patches: Size and number per batch.
-        augmentation: None: plain crops.
-        shuffled: Whether the cases come in a new order each epoch; each comes as often as any other, or once more.
-        seeds: Seed, fold and kind.
+        volumes: The volumes that crops are cut from, all equally often (but for a remainder of one crop).
+        patches: Size of a crop, and crops per batch.
+        augmentation: None for plain crops.
+        shuffled: Whether each epoch takes the volumes in a new order.
+        seeds: Seed, fold and kind of crop.
     """
 
     volumes: Volumes
@@ -95,84 +95,80 @@ class CropStream:
     seeds: tuple[int, ...]
 
     def epoch(self, epoch: int, *, crops: int, world: World) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Give images (n, 1, k, j, i) and labels (n, k, j, i) of each batch of an epoch, this process's part of them.
+        """Yield this process's part of each batch of an epoch: images (n, 1, k, j, i) and labels (n, k, j, i).
 
         Args:
-            epoch: From 0.
-            crops: In the whole epoch; the last batch may be smaller.
-            world: Which part.
+            epoch: Counted from 0.
+            crops: Number in the whole epoch, over all processes; the last batch may be smaller than the others.
+            world: The processes that share each batch.
         """
         order = np.arange(len(self.volumes))
         if self.shuffled:
             np.random.default_rng([*self.seeds, epoch]).shuffle(order)
         batch = self.patches.batch
 
-        def make(number: int) -> tuple[torch.Tensor, torch.Tensor]:
-            places = range(number * batch, min((number + 1) * batch, crops))[world.rank :: world.size]
+        def make_batch(number: int) -> tuple[torch.Tensor, torch.Tensor]:
+            numbers = range(number * batch, min((number + 1) * batch, crops))[world.rank :: world.size]
+            rngs = (np.random.default_rng([*self.seeds, epoch, crop]) for crop in numbers)
             return crop_batch(
-                [self.volumes[order[place % len(order)]] for place in places],
-                draws=[
-                    draw_crop(self.augmentation, rng=np.random.default_rng([*self.seeds, epoch, place]))
-                    for place in places
-                ],
+                [self.volumes[order[crop % len(order)]] for crop in numbers],
+                draws=[draw_crop(self.augmentation, rng=rng) for rng in rngs],
                 size_kji=self.patches.size_kji,
                 settings=self.augmentation,
             )
 
-        return prefetched(make, count=math.ceil(crops / batch), beside=self.volumes.beside)
+        return prefetched(make_batch, count=math.ceil(crops / batch), stream=self.volumes.side_stream)
 
 
-def prefetched(make: Callable[[int], _Tensors], *, count: int, beside: Beside | None) -> Iterator[_Tensors]:
-    """Give make(0), make(1), ..., each made while the one before is used if there is a place beside.
-
-    Args:
-        make: Returns a tuple of tensors.
-        count: How many.
-        beside: None: each is made when it is asked for.
-    """
-    return map(make, range(count)) if beside is None else one_ahead(make, count=count, beside=beside)
-
-
-class Beside(Protocol):
-    """Where something is made while something else is used."""
+class Stream(Protocol):
+    """A queue of work that runs beside the rest of the program; `SideStream`, or a stand-in for tests."""
 
     def begin(self, make: Callable[[], _Tensors]) -> tuple[_Tensors, Any]:
-        """Start making; return the tensors to be, and what tells that they are made."""
+        """Start making tensors; return them, perhaps not filled yet, and the event of their being ready."""
 
-    def hand_over(self, tensors: _Tensors, made: Any) -> None:
-        """Let whoever uses the tensors wait until they are made."""
+    def hand_over(self, tensors: _Tensors, ready: Any) -> None:
+        """Make the rest of the program wait until these tensors are ready."""
 
 
 class SideStream:
-    """A stream of a GPU beside the one in use."""
+    """A CUDA stream beside the current one."""
 
     def __init__(self, device: torch.device) -> None:
         import torch
 
-        self._beside, self._used = torch.cuda.Stream(device, priority=-1), torch.cuda.current_stream(device)
-        self._beside.wait_stream(self._used)
+        self._side, self._current = torch.cuda.Stream(device, priority=-1), torch.cuda.current_stream(device)
+        self._side.wait_stream(self._current)
 
     def begin(self, make: Callable[[], _Tensors]) -> tuple[_Tensors, torch.cuda.Event]:
-        """As in `Beside`."""
+        """See `Stream`."""
         import torch
 
-        with torch.cuda.stream(self._beside):
+        with torch.cuda.stream(self._side):
             tensors = make()
-            return tensors, self._beside.record_event()
+            return tensors, self._side.record_event()
 
-    def hand_over(self, tensors: _Tensors, made: torch.cuda.Event) -> None:
-        """As in `Beside`; the memory is not given away before the stream in use is done with it."""
-        self._used.wait_event(made)
+    def hand_over(self, tensors: _Tensors, ready: torch.cuda.Event) -> None:
+        """See `Stream`; their memory is not reused before the current stream is done with them."""
+        self._current.wait_event(ready)
         for tensor in tensors:
-            tensor.record_stream(self._used)
+            tensor.record_stream(self._current)
 
 
-def one_ahead(make: Callable[[int], _Tensors], *, count: int, beside: Beside) -> Iterator[_Tensors]:
-    """Give make(0), make(1), ... (at least one), each begun before the one before it is given."""
-    following = beside.begin(partial(make, 0))
+def prefetched(make: Callable[[int], _Tensors], *, count: int, stream: Stream | None) -> Iterator[_Tensors]:
+    """Yield make(0), make(1), ..., each begun before the one before it is yielded.
+
+    Args:
+        make: Returns a tuple of tensors.
+        count: How many to yield, at least one.
+        stream: Where they are made; None makes each only when it is asked for.
+    """
+    if stream is None:
+        yield from map(make, range(count))
+        return
+    following = stream.begin(partial(make, 0))
     for number in range(count):
-        tensors, made = following
+        tensors, ready = following
         if number + 1 < count:
-            following = beside.begin(partial(make, number + 1))
-        beside.hand_over(tensors, made)
+            following = stream.begin(partial(make, number + 1))
+        stream.hand_over(tensors, ready)
         yield tensors

@@ -1,8 +1,8 @@
-"""Prepared cases of an experiment: each volume preprocessed once, kept as `.npz`, made again when anything changes.
+"""Prepared cases of an experiment: each volume is preprocessed once, kept as `.npz`, and redone if anything changes.
 
-The steps and their order are the paper's (section "Preprocessing"): clip, grey, resample, z-score. Where a case
-has `valid.nii.gz`, voxels outside it have no label (code 255), count in no statistic, and are 0 in the image, as
-the zero padding of small volumes is.
+The steps and their order are the paper's (section "Preprocessing"): clip, grey, resample, z-score. Where a case has a
+`valid.nii.gz`, the voxels outside of it have no label (code 255), count in no statistic, and are 0 in the image, like
+the padding of small volumes.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from .label_files import KNOWN_SHARE, read_known, read_labels
 from .splits import find_cases
 from .whole_files import DAMAGED_NPZ, whole_file
 
-#: Part of every key: raise it when this file makes other cases from the same files.
+#: Part of every key: to be raised whenever this file starts to make other cases from the same files.
 VERSION = 1
-#: What a damaged `.npz` is met with.
+#: What reading a damaged case raises.
 _DAMAGED = (*DAMAGED_NPZ, KeyError)
 
 
@@ -40,7 +40,7 @@ class PreparedVolume:
     Attributes:
         image_kji: (k, j, i) float32, in array order or along the patient's axes.
         known_kji: (k, j, i) bool, where the CT is known; None: everywhere.
-        orientation: From the CT's array to the image's axes; None: as stored.
+        orientation: How the CT's array was turned to the patient's axes; None: it was left as stored.
         geometry: The CT's own grid.
     """
 
@@ -92,7 +92,7 @@ def prepare_cases(
         if key_of(path) == key:
             tell(f"{name}: already prepared")
             continue
-        with run_lock(cache_dir):  # case by case: of two runs that share prepared cases, only their writing collides
+        with run_lock(cache_dir):  # per case, so that two runs may share a cache unless they write at the same time
             case = prepare_case(data_dir / name, settings=settings, classes=classes, key=key)
             _write(path, case, settings=settings, classes=classes)
         tell(f"{name}: {'x'.join(map(str, case.image_kji.shape[::-1]))}")
@@ -155,20 +155,18 @@ def preprocess_array(
     counted = image if valid_kji is None else image[valid_kji]
     if settings.grey_levels is not None:
         lowest, highest = float(counted.min()), float(counted.max())
-        # A volume of one value has no range; it becomes 0.
+        # The bound is for a volume of a single value, which has no range; it becomes 0.
         image = np.clip((image - lowest) / max(highest - lowest, 1e-6), 0.0, 1.0)
         image = np.round(image * settings.grey_levels)
-    known = None
+    known = valid_kji
     if valid_kji is not None:
-        # A step at the border of the known part would ring into it.
+        # Cubic interpolation across a step at the border of the known part would ring into it.
         image = np.where(valid_kji, image, image[valid_kji].mean())
     if settings.spacing_ijk_mm is not None:
         shape = resampled_shape(image.shape, spacing_kji_mm=spacing_kji_mm, wanted_kji_mm=settings.spacing_ijk_mm[::-1])
         image = resize(image, shape_kji=shape, order=3 if settings.interpolation == "cubic" else 1)
         if valid_kji is not None:
             known = resize(valid_kji.astype(np.float32), shape_kji=shape, order=1) >= KNOWN_SHARE
-    else:
-        known = valid_kji
     if settings.z_score:
         counted = image if known is None else image[known]
         image = (image - counted.mean(dtype=np.float64)) / max(counted.std(dtype=np.float64), 1e-6)
@@ -180,16 +178,17 @@ def preprocess_array(
 def resampled_shape(
     shape_kji: Sequence[int], *, spacing_kji_mm: Sequence[float], wanted_kji_mm: Sequence[float]
 ) -> tuple[int, ...]:
-    """Return the size after resampling: rounded down, at least 1; the extent stays, so the spacing is met nearly."""
+    """Return the size after resampling, rounded down, at least 1. The extent is kept, the spacing met only nearly."""
     ratios = np.asarray(spacing_kji_mm) / np.asarray(wanted_kji_mm)
-    # A ratio that ought to be whole may come out a hair below.
+    # Rounding errors must not turn a whole number of voxels into one less.
     return tuple(max(1, int(n * ratio + 1e-6)) for n, ratio in zip(shape_kji, ratios, strict=True))
 
 
 def resize(image_kji: np.ndarray, *, shape_kji: Sequence[int], order: int) -> np.ndarray:
-    """Return an image resized by splines (1: linear, 3: cubic), never beyond its own range of values.
+    """Return an image resized with splines (order 1: linear, 3: cubic), clipped to its own range of values.
 
-    As scikit-image's resize, which the paper's code called: voxels are areas, borders continue, no smoothing.
+    This is what scikit-image's resize does, which the paper's code called: voxels are areas, not points, the outermost
+    values continue beyond the border, and nothing is smoothed.
     """
     from scipy.ndimage import zoom
 
@@ -201,14 +200,14 @@ def resize(image_kji: np.ndarray, *, shape_kji: Sequence[int], order: int) -> np
 
 
 def resize_labels(labels_kji: np.ndarray, *, shape_kji: Sequence[int], threshold: float) -> np.ndarray:
-    """Return labels (uint8) resized one by one: linear, from `threshold` on; of two that reach it, the higher one."""
+    """Return labels (uint8) resized one by one, linearly; a voxel gets the highest label that reaches the threshold."""
     if tuple(shape_kji) == labels_kji.shape:
         return labels_kji.astype(np.uint8)
     resized = np.zeros(tuple(shape_kji), dtype=np.uint8)
     for label in np.unique(labels_kji):
         if label:
             share = resize((labels_kji == label).astype(np.float32), shape_kji=shape_kji, order=1)
-            # Halves made of thirds miss a threshold of 0.5 by their rounding.
+            # Rounding errors must not make a share of exactly one half miss a threshold of 0.5.
             resized[share >= threshold - 1e-6] = label
     return resized
 

@@ -6,7 +6,8 @@ paper.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import json
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -17,6 +18,7 @@ PAPER = Path(__file__).with_name("configs") / "paper.yaml"
 #: The single key of a recipe; other settings files are of the product's training.
 TOP = "experiment"
 
+Precision = Literal["float32", "bfloat16"]
 Range = tuple[float, float]
 Size = tuple[int, int, int]
 
@@ -26,14 +28,14 @@ class Preprocessing:
     """What is done to a whole volume, in this order (paper, section "Preprocessing").
 
     Attributes:
-        orient: Whether volumes are turned along the patient's axes (from the header); if not, as stored.
-        clip_hu: Range that HU are clipped to; null: not clipped.
-        grey_levels: Highest of the whole grey levels that each volume's own range is mapped to; null: not mapped.
-        spacing_ijk_mm: Voxels after resampling; null: not resampled.
-        interpolation: Of the image, without smoothing.
-        label_threshold: Share of a voxel, interpolated linearly label by label, from which it has the label;
-            used on the way back as well.
-        z_score: Whether each volume's mean and deviation become 0 and 1.
+        orient: Whether volumes are reoriented to the patient's axes, as their header gives them, or taken as stored.
+        clip_hu: Range that HU are clipped to; null: no clipping.
+        grey_levels: Each volume's own range is mapped to whole grey levels from 0 to this one; null: no mapping.
+        spacing_ijk_mm: Voxel spacing after resampling; null: no resampling.
+        interpolation: How the image is resampled; it is not smoothed before.
+        label_threshold: Labels are resampled one by one, linearly; a voxel gets a label from this share on. Applies
+            to the way back to the CT's grid, too.
+        z_score: Whether each volume is shifted and scaled to mean 0 and standard deviation 1.
     """
 
     orient: bool
@@ -112,7 +114,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Patches:
-    """Random crops: one per volume, anywhere in it; what is missing in small volumes is 0 (image and label)."""
+    """Random crops, one per volume and anywhere in it; small volumes are padded with 0 (image and label)."""
 
     size_ijk: Size
     batch: int
@@ -120,8 +122,7 @@ class Patches:
     @property
     def size_kji(self) -> Size:
         """Size of a crop in numpy's order."""
-        i, j, k = self.size_ijk
-        return (k, j, i)
+        return self.size_ijk[::-1]
 
 
 @dataclass(frozen=True)
@@ -181,16 +182,16 @@ class Training:
     """Length, validation and outcome of a training run.
 
     Attributes:
-        epochs: At most; fewer where `early_stopping_patience` epochs bring no lower training loss (null: never).
-        batches_per_epoch: Batches between two looks at the loss.
-        plateau: Null: the learning rate does not depend on the loss.
-        early_stopping_patience: See `epochs`.
-        validation_crops: Random crops of each held-out case per epoch; they choose nothing.
-        validation_augmented: Whether these are augmented (the paper's text) or not (its code).
-        checkpoint_rule: Which weights predict: those of the lowest training loss (journal version) or the last
+        epochs: Largest number of epochs.
+        batches_per_epoch: Training batches per epoch; after each epoch, its loss decides on learning rate and end.
+        plateau: When the learning rate falls; null: it does not depend on the loss.
+        early_stopping_patience: Training ends after so many epochs without a lower training loss; null: never early.
+        validation_crops: Random crops of each held-out case per epoch; their loss is recorded and decides nothing.
+        validation_augmented: Whether these crops are augmented (the paper's text) or not (its code).
+        checkpoint_rule: Which weights predict: those with the lowest training loss (journal version) or the last ones
             (preprint). Both are kept.
-        precision: Of the network's multiplications; float32 convolutions are TF32 on newer NVIDIA GPUs.
-        seed: Of weights, crops and augmentation.
+        precision: Precision of the network's multiplications; newer NVIDIA GPUs compute float32 convolutions in TF32.
+        seed: Seed of weights, crops and augmentation.
     """
 
     epochs: int
@@ -200,7 +201,7 @@ class Training:
     validation_crops: int
     validation_augmented: bool
     checkpoint_rule: Literal["best_loss", "last"]
-    precision: Literal["float32", "bfloat16"]
+    precision: Precision
     seed: int
 
 
@@ -225,8 +226,12 @@ class Experiment:
     prediction: Prediction
 
     def to_plain(self) -> dict[str, Any]:
-        """Return the recipe as YAML and JSON know it; `experiment_from` reads it back."""
-        return {TOP: _listed(asdict(self))}
+        """Return the recipe as YAML and JSON know it, lists instead of tuples; `experiment_from` reads it back."""
+        return {TOP: json.loads(json.dumps(asdict(self)))}
+
+    def with_precision(self, precision: Precision | None) -> Experiment:
+        """Return the recipe trained with another precision; None leaves it as it is."""
+        return self if precision is None else replace(self, training=replace(self.training, precision=precision))
 
 
 def read_experiment(path: Path | None = None) -> Experiment:
@@ -281,9 +286,3 @@ def _check_network(network: Network) -> None:
 
     with torch.device("meta"):
         build_experiment_network(network.name, classes=network.classes, options=network.options)
-
-
-def _listed(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _listed(v) for key, v in value.items()}
-    return [_listed(v) for v in value] if isinstance(value, (list, tuple)) else value

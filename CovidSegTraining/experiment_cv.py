@@ -1,8 +1,8 @@
-"""The whole experiment: all folds prepared, trained, predicted, evaluated; run again, it goes on where it stood.
+"""The whole experiment: all folds prepared, trained, predicted and evaluated; run again, it continues where it stopped.
 
 A cross-validation has a folder:
 
-recipe.yaml, folds.json      what is run
+recipe.yaml, folds.json      the recipe, and the folds it is run on
 fold_K/                      the training run of a fold, see `run_folder`
 predictions/<case>.nii.gz    each case, by the fold that has not seen it
 evaluation/                  scores, tables, figures 4, 5 and 6
@@ -36,12 +36,12 @@ Tell = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Places:
-    """Where everything lies.
+    """The folders of an experiment.
 
     Attributes:
         data_dir: Holds `<case>/imaging.nii.gz` and `segmentation.nii.gz`.
-        output: Of the runs.
-        cache_dir: Of the prepared cases; a folder in it for each way of preparing them.
+        output: Folder of the cross-validations.
+        cache_dir: Folder of the prepared cases; each way of preparing them has a subfolder.
     """
 
     data_dir: Path
@@ -60,7 +60,7 @@ class Places:
 
 @dataclass(frozen=True)
 class FoldJob:
-    """A fold to train and predict, in plain values: it can be done in another process, on another machine."""
+    """A fold to train and predict; it can be pickled, and so be done in another process or on another machine."""
 
     variant: Variant
     number: int
@@ -69,19 +69,19 @@ class FoldJob:
 
     @property
     def name(self) -> str:
-        """Say which fold it is."""
+        """The fold's name, for messages."""
         return f"{self.variant.name} fold {self.number}".strip()
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a job, by its number in the sequence; `error` None: done."""
+    """How the job of this number in the sequence ended; `error` is None if it is done."""
 
     number: int
     error: Exception | None
 
 
-#: Does all jobs, in any order, and gives each one's outcome as soon as it is there.
+#: Does all jobs, in any order, and yields the outcome of each as soon as it is known.
 RunJobs = Callable[[Sequence[FoldJob]], Iterator[Outcome]]
 
 
@@ -97,23 +97,23 @@ def cross_validate(
 ) -> dict[str, Evaluation]:
     """Prepare, train, predict and evaluate; whatever is complete is left as it is.
 
-    If a fold fails, the others are still done.
+    If a fold fails, the others are done all the same.
 
     Args:
-        variants: Which recipes on which folds.
-        places: Folders; those to write to are made if need be.
+        variants: Which recipes to run on which folds.
+        places: The folders; those to write to are made if need be.
         device: auto, cpu, cuda, cuda:N or mps.
-        run_jobs: See `cluster`.
-        labels_are: What the scores are against.
+        run_jobs: Does the folds, one after the other or on a cluster; see `cluster`.
+        labels_are: What the predictions are scored against.
         patients: The patient of each case whose name does not tell.
-        tell: Called with a line at a time.
+        tell: Called with one line at a time.
 
     Returns:
-        Tables and scores by the variants' names.
+        Scores and tables, by the name of the variant.
 
     Raises:
-        InputError: Data, folds or recipe cannot be used, the folder holds another experiment or is in use.
-        Exception: The first error of a fold.
+        InputError: Data, folds or recipe cannot be used, or the folder holds another experiment or is in use.
+        Exception: The first error of a fold, after all others have been tried.
     """
     from .experiment_cache import prepare_cases
 
@@ -146,7 +146,7 @@ def cross_validate(
 
 
 def run_fold(job: FoldJob, tell: Tell) -> None:
-    """Train a fold from its last checkpoint on, and predict its held-out cases; if that is done, do nothing.
+    """Train a fold, from its last checkpoint if there is one, and predict its held-out cases, unless that is done.
 
     Raises:
         CovidSegError: As `ExperimentFit` and `predict_cases`.
@@ -214,7 +214,7 @@ def summary_sheet(evaluations: Mapping[str, Evaluation]) -> Sheet:
 
 
 def _check_classes(variants: Sequence[Variant]) -> None:
-    """Make sure that the predictions can be scored, before the days that training takes."""
+    """Make sure, before days of training, that the predictions can be scored."""
     for variant in variants:
         if (classes := variant.recipe.network.classes) > len(Label):
             raise InputError(
@@ -235,11 +235,11 @@ def _check_cases(variants: Sequence[Variant], *, data_dir: Path) -> None:
 
 
 def _begin(folder: Path, *, variant: Variant, patients: Mapping[str, str] | None) -> None:
-    """Write recipe and folds; of a folder in which a fold has begun, make sure that they are the same."""
+    """Write recipe and folds; if a fold has begun in the folder, make sure that they are the same as before."""
     import yaml
 
     recipe_file, folds_file = folder / "recipe.yaml", folder / "folds.json"
-    # Before that, a recipe that the cases do not fit can be corrected without another folder.
+    # As long as no fold has begun, a recipe that does not fit the cases can be corrected without changing the folder.
     begun = any(folder.glob("fold_*/run.json"))
     if begun and recipe_file.exists():
         check_same_recipe(folder, variant.recipe)
@@ -266,7 +266,7 @@ def _predictions(folder: Path, *, folds: Sequence[Fold]) -> dict[str, Path]:
 def _evaluate(
     variant: Variant, *, places: Places, labels_are: LabelsAre, patients: Mapping[str, str] | None, tell: Tell
 ) -> Evaluation:
-    """Write scores, tables and figures; the scores, which take minutes, only if a prediction is newer than they."""
+    """Write scores, tables and figures; scoring, which takes minutes, is left out if no prediction is newer."""
     from .case_scores import read_scores
     from .figures import draw_losses, read_history, save_figure
 
@@ -279,7 +279,7 @@ def _evaluate(
         cases = score_predictions(predictions, data_dir=places.data_dir, tell=tell)
     evaluation = evaluate_scores(cases, folds=variant.folds, labels_are=labels_are, patients=patients)
     write_evaluation(output, evaluation)
-    # By name: the folder may have other runs' folders in it, of several k for instance.
+    # By name and not by a search, because other cross-validations may lie in the same folder.
     histories = [folder / f"fold_{number}" / f"history.fold_{number}.tsv" for number in range(len(variant.folds))]
     save_figure(output / "figure4_loss.png", draw_losses([read_history(path) for path in histories]))
     write_pictures(output, evaluation, predictions=predictions, data_dir=places.data_dir)

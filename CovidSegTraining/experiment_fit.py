@@ -1,7 +1,7 @@
-"""Train one fold of an experiment, from its recipe alone; run again, it continues to the same result.
+"""Train one fold of an experiment from its recipe alone; an interrupted run continues to the same result.
 
-On the CPU the result is the same bit for bit; a GPU's sums depend on the order in which it takes them.
-Within an epoch nothing waits for the device: losses are summed up there, and read once at the end.
+On the CPU the result is the same bit for bit; on a GPU, sums depend on the order in which the hardware takes them.
+Within an epoch nothing waits for the device: losses are summed there and read once, at the end.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class ExperimentFit:
     """A training run in a folder; `run` continues from its last checkpoint.
 
     Attributes:
-        network: As trained; its first weights follow from the seed.
-        epoch: Epochs done.
-        history: A row per epoch, see `run_folder.COLUMNS`.
+        network: The network in its present state; its initial weights follow from the seed.
+        epoch: Number of epochs done.
+        history: A row per epoch, with the columns of `run_folder.COLUMNS`.
     """
 
     def __init__(
@@ -59,21 +59,21 @@ class ExperimentFit:
         device: str,
         world: World | None = None,
     ) -> None:
-        """Begin a run, or take up the one in the folder.
+        """Begin a run, or resume the one in the folder.
 
         Args:
             folder: Made if need be.
             cases: Prepared cases, at least those of the fold.
-            fold: What is learnt from, and what is validated on.
-            fold_number: From 0.
+            fold: The cases to learn from and those to validate on.
+            fold_number: Counted from 0.
             recipe: All settings.
-            device: auto, cpu, cuda, cuda:N or mps; never another one than asked for.
+            device: auto, cpu, cuda, cuda:N or mps; there is no fallback to another one.
             world: The processes that share each batch; torch.distributed must be set up if there are several.
 
         Raises:
-            DeviceError: The device is not there.
-            InputError: A case of the fold is missing or on both sides, a side is empty, the labels do not fit, or
-                the folder holds another run.
+            DeviceError: The device is not available.
+            InputError: A case of the fold is missing or on both sides, a side is empty, the labels do not fit the
+                recipe, or the folder holds another run.
             ModelError: The checkpoint is damaged.
         """
         import torch
@@ -116,16 +116,16 @@ class ExperimentFit:
         return self.epoch >= self.recipe.training.epochs or self.stopping.stops
 
     def run(self, *, epochs: int | None = None, tell: Callable[[str], object] = log.info) -> None:
-        """Train to the end, or for so many more epochs; a checkpoint is written after each.
+        """Train to the end, or for a number of further epochs; a checkpoint is written after each epoch.
 
         Args:
-            epochs: None: to the end.
-            tell: Called with a line at the start, and one per epoch.
+            epochs: Number of further epochs; None: to the end.
+            tell: Called with a line at the start, and a line per epoch.
 
         Raises:
             DeviceError: The GPU's memory does not suffice.
-            InputError: The loss is not a number any more, or another run is writing to the folder.
-            OSError: A checkpoint cannot be written; the one before is still there.
+            InputError: The loss has become NaN or infinite, or another run is writing to the folder.
+            OSError: A checkpoint cannot be written; the previous one is still there.
         """
         import torch
 
@@ -150,9 +150,9 @@ class ExperimentFit:
         """Train and validate for an epoch, save, and return its row of the history."""
         import torch
 
-        # Dropout is the only draw from torch's own generators.
+        # Only dropout draws from torch's own generator. Seeded anew, it does not depend on where a run was resumed.
         torch.manual_seed(int(np.random.SeedSequence([*self._seeds, self.epoch, self.world.rank]).generate_state(1)[0]))
-        # As in the paper's histories: the rate that the epoch began with.
+        # The paper's histories have the learning rate with which the epoch began.
         rate = self.rate.at(self._batches_done)
         losses, validation = self._train().tolist(), self._validate().tolist()
         if not math.isfinite(losses[0]):
@@ -172,18 +172,18 @@ class ExperimentFit:
         return self.history[-1]
 
     def train_batch(self, image: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Take one step of the optimiser on a batch; return its metrics, on the device."""
+        """Take one optimiser step on a batch; return the batch's metrics, on the device."""
         self.optimizer.zero_grad(set_to_none=True)
         found = batch_loss(self._logits(image), labels, settings=self.recipe.loss)
         found.loss.backward()
         if self.world.size > 1:
             average_gradients(self.network, world=self.world)
-        if not self._is_broken():
+        if not self._has_broken_gradients():
             self.optimizer.step()
         return found.metrics
 
     def _writing(self) -> AbstractContextManager[None]:
-        """Keep other runs out of the folder, if this process is going to write to it."""
+        """Lock the folder against other runs if this process is going to write to it."""
         return run_lock(self.folder.path) if self.world.rank == 0 and not self.finished else nullcontext()
 
     @property
@@ -202,7 +202,7 @@ class ExperimentFit:
         )
 
     def _train(self) -> torch.Tensor:
-        """Return the mean metrics of an epoch of training, over all processes."""
+        """Train for an epoch; return its mean metrics over all processes."""
         import torch
 
         count = self.recipe.training.batches_per_epoch
@@ -237,8 +237,8 @@ class ExperimentFit:
         with autocast(self.device, precision=self.recipe.training.precision):
             return self.network(image.contiguous(memory_format=torch.channels_last_3d))  # type: ignore[no-any-return]
 
-    def _is_broken(self) -> bool:
-        """Tell whether a gradient is not a number: bfloat16 convolutions on the CPU return such now and then."""
+    def _has_broken_gradients(self) -> bool:
+        """Tell whether a gradient is not finite, as bfloat16 convolutions on the CPU return now and then."""
         import torch
 
         if self.recipe.training.precision != "bfloat16" or self.device.type != "cpu":
@@ -279,7 +279,7 @@ def autocast(device: torch.device, *, precision: str) -> AbstractContextManager[
 
 @contextmanager
 def _fast(device: torch.device) -> Iterator[None]:
-    """Let cuDNN try what is fastest; on the CPU, keep memory instead of giving it back after each batch."""
+    """Let cuDNN search for its fastest algorithms; on the CPU, keep freed memory for the next batch."""
     import torch
 
     before = torch.backends.cudnn.benchmark

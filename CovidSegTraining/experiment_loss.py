@@ -1,4 +1,4 @@
-"""The losses of the experiment, and what its history records beside them; voxels without a label do not count.
+"""The losses of the experiment, and the metrics that its history records; voxels without a label do not count.
 
 Sources: paper, section "Model fitting" (Tversky index plus cross-entropy); COVID-SegNet (0.5 Dice + 0.5
 cross-entropy). All sums are taken in float32.
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 #: Label code of voxels of which nothing is known.
 UNKNOWN = 255
-#: Added by the recorded soft Dice, as in the paper's code.
+#: Smoothing term of the recorded soft Dice, as in the paper's code.
 DICE_SMOOTH = 1e-5
 #: The loss and the recorded metrics, named and ordered as in the paper's histories.
 METRICS = ("loss", "tversky_loss", "dice_soft", "dice_crossentropy")
@@ -24,7 +24,7 @@ METRICS = ("loss", "tversky_loss", "dice_soft", "dice_crossentropy")
 
 @dataclass(frozen=True)
 class BatchLoss:
-    """What a batch costs.
+    """Loss and metrics of a batch.
 
     Attributes:
         loss: Scalar with gradient.
@@ -38,14 +38,15 @@ class BatchLoss:
 def batch_loss(logits: torch.Tensor, labels: torch.Tensor, *, settings: Loss) -> BatchLoss:
     """Return loss and metrics of a batch.
 
-    The index of a class in a sample is (TP + s) / (TP + a FN + b FP + s) over the voxels with a label; "tversky_sum"
-    is the number of classes minus the sum of the indices, averaged over the samples, "dice_mean" one minus their mean.
-    A class that neither truth nor prediction has counts almost as a full miss: s is tiny, and the paper has it so.
+    The Tversky index of a class in a sample is (TP + s) / (TP + a FN + b FP + s) over the voxels with a label.
+    "tversky_sum" is the number of classes minus the sum of the indices, averaged over the samples; "dice_mean" is one
+    minus the mean of the indices. As s is tiny, a class that is absent from the truth costs almost as much as a full
+    miss, however little of it is predicted; the paper has it so.
 
     Args:
         logits: (batch, classes, k, j, i), any float type.
         labels: (batch, k, j, i) uint8, 0 to classes - 1, or `UNKNOWN`.
-        settings: Weights.
+        settings: Weights, and the kind of overlap loss.
     """
     import torch
 
@@ -75,7 +76,7 @@ def batch_loss(logits: torch.Tensor, labels: torch.Tensor, *, settings: Loss) ->
 
     with torch.no_grad():
         tversky = classes - index(a=0.5, b=0.5, smooth=1e-6).sum(1).mean()
-        # 2 TP / (2 TP + FN + FP): the index with half the smoothing.
+        # (2 TP + s) / (2 TP + FN + FP + s) is the index with a = b = 0.5 and half the smoothing.
         dice = index(a=0.5, b=0.5, smooth=DICE_SMOOTH / 2).mean()
         metrics = torch.stack([loss.detach(), tversky, dice, 1.0 - dice + cross_entropy])
     return BatchLoss(loss, metrics)

@@ -1,4 +1,4 @@
-"""Label cases with a trained fold: overlapping patches, their mean, the likeliest class, back onto the CT's grid."""
+"""Label cases with a trained fold: predict overlapping patches, average, take the likeliest class, restore the grid."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ def predict_labels(
 ) -> np.ndarray:
     """Return labels (k, j, i) uint8 of a preprocessed image.
 
-    The softmax is averaged over all patches that cover a voxel; the paper's code took the mean of two patches at a
-    time, one after the other, which weighs the last ones more.
+    The softmax of a voxel is averaged over all patches that cover it. (The paper's code averages two patches at a time,
+    the running mean with the next patch, which gives later patches more weight.)
 
     Args:
         image_kji: (k, j, i) float32.
@@ -132,12 +132,12 @@ def predict_labels(
 def overlap_shares(recipe: Experiment) -> list[float]:
     """Return the overlap along k, j, i as a share of the patch."""
     overlap = zip(recipe.prediction.overlap_ijk[::-1], recipe.patches.size_kji, strict=True)
-    # A hair less: MONAI rounds the distance of two patches down.
+    # Slightly less, because MONAI rounds the step between patches down, and rounding errors must not shorten it.
     return [max(voxels / size - 1e-9, 0.0) for voxels, size in overlap]
 
 
 def restore(labels_kji: np.ndarray, *, volume: PreparedVolume, recipe: Experiment) -> np.ndarray:
-    """Return labels in the CT's own array (k, j, i), resized label by label."""
+    """Return labels on the CT's own grid (k, j, i), resized label by label."""
     restored = np.zeros(volume.geometry.shape_kji, dtype=np.uint8)
     view = restored if volume.orientation is None else volume.orientation.view(restored)
     view[:] = resize_labels(labels_kji, shape_kji=view.shape, threshold=recipe.preprocessing.label_threshold)

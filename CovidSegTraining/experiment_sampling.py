@@ -1,6 +1,7 @@
-"""Values of a volume between its voxels, on the volume's device: cubic or linear for images, nearest for labels.
+"""Sample a volume between its voxels, on its own device: images cubic or linear, labels by the nearest voxel.
 
-As SciPy's `map_coordinates` with constant borders: a point beyond the outermost voxels' centres is 0.
+The results are those of SciPy's `map_coordinates` with constant borders: points beyond the centres of the outermost
+voxels are 0.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def sample_image(image: torch.Tensor, points: torch.Tensor, *, cubic: bool) -> t
     if not cubic:
         return _linear(image, points.unbind(dim=-1)) * _inside(points, image.shape)
     coefficients = spline_coefficients(image)
-    # Eight linear look-ups between coefficients give the cubic spline of 64 (Sigg and Hadwiger 2005).
+    # Eight linear look-ups between coefficients give the cubic spline of 64 coefficients (Sigg and Hadwiger 2005).
     base = points.floor()
     t = points - base
     inner = (4.0 - 6.0 * t**2 + 3.0 * t**3) / 6.0

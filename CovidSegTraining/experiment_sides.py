@@ -1,4 +1,4 @@
-"""The two sides of a fold: prepared cases to learn from and to validate on, checked before a run begins."""
+"""The two sides of a fold, training and validation: their prepared cases, checked before a run begins."""
 
 from __future__ import annotations
 

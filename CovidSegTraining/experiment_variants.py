@@ -1,4 +1,4 @@
-"""Which cross-validations belong together: recipes on sets of folds, the journal version's stepwise runs among them."""
+"""The cross-validations of one experiment: recipes times sets of folds, such as the journal version's stepwise runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ JOURNAL_STEPS = {"neither": 0.05, "augmentation": 0.10, "preprocessing": 0.79, "
 
 @dataclass(frozen=True)
 class Variant:
-    """A cross-validation: a recipe on some folds; the name is that of its subfolder, empty if it is the only one."""
+    """A cross-validation: a recipe on some folds. Its name is that of its subfolder, empty if it is the only one."""
 
     name: str
     recipe: Experiment
@@ -26,8 +26,8 @@ class Variant:
 def stepwise(recipe: Experiment) -> dict[str, Experiment]:
     """Return the journal version's four recipes: neither augmentation nor preprocessing, only one of them, both.
 
-    Without preprocessing the network sees HU on the CT's own grid: all four steps are left out. The journal version
-    does not list what it left out.
+    Without preprocessing, all four steps are left out, and the network sees HU on the CT's own grid. The journal
+    version does not say which steps it left out.
 
     Raises:
         InputError: The recipe itself has no augmentation, or no preprocessing.
@@ -45,7 +45,7 @@ def stepwise(recipe: Experiment) -> dict[str, Experiment]:
 
 
 def make_variants(recipes: Mapping[str, Experiment], *, folds: Mapping[str, Sequence[Fold]]) -> list[Variant]:
-    """Return every recipe on every set of folds; a name is left out where there is only one of its kind."""
+    """Return every recipe on every set of folds, named after both; what there is only one of is not named."""
     return [
         Variant(
             "_".join(name for name, group in ((which, folds), (step, recipes)) if len(group) > 1), recipe, tuple(fold)

@@ -1,6 +1,6 @@
-"""What a dataset is made of: per case its shape, spacing, values, and how much of it is lung and infection.
+"""Explore a dataset: shape, spacing, range of values and class shares of each case.
 
-Voxels outside `valid.nii.gz`, where a case has one, are not known and not counted.
+Where a case has a `valid.nii.gz`, the voxels outside of it are unknown and do not count.
 Source: paper, section on the dataset (its data exploration).
 """
 
@@ -20,24 +20,27 @@ from CovidSegLib.labels import SEGMENTS, Label
 from CovidSegLib.volume import read_ct
 
 from .label_files import read_known, read_labels
+from .report_parts import text_table
 from .whole_files import whole_file
 
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """What is known of a case.
+    """What an exploration finds out about a case.
 
     Attributes:
         case: Name of its folder.
-        size_ijk: Voxels along i, j, k.
-        spacing_ijk_mm: Their distance.
+        size_ijk: Number of voxels along i, j, k.
+        spacing_ijk_mm: Voxel spacing.
         orientation: Where i, j and k run to, as letters: L left, R right, P back, A front, S head, I feet.
         values: "HU", "grey" (8-bit) or "offset" (HU + 1024).
-        lowest, highest, mean: Of the values that count.
+        lowest: Lowest of the values that count.
+        highest: Highest of them.
+        mean: Their mean.
         valid_share: Share of the voxels that count.
-        voxels: How many have each label, by `Label`; None without a segmentation.
+        voxels: Number of voxels with each label, indexed by `Label`; None without a segmentation.
         voxel_volume_ml: Volume of one voxel.
-        note: What a reader should know; empty if nothing.
+        note: A remark for the reader; may be empty.
     """
 
     case: str
@@ -159,7 +162,7 @@ COLUMNS = (
 
 
 def rows(cases: Sequence[CaseFacts]) -> list[dict[str, str]]:
-    """Return a row of text per case, by `COLUMNS`; what is not known is empty."""
+    """Return the cells of each case's row, by column (`COLUMNS`); unknown values are empty."""
     return [
         dict(
             zip(
@@ -189,9 +192,10 @@ def _number(value: float, *, digits: int) -> str:
 
 
 def to_table(cases: Sequence[CaseFacts]) -> str:
-    """Return the cases as a table for the terminal, with a line about all of them."""
+    """Return the cases as a table for the terminal, and below it a line that sums them up."""
     shares = "background/left/right/infection %"
-    lines = [("case", "voxels", "spacing mm", "axes", "values", shares, "lung ml", "infection ml")]
+    header = ("case", "voxels", "spacing mm", "axes", "values", shares, "lung ml", "infection ml")
+    lines = []
     for row, facts in zip(rows(cases), cases, strict=True):
         lines.append(
             (
@@ -205,9 +209,7 @@ def to_table(cases: Sequence[CaseFacts]) -> str:
                 row["infection_ml"],
             )
         )
-    widths = [max(len(line[n]) for line in lines) for n in range(len(lines[0]))]
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([*text, _summary(cases)])
+    return f"{text_table(header, lines)}\n{_summary(cases)}"
 
 
 def _summary(cases: Sequence[CaseFacts]) -> str:

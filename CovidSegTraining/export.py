@@ -7,8 +7,10 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from CovidSegLib.bundle import load_bundle
@@ -26,7 +28,7 @@ log = logging.getLogger(__name__)
 
 WEIGHTS_FILE = "model.safetensors"
 FIRST_VERSION = "0.0.1"
-#: Where the metadata may hold what was measured of the weights; `covidseg info` prints it.
+#: Keys of the metadata under which figures measured with the weights may stand; `covidseg info` prints them.
 FIGURES = ("eval_metrics", "evaluation")
 
 
@@ -40,22 +42,24 @@ def export_weights(
 ) -> str:
     """Put weights into a bundle, and their checksum (and version) into its metadata.
 
-    The rest of `configs/metadata.json` stays, but for what was measured of other weights; without one, the least that
-    `load_bundle` needs is written, with the network and preprocessing of `config.json` beside the weights.
+    Everything else in `configs/metadata.json` stays, except figures that were measured with other weights. If there is
+    no such file, the least that `load_bundle` needs is written, with the network and the preprocessing that
+    `config.json` beside the weights names.
 
     Args:
         weights: State dict saved by `fit` (`average.pt`).
         bundle_dir: The bundle's folder; made if need be.
-        version: Of the weights; None keeps what is there, if it is of these weights.
-        int8: Store the convolutions in 8 bits per weight, half the size; measure what it costs.
-        tell: Called with a line on what went from the metadata, if anything did.
+        version: Version of the weights; None keeps the bundle's, which must then be the version of these weights.
+        int8: Store the convolutions with 8 bits per weight: half the size, at a loss that has to be measured.
+        tell: Called with one line if figures were removed from the metadata.
 
     Returns:
         The SHA-256 of the weights written.
 
     Raises:
-        ModelError: The weights cannot be read, are not finite in half precision, or are of another
-            network than the bundle names; or its version is of other weights. Nothing is changed then.
+        ModelError: The weights cannot be read, are not finite in half precision, or belong to another network or
+            preprocessing than the bundle names; or the metadata are malformed, or their version belongs to other
+            weights. The bundle is then left as it was.
     """
     from safetensors.torch import save
 
@@ -64,31 +68,29 @@ def export_weights(
     trained = _read_json(weights.with_name("config.json"))
     before = _read_json(metadata_path)
     metadata = _least_metadata(trained) if before is None else copy.deepcopy(before)
-    own = metadata.get("covidseg", {})
-    for key in ("network", "preprocessing"):
-        if not isinstance(own.get(key), dict):
-            raise ModelError(f"{metadata_path}: lacks covidseg.{key}; add it, or delete the file")
-    _check_network(tensors, config=NetworkConfig.from_dict(own["network"]), weights=weights)
-    _check_preprocessing(own["preprocessing"], trained=trained, weights=weights)
-    file = own.get("weights", {}).get("file", WEIGHTS_FILE)
-    if Path(file).name != file:
-        raise ModelError(f"{metadata_path}: covidseg.weights.file must be the name of a file in 'models', not '{file}'")
+    own = _own_section(metadata, path=metadata_path)
+    with _naming(metadata_path):
+        config = NetworkConfig.from_dict(own["network"])
+        preprocessing = PreprocessingRecipe.from_dict(own["preprocessing"])
+    _check_network(tensors, config=config, weights=weights)
+    _check_preprocessing(preprocessing, trained=trained, weights=weights)
 
-    data = save(_in_8_bits(tensors, config=NetworkConfig.from_dict(own["network"])) if int8 else tensors)
+    data = save(_in_8_bits(tensors, config=config) if int8 else tensors)
     sha256 = hashlib.sha256(data).hexdigest()
-    replaced = own.get("weights", {}).get("sha256")
+    replaced = own["weights"].get("sha256")
     if replaced not in (None, sha256) and version is None:
         raise ModelError(
-            f"{metadata_path}: version {metadata.get('version')} is of other weights ({replaced[:12]}...); say with "
-            "--version what these are, or export into another folder"
+            f"{metadata_path}: version {metadata.get('version')} is of other weights ({str(replaced)[:12]}...); say "
+            "with --version what these are, or export into another folder"
         )
-    own["weights"] = {**own.get("weights", {}), "file": file, "sha256": sha256}
+    own["weights"]["sha256"] = sha256
     gone = _drop_figures(metadata) if replaced != sha256 else []
     metadata["version"] = version or metadata.get("version", FIRST_VERSION)
-    write_whole(bundle_dir / "models" / file, data)
-    write_whole(metadata_path, _metadata_text(metadata, before=before, path=metadata_path).encode("utf-8"))
-    # Loaded the way the product does: a bundle that it would refuse must not leave this function quietly.
-    _ = load_bundle(bundle_dir).network
+    text = _metadata_text(metadata, before=before, path=metadata_path)
+    with TemporaryDirectory() as scratch:
+        _write_bundle(Path(scratch), weights_file=own["weights"]["file"], data=data, metadata_text=text)
+        _check_loads(Path(scratch), metadata_path=metadata_path)
+    _write_bundle(bundle_dir, weights_file=own["weights"]["file"], data=data, metadata_text=text)
     if gone:
         tell(
             f"{metadata_path}: {', '.join(gone)} went, as measured of other weights; measure these with "
@@ -127,13 +129,13 @@ def load_state(path: Path) -> dict[str, torch.Tensor]:
 
 
 def half_precision(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the tensors a bundle stores: float16, without the counters of batches.
+    """Return the tensors that a bundle stores: float16, without batch normalisation's batch counters.
 
-    The statistics of batch normalisation stay float32: deep in the network variances go beyond 65504,
-    and one that became infinite would silence its channel. They are some kilobytes.
+    The running means and variances of batch normalisation stay float32. Deep in the network variances exceed 65504,
+    the largest float16, and a variance that became infinite would silence its channel. They take a few kilobytes.
 
     Raises:
-        ModelError: A value is not finite as it would be stored.
+        ModelError: A value would not be finite as stored.
     """
     import torch
 
@@ -149,7 +151,7 @@ def half_precision(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _in_8_bits(tensors: dict[str, torch.Tensor], *, config: NetworkConfig) -> dict[str, torch.Tensor]:
-    """Return the tensors with the weights of all convolutions as int8, and their scales."""
+    """Return the tensors with the weights of all convolutions as int8, and the scales of these added."""
     from torch import nn
 
     stored = dict(tensors)
@@ -162,17 +164,20 @@ def _in_8_bits(tensors: dict[str, torch.Tensor], *, config: NetworkConfig) -> di
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
+    """Return the object in a JSON file; None if there is no such file."""
     try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return values
+        values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{path} is damaged: {error}") from error
+    if not isinstance(values, dict):
+        raise ModelError(f"{path} is damaged: expected keys and values, not {values!r:.60}")
+    return values
 
 
 def _least_metadata(trained: dict[str, Any] | None) -> dict[str, Any]:
-    """Return the least a bundle needs, for the network of a training run."""
+    """Return the metadata that a bundle cannot do without, for the network of a training run."""
     trained = trained or {}
     return {
         "version": FIRST_VERSION,
@@ -183,14 +188,61 @@ def _least_metadata(trained: dict[str, Any] | None) -> dict[str, Any]:
     }
 
 
+def _own_section(metadata: dict[str, Any], *, path: Path) -> dict[str, Any]:
+    """Return the section `covidseg` of the metadata, its entry `weights` completed.
+
+    Raises:
+        ModelError: The section, its network or its preprocessing is missing, or something in it is malformed.
+    """
+    own = metadata.get("covidseg", {})
+    if not isinstance(own, dict):
+        raise ModelError(f"{path}: covidseg must hold keys and values, not {own!r:.60}; correct it")
+    own.setdefault("weights", {})
+    for key in ("network", "preprocessing", "weights"):
+        if key not in own:
+            raise ModelError(f"{path}: lacks covidseg.{key}; add it, or delete the file")
+        if not isinstance(own[key], dict):
+            raise ModelError(f"{path}: covidseg.{key} must hold keys and values, not {own[key]!r:.60}; correct it")
+    file = own["weights"].setdefault("file", WEIGHTS_FILE)
+    if not isinstance(file, str) or Path(file).name != file:
+        raise ModelError(f"{path}: covidseg.weights.file must be the name of a file in 'models', not {file!r}")
+    return own
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Put the file's name before an error in its contents."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def _write_bundle(folder: Path, *, weights_file: str, data: bytes, metadata_text: str) -> None:
+    write_whole(folder / "models" / weights_file, data)
+    write_whole(folder / "configs" / "metadata.json", metadata_text.encode("utf-8"))
+
+
+def _check_loads(folder: Path, *, metadata_path: Path) -> None:
+    """Load a bundle as the product does; an error names the metadata that the bundle is going to have.
+
+    Raises:
+        ModelError: The product would refuse the bundle.
+    """
+    try:
+        _ = load_bundle(folder).network
+    except ModelError as error:
+        raise ModelError(str(error).replace(str(folder / "configs" / "metadata.json"), str(metadata_path))) from error
+
+
 def _drop_figures(metadata: dict[str, Any]) -> list[str]:
-    """Take out what was measured of the weights; return the keys."""
+    """Remove the figures that were measured with the weights; return their keys."""
     rooms = {**dict.fromkeys(FIGURES, metadata), "calibration": metadata["covidseg"]}
     return [key for key, room in rooms.items() if room.pop(key, None) is not None]
 
 
 def _metadata_text(metadata: dict[str, Any], *, before: dict[str, Any] | None, path: Path) -> str:
-    """Return the metadata as text; in a file that exists only what differs is exchanged or goes, its layout stays."""
+    """Return the metadata as text; of a file that exists, the layout and everything that is unchanged stay."""
     if before is not None:
         text = path.read_text(encoding="utf-8")
         for key, old, new in (
@@ -207,7 +259,7 @@ def _metadata_text(metadata: dict[str, Any], *, before: dict[str, Any] | None, p
 
 
 def _without_key(text: str, key: str) -> str:
-    """Return JSON without the first such key, its value and a comma."""
+    """Return JSON text without the first occurrence of a key: the key, its value, and the comma that parts them off."""
     found = re.search(rf'"{key}"\s*:\s*', text)
     if found is None:
         return text
@@ -218,10 +270,11 @@ def _without_key(text: str, key: str) -> str:
     return re.sub(r"\s*,\s*$", "", before) + after
 
 
-def _check_preprocessing(values: dict[str, Any], *, trained: dict[str, Any] | None, weights: Path) -> None:
+def _check_preprocessing(named: PreprocessingRecipe, *, trained: dict[str, Any] | None, weights: Path) -> None:
     if trained is None or "preprocessing" not in trained:
         return
-    used, named = (PreprocessingRecipe.from_dict(v) for v in (trained["preprocessing"], values))
+    with _naming(weights.with_name("config.json")):
+        used = PreprocessingRecipe.from_dict(trained["preprocessing"])
     if used != named:
         raise ModelError(
             f"{weights}: trained with another preprocessing ({used}) than the bundle names ({named}). "

@@ -22,10 +22,10 @@ PANEL_INCHES = 2.5
 
 @dataclass(frozen=True)
 class PictureRow:
-    """An axial slice as it is looked at: patient's right on the left, anterior up.
+    """An axial slice in radiological view: the patient's right on the left, anterior up.
 
     Attributes:
-        title: Printed beside it.
+        title: Printed beside the slice.
         hu: (rows, columns) CT.
         truth: (rows, columns) labels.
         found: (rows, columns) labels.
@@ -42,7 +42,7 @@ class PictureRow:
 def picture_row(
     hu_kji: np.ndarray, *, title: str, truth_kji: np.ndarray, found_kji: np.ndarray, geometry: Geometry
 ) -> PictureRow:
-    """Return the slice with most infection in the reference, else the one with most lung.
+    """Return the slice with the most infection in the reference, or with the most lung if there is no infection.
 
     Args:
         hu_kji: (k, j, i) CT in HU.
@@ -58,7 +58,7 @@ def picture_row(
         areas = (truth > 0).sum(axis=(1, 2))
     best = int(areas.argmax())
     _, p_mm, l_mm = orientation.spacing_mm(geometry)
-    # Copies, so that the volumes can be let go.
+    # Copies, so that the volumes need not stay in memory.
     return PictureRow(title, hu[best].copy(), truth[best].copy(), found[best].copy(), (p_mm, l_mm))
 
 

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: The smoothing takes this many epochs of all folds, drawn with a seed: its cost grows with their cube.
+#: The smoothing uses a random sample (seeded) of this many epochs of all folds, because its cost grows with the cube.
 SMOOTHED_POINTS = 300
+#: Length scales along the fold axis: practically infinite for what all folds share, zero for what each has for itself.
 _ALL_FOLDS, _ONE_FOLD = 1e4, 1e-3
 TRAINING_COLOR, VALIDATION_COLOR = "#c0392b", "#1f77b4"
 CLASS_COLORS = {"background": "#9a9a9a", "lung_L": "#5b97e5", "lung_R": "#3fb7cc", "infection": "#d9383a"}
@@ -118,9 +119,9 @@ def read_history(path: Path) -> History:
 def smooth_losses(epochs: np.ndarray, losses: np.ndarray, *, folds: np.ndarray, seed: int = 0) -> SmoothCurve:
     """Return losses of several folds as one curve, by Gaussian-process regression of log loss on log epoch.
 
-    Losses fall fast at first and slowly later on, and scatter in proportion; in logarithms both are even, as
-    the process assumes. A fold runs above or below the others for long, so the process is a sum of the common
-    curve, each fold's smooth deviation from it, and noise; the epochs of a fold are not taken for independent.
+    Losses fall fast at first and slowly later, and scatter in proportion to their size; in logarithms, fall and scatter
+    are even, as the process assumes. A fold stays above or below the others for many epochs, so its epochs must not be
+    taken for independent: the process is the sum of a common curve, each fold's smooth deviation from it, and noise.
 
     Args:
         epochs: (n,) from 1.
@@ -134,19 +135,19 @@ def smooth_losses(epochs: np.ndarray, losses: np.ndarray, *, folds: np.ndarray, 
 
     taken = _thinned(epochs, seed=seed)
     log_losses = np.log(losses[taken])
-    # Along the second axis, the fold, the first term is constant, the second one unrelated.
+    # The second coordinate is the fold: the common term is constant along it, the folds' own terms are independent.
     common, own = (
         RBF([1.0, reach], length_scale_bounds=[(0.2, 10.0), (reach, reach)]) for reach in (_ALL_FOLDS, _ONE_FOLD)
     )
     kernel = ConstantKernel(1.0) * common + ConstantKernel(0.1) * own + WhiteKernel(0.1)
     process = GaussianProcessRegressor(kernel, normalize_y=True, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the reach over folds is fixed, thus at its bound
+        warnings.simplefilter("ignore", ConvergenceWarning)  # length scales over folds are fixed, thus at their bounds
         process.fit(np.stack([np.log(epochs[taken]), folds[taken]], axis=1), log_losses)
     grid = np.arange(1, int(epochs.max()) + 1)
     new_fold = np.full(len(grid), -1.0)
     log_loss, deviation = process.predict(np.stack([np.log(grid), new_fold], axis=1), return_std=True)
-    # What a new fold adds to the uncertainty of the common curve: its own deviation, and noise.
+    # The prediction is for a new fold; without its own deviation and noise, the common curve's uncertainty is left.
     added = (process.kernel_.k1.k2.k1.constant_value + process.kernel_.k2.noise_level) * log_losses.var()
     deviation = np.sqrt(np.maximum(deviation**2 - added, 0.0))
     return SmoothCurve(grid, *(np.exp(log_loss + factor * deviation) for factor in (0.0, -1.96, 1.96)))

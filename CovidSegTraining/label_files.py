@@ -11,8 +11,8 @@ from CovidSegLib.label_image import read_label_image
 from CovidSegLib.preprocess import NetworkInput
 from CovidSegLib.resample import resample_kji
 
-#: A voxel of another grid that lies less than this in the known part of a case (`read_known`) mixes in what is not
-#: known, and is not taught.
+#: A voxel on another grid counts as known if at least this share of it lies in the known part of a case (`read_known`);
+#: otherwise it mixes in what is unknown, and must not be learnt.
 KNOWN_SHARE = 0.99
 
 

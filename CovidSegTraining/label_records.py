@@ -1,8 +1,8 @@
-"""What is on record about labels that a network made: how well they agree with radiologists' masks.
+"""How well the labels, which a network made, agree with radiologists' masks, as far as that is on record.
 
-The labels of a case are predictions of the paper's network, and their sensitivity and precision against the
-radiologists are among its results (paper, section "Evaluation"). They say how much infection the labels miss and
-how much of theirs is none, though not where.
+The labels of a case are predictions of the paper's network. Their sensitivity and precision against the radiologists'
+masks are among the paper's results (section "Evaluation"): they tell how much infection the labels miss and how much
+of what they call infection is none, but not where.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from pathlib import Path
 from CovidSegLib.errors import InputError
 
 from .case_scores import read_scores
+from .data import LABELLED_FOLDER
 
 #: The paper's records, in a folder of data.
-PAPERS_RECORDS = Path("muller20", "paper", "cv_results.detailed.csv")
+PAPERS_RECORDS = Path(LABELLED_FOLDER, "paper", "cv_results.detailed.csv")
 
 
 @dataclass(frozen=True)

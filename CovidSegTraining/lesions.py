@@ -1,8 +1,8 @@
-"""Synthetic infection painted into lung whose border is known, on the device.
+"""Synthetic infection, painted into healthy lung whose border is known.
 
-The labelled CTs show little dense consolidation at the chest wall, and networks then leave it
-out of the lung. Painting it into healthy lung teaches both: where the border of the lung
-is without the help of air, and that the dense part is infection.
+The labelled CTs show little dense consolidation at the chest wall, and networks trained on them leave it out of the
+lung. Painting it into healthy lung teaches where the border of the lung is when no air shows it, and that the dense
+part is infection.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ if TYPE_CHECKING:
 
 #: Patches with fewer voxels of healthy lung get no lesion.
 LUNG_VOXELS_NEEDED = 500
-#: Strength of a lesion (0 to 1) from which its voxels are infected: consolidation, against air, is seen earlier.
+#: A lesion's voxels are labelled as infection above this strength (0 to 1). Consolidation stands out against air more
+#: than ground glass does, so less of it suffices.
 INFECTED_ABOVE = 0.5
 INFECTED_ABOVE_IF_DENSE = 0.4
 
 
 @dataclass(frozen=True)
 class LesionRecipe:
-    """How often and how large; sizes in mm, intensities in HU.
+    """How often lesions are painted, how many, and how large.
 
     Attributes:
         probability: Share of patches that get lesions.
-        most: Lesions per patch, at most.
-        radius_mm: Range of the mean radius.
+        most: Largest number of lesions per patch.
+        radius_mm: Range of a lesion's radius before it is stretched along the axes.
         dense_share: Share of lesions that are consolidation; the others are ground glass.
     """
 
@@ -95,12 +96,12 @@ def _blob(
 
 
 def _densified(hu: torch.Tensor, strength: torch.Tensor, *, dense: bool, rng: np.random.Generator) -> torch.Tensor:
-    """Return HU with air replaced by fluid where the lesion is; vessels and walls show through ground glass."""
+    """Return HU with air replaced by fluid in the lesion; through ground glass, vessels and walls stay visible."""
     texture = _smooth_noise(hu, cells=24, rng=rng)
     if dense:
         target = float(rng.uniform(-80.0, 60.0)) + texture * float(rng.uniform(5.0, 60.0))
         return hu + strength * (target - hu)
-    # Ground glass adds to what is there, less where it is dense already.
+    # Ground glass adds to the density that is there, and adds less where the lung is dense already.
     room = ((50.0 - hu) / 900.0).clamp(0.0, 1.0)
     return hu + strength * room * (float(rng.uniform(180.0, 480.0)) + texture * float(rng.uniform(20.0, 110.0)))
 

@@ -17,10 +17,10 @@ def partial_label_loss(
 ) -> torch.Tensor:
     """Return Tversky + cross-entropy (METHOD section 6, weight 1 each), extended to partly known labels.
 
-    Where the class is known this is the paper's loss, but for Tversky being taken over the
-    batch instead of per sample: a patch without infection would otherwise cost a full class.
-    Where only a set of classes is known, the cross-entropy is minus the logarithm of that
-    set's probability; where nothing is known the voxel does not count.
+    Where the class is known this is the paper's loss, except that the Tversky index is taken over the whole batch and
+    not per sample: otherwise a patch without infection would be charged a whole class. Where only a set of possible
+    classes is known, the cross-entropy is minus the logarithm of the probability of that set; where nothing is known,
+    the voxel does not count.
 
     Args:
         logits: (batch, 4, k, j, i) float.
@@ -46,13 +46,13 @@ def partial_label_loss(
     truth = (allowed & known).float()
     axes = (0, 2, 3, 4)
     true_positive = (probabilities * truth).sum(axes)
-    # a = b = 0.5: false negatives and false positives weigh the same (this is soft Dice).
+    # With a = b = 0.5 false negatives and false positives weigh the same: this is the soft Dice.
     tversky = (true_positive + 1.0) / (0.5 * probabilities.sum(axes) + 0.5 * truth.sum(axes) + 1.0)
     return cross_entropy + CLASSES - tversky.sum()
 
 
 def consistency_loss(logits: torch.Tensor, wanted: torch.Tensor, *, counted: torch.Tensor) -> torch.Tensor:
-    """Return the mean Kullback-Leibler divergence of an answer from a wanted one; no gradient reaches the latter.
+    """Return the mean Kullback-Leibler divergence of an answer from a wanted one, which gets no gradient.
 
     Args:
         logits: (batch, 4, k, j, i) float.

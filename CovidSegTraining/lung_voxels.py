@@ -1,4 +1,4 @@
-"""The voxels in the labelled lungs of a case: what the labels say of them, and what a bundle says."""
+"""The voxels in the labelled lungs of a case: what the labels call them, and what a bundle does."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from CovidSegLib.volume import read_ct
 
 from .label_files import labels_on_network_grid, read_known, read_labels, share_on_network_grid
 
-#: A voxel of the network's grid is measured if it lies wholly in the known part of a case, but for rounding: stricter
-#: than what is learnt from (`label_files.KNOWN_SHARE`).
+#: A voxel on the network's grid is measured if it lies wholly (but for rounding) in the known part of a case. This is
+#: stricter than what is learnt from (`label_files.KNOWN_SHARE`).
 WHOLLY_KNOWN_SHARE = 0.999
 
 
@@ -30,9 +30,9 @@ class LungVoxels:
     """The voxels of one case or several that the labels call lung or infection, on the network's grid.
 
     Attributes:
-        probabilities: (4, n) float32, the averaged softmax before any correction.
-        truth: (n,) uint8 of `labels.Label`, as provided.
-        found: (n,) uint8 of `labels.Label`, the bundle's answer after correction.
+        probabilities: (4, n) float32, the averaged softmax before any post-processing.
+        truth: (n,) uint8 of `labels.Label`, the labels.
+        found: (n,) uint8 of `labels.Label`, the bundle's answer after post-processing.
         deep: (n,) bool, farther than `uncertainty.BORDER_MM` from the border of the labelled lungs.
     """
 
@@ -61,18 +61,18 @@ class LungVoxels:
 
 
 def lung_voxels(folder: Path, *, bundle: Bundle, mode: str, device: str) -> LungVoxels:
-    """Return a case's voxels in the labelled lungs, where the labels are valid, through the product's own steps.
+    """Return a case's voxels in the labelled lungs, where the labels are valid, predicted by the product's own steps.
 
-    The labels' lungs are taken, not the network's, so that every bundle is asked about the same voxels.
+    The lungs are those of the labels and not the network's, so that every bundle is measured on the same voxels.
 
     Args:
-        folder: With `imaging`, `segmentation` and perhaps `valid`.
+        folder: Holds `imaging.nii.gz`, `segmentation.nii.gz` and perhaps `valid.nii.gz`.
         bundle: The model.
-        mode: Of `segment`.
-        device: Of `resolve_device`.
+        mode: As for `segment`.
+        device: As for `resolve_device`.
 
     Raises:
-        InputError: The case cannot be read, or its labels know no lung.
+        InputError: The case cannot be read, or its labels contain no lung where they are valid.
     """
     from scipy import ndimage
 
@@ -87,10 +87,6 @@ def lung_voxels(folder: Path, *, bundle: Bundle, mode: str, device: str) -> Lung
         raise InputError(f"{folder}: the labels know no lung where they are valid")
     deep = ndimage.distance_transform_edt(truth > 0, sampling=seen.spacing_kji_mm) > BORDER_MM
     prediction = predict(seen.image_kji, network=bundle.network, mode=mode, device=device, reporter=Reporter())
-    probabilities = prediction.probabilities[:, asked]  # a copy, before they are corrected in place
-    found = consistent_labels(
-        prediction.probabilities,
-        network_input=seen,
-        recipe=bundle.postprocessing,
-    )
+    probabilities = prediction.probabilities[:, asked]  # a copy; `consistent_labels` changes them in place
+    found = consistent_labels(prediction.probabilities, network_input=seen, recipe=bundle.postprocessing)
     return LungVoxels(probabilities, truth[asked], found[asked], deep[asked])

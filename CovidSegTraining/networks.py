@@ -1,7 +1,7 @@
 """The networks of the experiment behind one interface: (n, 1, k, j, i) in, logits (n, classes, k, j, i) out.
 
-The paper's 3D U-Net is the engine's; COVID-SegNet is our own; UNet++, V-Net and the nnU-Net-like
-DynUNet are MONAI's. All learn from one output, without deep supervision, so that one loss serves all.
+The paper's 3D U-Net is the engine's; COVID-SegNet is implemented here (`covid_segnet`); UNet++, V-Net and the
+nnU-Net-like DynUNet are MONAI's. None uses deep supervision: each has a single output, so that one loss serves all.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class VNetOptions(WidthOptions):
     """V-Net (16 channels).
 
     Attributes:
-        dropout: Probability with which a whole channel is dropped, everywhere the network has a dropout.
+        dropout: Probability of dropping a whole channel, in all of the network's dropouts.
     """
 
     width: int = 16
@@ -86,10 +86,10 @@ def build_experiment_network(
     Args:
         name: One of `SIZE_MULTIPLE`.
         classes: Output channels, at least 2.
-        options: Of this network, as in a recipe; what is left out has its default.
+        options: The network's own options, as in a recipe; options that are left out have their defaults.
 
     Raises:
-        SettingsError: No such network or option, or a value is of the wrong type or impossible.
+        SettingsError: There is no such network or option, or a value is of the wrong type or impossible.
     """
     _check_name(name)
     if classes < 2:
@@ -99,7 +99,12 @@ def build_experiment_network(
 
 
 def check_patch(name: str, size: Sequence[int], *, key: str) -> None:
-    """Make sure that a network can train on patches of this size, in voxels; `key` is where it stands, for the error.
+    """Make sure that a network can train on patches of a size.
+
+    Args:
+        name: The network.
+        size: Of the patches, in voxels.
+        key: The path of the size in the recipe, for errors.
 
     Raises:
         SettingsError: A side is no multiple of `SIZE_MULTIPLE`, or a single voxel would be left on the deepest
@@ -140,8 +145,8 @@ def _unetplusplus(classes: int, options: UNetPlusPlusOptions) -> torch.nn.Module
     features = (width, width, 2 * width, 4 * width, 8 * width, width)
     network = UNetPlusPlus(spatial_dims=3, in_channels=1, out_channels=classes, features=features)
     for unused in ("final_conv_0_1", "final_conv_0_2", "final_conv_0_3"):
-        # Heads for deep supervision, computed by MONAI and thrown away; data-parallel training would wait in vain
-        # for their gradients.
+        # MONAI computes these heads for deep supervision and discards them. They never get a gradient, for which
+        # data-parallel training would wait in vain.
         setattr(network, unused, torch.nn.Identity())
     return network
 
@@ -150,7 +155,7 @@ def _vnet(classes: int, options: VNetOptions) -> torch.nn.Module:
     import torch
     from monai.networks.nets import vnet
 
-    # MONAI fixes the width, and some of the dropouts: its forward pass is kept, its blocks are built anew.
+    # MONAI's V-Net has a fixed width and some fixed dropouts: keep its forward pass, and replace all of its blocks.
     with torch.device("meta"):
         network: torch.nn.Module = vnet.VNet(spatial_dims=3, in_channels=1, out_channels=classes)
     elu = ("elu", {"inplace": True})

@@ -1,7 +1,7 @@
-"""The paper's Table 1 from per-case scores, and beside it mean and median over all cases.
+"""The paper's Table 1 from per-case scores, and a second table with mean and median over all cases.
 
-Per fold the median over its cases per class, lungs = mean of the left and the right median, AVG =
-mean over the folds. A median of four hides a failed case, therefore the second table.
+Table 1 has for each fold the median over its cases, class by class; "lungs" is the mean of the left and the right
+median, and AVG the mean over the folds. A median of four cases hides one that failed, hence the second table.
 Source: paper, section "Results", Table 1.
 """
 
@@ -20,6 +20,7 @@ import numpy as np
 from CovidSegLib.errors import InputError
 
 from .case_scores import SCORES, SURFACE_SCORE, SURFACE_TOLERANCE_MM, CaseScores
+from .report_parts import markdown_table, text_table
 from .scores import mean
 from .splits import Fold
 
@@ -41,18 +42,13 @@ class Sheet:
     notes: tuple[str, ...] = ()
 
     def to_text(self) -> str:
-        """Return the table in columns of equal width."""
-        widths = [max(len(row[n]) for row in (self.header, *self.rows)) for n in range(len(self.header))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in (self.header, *self.rows)
-        ]
-        return "\n".join([self.title, *lines, *self.notes]) + "\n"
+        """Return title, table and notes for the terminal."""
+        return "\n".join([self.title, text_table(self.header, self.rows), *self.notes]) + "\n"
 
     def to_markdown(self) -> str:
-        """Return the table in Markdown."""
-        lines = ["| " + " | ".join(row) + " |" for row in (self.header, ("---",) * len(self.header), *self.rows)]
-        return "\n".join([f"**{self.title}**", "", *lines, "", *(f"- {note}" for note in self.notes)]).rstrip() + "\n"
+        """Return title, table and notes in Markdown."""
+        table, notes = markdown_table(self.header, self.rows), (f"- {note}" for note in self.notes)
+        return "\n".join([f"**{self.title}**", "", table, "", *notes]).rstrip() + "\n"
 
 
 @dataclass(frozen=True)
@@ -79,8 +75,8 @@ class Overall:
 def fold_table(cases: Sequence[CaseScores], *, folds: Sequence[Fold]) -> np.ndarray:
     """Return Table 1: a row per fold and one for the average, columns as `COLUMNS`.
 
-    What is undefined in a case is left out of the fold's median, what is so in a whole fold is NaN and left out
-    of the average.
+    Cases in which a score is undefined are left out of the fold's median. If it is undefined in all cases of a fold,
+    the fold has NaN there and is left out of the average.
 
     Raises:
         InputError: A fold's case has no scores, or a case with scores is in no fold.
@@ -114,9 +110,10 @@ def check_same_cases(names: Iterable[str], *, folds: Sequence[Fold]) -> None:
 
 
 def differing_from_paper(table: np.ndarray) -> list[tuple[int, int]]:
-    """Return the cells (row, column) of the paper's own Table 1 that print otherwise; empty for any other table.
+    """Return the cells (row, column) of the paper's own Table 1 that the paper prints with another value.
 
-    A table is taken for the paper's if at most one of its cells differs.
+    A table is taken for the paper's own if all of its cells but one agree with the printed ones; any other table gives
+    no cells.
     """
     printed = paper_rows()
     if table.shape != (len(printed), len(COLUMNS)):
@@ -226,7 +223,7 @@ def overall_csv(overall: Sequence[Overall]) -> str:
 
 
 def region_score(case: CaseScores, *, region: str, score: str) -> float:
-    """Return a score of a case; for the lungs the mean of left and right, of the defined one if it is only one."""
+    """Return a score of a case; of the lungs, the mean of left and right, or the one of them that is defined."""
     return mean([case.values[score][name] for name in REGIONS[region]])
 
 
@@ -246,7 +243,7 @@ def _estimate(values: Sequence[float], *, statistic: str, seed: int) -> Estimate
     value = float(function(values)) if values else math.nan
     if len(values) < 2:
         return Estimate(value, math.nan, math.nan)
-    # A median of few cases takes few values: the percentile interval exists where BCa divides by zero.
+    # SciPy's default, BCa, divides by zero if most resamples have the same median, as happens with few cases.
     interval = stats.bootstrap(
         (np.asarray(values),),
         function,

@@ -1,8 +1,7 @@
 """Labels for whole chests without masks: what intensity and position alone can tell, and no more.
 
-Aerated lung is found by threshold, split into left and right, and freed of the airways;
-everything dense near it (vessels, hilum, consolidation, pleura) is left unknown, and what is
-far from it is background.
+Aerated lung is found by a threshold, the airways are removed from it, and it is split into left and right. Everything
+dense near the lungs (vessels, hilum, consolidation, pleura) stays unknown; what is far from them is background.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ ABDOMEN_SHARE = 0.5
 def whole_chest_codes(
     hu_kji: np.ndarray, *, inside_kji: np.ndarray, spacing_kji_mm: tuple[float, float, float], diseased: bool
 ) -> np.ndarray:
-    """Return label codes for a whole chest in patient axes.
+    """Return label codes for a whole chest along the patient's axes.
 
     Args:
         hu_kji: (k, j, i) HU on the network's grid, k to the head, j to the back, i to the left.
-        inside_kji: (k, j, i) bool, the patient.
-        spacing_kji_mm: Spacing of the grid.
-        diseased: False only if the lungs are known to hold no infection.
+        inside_kji: (k, j, i) bool, the patient's body.
+        spacing_kji_mm: Voxel spacing.
+        diseased: False only if the lungs are known to be free of infection.
 
     Returns:
         (k, j, i) uint8 of `Code`.
@@ -51,8 +50,8 @@ def whole_chest_codes(
     codes[_closing(left | right, UNKNOWN_WITHIN_MM, spacing_kji_mm)] = Code.UNKNOWN
     codes[_grow(left | right, 3.0, spacing_kji_mm) & (codes == Code.BACKGROUND)] = Code.UNKNOWN
     if diseased:
-        # Consolidated lung at the chest wall looks like the wall; only bone is surely none. Lower down it is
-        # liver, spleen and stomach that border on the lungs, and those have to be learnt as background.
+        # Consolidated lung at the chest wall looks like the wall, and only bone is certainly not lung. Lower down,
+        # liver, spleen and stomach border on the lungs, and they have to be learnt as background.
         near = _grow(left | right, WALL_WITHIN_MM, spacing_kji_mm)
         levels = np.flatnonzero((left | right).any(axis=(1, 2)))
         near[: int(levels[0] + ABDOMEN_SHARE * (levels[-1] - levels[0]))] = False
@@ -60,12 +59,12 @@ def whole_chest_codes(
     healthy = (smooth < SURELY_HEALTHY_BELOW_HU) | (not diseased)
     codes[left] = np.where(healthy[left], Code.LEFT_LUNG, Code.LEFT_OR_INFECTION)
     codes[right] = np.where(healthy[right], Code.RIGHT_LUNG, Code.RIGHT_OR_INFECTION)
-    # Main bronchi run into the lungs without a border: leave dark voxels near the middle open.
+    # The main bronchi run into the lungs without a visible border: dark voxels near the middle stay unknown.
     middle = _near_middle(inside_kji, spacing_kji_mm, within_mm=45.0)
     codes[(smooth < AIRWAY_BELOW_HU) & middle & (codes != Code.BACKGROUND)] = Code.UNKNOWN
     codes[airway | gas] = Code.BACKGROUND
     if not diseased:
-        # Else partial volume at the diaphragm, hilum and apices would be free to be called infection.
+        # Otherwise nothing would keep partial volume at diaphragm, hilum and apices from being called infection.
         codes[codes == Code.UNKNOWN] = Code.NOT_INFECTION
     return codes
 
@@ -73,7 +72,7 @@ def whole_chest_codes(
 def airway_mask(
     hu_kji: np.ndarray, *, air: np.ndarray, inside_kji: np.ndarray, spacing_kji_mm: tuple[float, float, float]
 ) -> np.ndarray:
-    """Return the trachea: per slice, a small dark island of air near the middle of the body."""
+    """Return the trachea: in each axial slice, a small, dark island of air near the middle of the body."""
     from scipy import ndimage
 
     middle = _near_middle(inside_kji, spacing_kji_mm, within_mm=32.0)
@@ -98,25 +97,25 @@ def _split_lungs(
     """Return the left and right lung of an air mask; thin bridges between them are cut."""
     from scipy import ndimage
 
-    voxel_ml = float(np.prod(spacing_kji_mm)) / 1000.0
+    # Erode until two pieces of similar size are left; each voxel of air then belongs to the nearer one.
     for erosion_mm in (2.0, 4.0, 6.0, 9.0, 12.0):
         seeds, count = ndimage.label(_shrink(air, erosion_mm, spacing_kji_mm))
-        sizes_ml = np.bincount(seeds.ravel(), minlength=count + 1)[1:] * voxel_ml
-        order = np.argsort(-sizes_ml)
-        if count >= 2 and sizes_ml[order[1]] > 0.25 * sizes_ml[order[0]]:
+        sizes = np.bincount(seeds.ravel())[1:]
+        largest = np.argsort(-sizes)[:2]
+        if count >= 2 and sizes[largest[1]] > 0.25 * sizes[largest[0]]:
             break
     else:
         raise InputError("left and right lung cannot be told apart by threshold in this chest")
-    big = [int(n) + 1 for n in order[:2]]
-    center_i = [float(ndimage.center_of_mass(seeds == n)[2]) for n in big]
+    # The patient's left is at high i.
+    right, left = sorted((int(n) + 1 for n in largest), key=lambda n: float(ndimage.center_of_mass(seeds == n)[2]))
+    in_seed = (seeds == left) | (seeds == right)
     nearest = ndimage.distance_transform_edt(
-        ~np.isin(seeds, big), sampling=spacing_kji_mm, return_distances=False, return_indices=True
+        ~in_seed, sampling=spacing_kji_mm, return_distances=False, return_indices=True
     )
     owner = seeds[tuple(nearest)]
-    pieces, count = ndimage.label(air)
-    kept = np.isin(pieces, np.unique(pieces[np.isin(seeds, big)]))
-    right, left = (big[0], big[1]) if center_i[0] < center_i[1] else (big[1], big[0])
-    return kept & (owner == left), kept & (owner == right)
+    pieces, _ = ndimage.label(air)
+    connected = np.isin(pieces, pieces[in_seed])  # air elsewhere is no lung
+    return connected & (owner == left), connected & (owner == right)
 
 
 def _near_middle(inside: np.ndarray, spacing_kji_mm: tuple[float, float, float], *, within_mm: float) -> np.ndarray:

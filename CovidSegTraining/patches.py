@@ -36,18 +36,18 @@ def load_cases(folder: Path, *, preprocessing: PreprocessingRecipe | None = None
 
     Args:
         folder: The cache.
-        preprocessing: What the cases must have been prepared with, if they tell; None: anything.
+        preprocessing: How the cases must have been prepared, as far as they record it; None accepts any.
 
     Raises:
-        InputError: There are none, one is damaged, measured only, prepared otherwise or teaches nothing, or none would
-            ever be drawn.
+        InputError: There are none; one is damaged, measured only, prepared in another way, or has nothing to teach; or
+            all have weight 0.
     """
     wanted = None if preprocessing is None else preparation_of(preprocessing)
     cases = []
     for path in case_files(folder):
         refuse_measured_only(Path(path.name))
         cached = read_case(path)
-        # The run says what its network is to be fed with; weights learnt on another grid would be worth nothing.
+        # The run records this preprocessing as its network's input; weights learnt on another grid would be worthless.
         if wanted is not None and cached.preprocessing not in ("", wanted):
             raise InputError(
                 f"{path}: prepared with other settings ({cached.preprocessing}) than fit.preprocessing ({wanted}); "
@@ -76,8 +76,8 @@ class Batch:
     Attributes:
         image: (batch, 1, k, j, i) float32, the network's input in [-1, 1].
         codes: (batch, k, j, i) uint8 of `Code`.
-        other: Like `image`, the same patches before slices, kernel, noise and field of view were changed; now and
-            then it is the other way round.
+        other: Like `image`: the same patches without the changes to slices, kernel, noise and field of view. In some
+            patches the two are exchanged (`FitConfig.exchange_share`).
         shown: (batch, k, j, i) bool, false where a cropped field of view hides something in one of the two.
     """
 
@@ -88,7 +88,7 @@ class Batch:
 
 
 class Patches:
-    """Draws batches from cases; cases by their weight, all else by the settings."""
+    """Draws random batches: a case by its weight, everything else by the settings."""
 
     def __init__(self, cases: list[TrainingCase], *, config: FitConfig, rng: np.random.Generator) -> None:
         import torch
@@ -114,7 +114,7 @@ class Patches:
             images.append(hu)
             labels.append(codes)
             others.append(other_hu)
-            shown.append(degraded[1] == clean[1])  # a cropped field of view alone changes codes
+            shown.append(degraded[1] == clean[1])  # nothing but a cropped field of view changes codes
         return Batch(
             image=self._network_input(images),
             codes=torch.stack(labels),
@@ -125,8 +125,7 @@ class Patches:
     def _patch(self, stage: Stage) -> tuple[torch.Tensor, torch.Tensor]:
         """Return HU and codes (k, j, i) of a deformed patch, now and then with painted lesions."""
         config = self.config
-        spacing_i_mm, spacing_j_mm, spacing_k_mm = config.preprocessing.spacing_ijk_mm
-        spacing_kji_mm = (spacing_k_mm, spacing_j_mm, spacing_i_mm)
+        spacing_kji_mm = config.preprocessing.spacing_ijk_mm[::-1]
         n = int(self.rng.choice(len(self.hu), p=self.weights))
         hu, codes = sample_patch(
             self.hu[n],

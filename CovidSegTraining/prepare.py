@@ -1,6 +1,6 @@
 """Put all training material on the network's grid, with label codes, into a cache of `.npz` files.
 
-A case is built once, and again when its files, its entry in the settings, or the preprocessing change.
+A case is built once, and rebuilt if its files, its entry in the settings or the preprocessing change.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from .label_codes import Code
 from .label_files import KNOWN_SHARE, labels_on_network_grid, read_known, read_labels, share_on_network_grid
 from .partial_labels import whole_chest_codes
 
-#: Part of every key: raise it when this file, or what it calls, makes other cases from the same files.
+#: Part of every key: to be raised whenever this file, or what it calls, starts to make other cases from the same files.
 VERSION = 4
-#: Unlabelled voxels of weakly labelled cases below this may be missed lung.
+#: In weakly labelled cases, unlabelled voxels below this may be lung that the labels miss.
 MAYBE_LUNG_BELOW_HU = -500.0
-#: Unlabelled voxels beside a one-sided lung mask below this are the other lung, or airway.
+#: Outside the mask of one lung, voxels below this may be the other lung, or airway.
 OTHER_AIR_BELOW_HU = -400.0
-#: Findings of the phantoms, in turn; None lets the seed choose.
+#: Findings that the phantoms take in turn; what an entry leaves out, the phantom's seed decides.
 PHANTOM_FINDINGS: tuple[dict[str, Any], ...] = (
     *({} for _ in range(9)),
     {"consolidated_lung": "left"},
@@ -49,7 +49,14 @@ PHANTOM_FINDINGS: tuple[dict[str, Any], ...] = (
 
 @dataclass(frozen=True)
 class _Job:
-    """A case to prepare: its name, what it depends on, and how it is made (HU and codes)."""
+    """A case to prepare.
+
+    Attributes:
+        name: Name of the case.
+        weight: How often it is drawn in training, relative to the others.
+        depends_on: What its HU and codes depend on besides the preprocessing, as plain values.
+        build: Returns its HU and codes.
+    """
 
     name: str
     weight: float
@@ -65,17 +72,17 @@ def prepare(
     preprocessing: PreprocessingRecipe,
     tell: Callable[[str], object] = print,
 ) -> None:
-    """Write every case of the data lists into the cache; complete ones are left, stale ones removed.
+    """Write every case of the data lists into the cache; cases that are up to date are kept, unlisted ones removed.
 
     Args:
         config: The data lists; paths are relative to `data_dir`.
         data_dir: Folder of the real CTs.
         cache_dir: Made if need be.
-        preprocessing: Of the network to be trained, but for its wide kernel, see `preparation_of`.
+        preprocessing: The preprocessing of the network to be trained; its wide kernel is left out (`preparation_of`).
         tell: Called with a line per case, and with warnings.
 
     Raises:
-        InputError: A file is missing, cannot be used, or is measured only; the lists name no case, or two of one
+        InputError: A file is missing, cannot be used, or is measured only; the lists name no case, or two of the same
             name; or another run is writing to the cache.
     """
     preprocessing = replace(preprocessing, kernel_voxels=1.0)
@@ -111,7 +118,7 @@ def _warn_unknown_weak(labelled: LabelledCases | None, *, data_dir: Path, tell: 
 def _remove_others(cache_dir: Path, *, wanted: set[str], tell: Callable[[str], object]) -> None:
     for path in case_files(cache_dir):
         if path.stem not in wanted:
-            # Only what this command wrote is removed; `fit` would train on it.
+            # `fit` trains on every file of the cache. This command removes only those that it wrote itself.
             if not key_of(path):
                 raise InputError(f"{path}: not written by 'prepare': move it away, 'fit' would train on it")
             path.unlink()
@@ -166,7 +173,7 @@ def _labelled_jobs(labelled: LabelledCases, *, data_dir: Path, recipe: Preproces
 
 
 def build_labelled(folder: Path, *, recipe: PreprocessingRecipe, weak: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return HU and codes of a labelled case; where its image is not known, its code is unknown."""
+    """Return HU and codes of a labelled case; the codes are unknown wherever the image is."""
     hu, network_input, geometry = _on_network_grid(folder / "imaging.nii.gz", recipe=recipe)
     labels = read_labels(folder / "segmentation.nii.gz", geometry=geometry)
     valid = read_known(folder, geometry=geometry)
@@ -241,7 +248,7 @@ def build_phantom(seed: int, *, findings: dict[str, Any], recipe: PreprocessingR
 
 
 def _on_network_grid(path: Path, *, recipe: PreprocessingRecipe) -> tuple[np.ndarray, NetworkInput, Geometry]:
-    """Return HU and grid of a whole CT, as the product sees it but not cut to the chest, and its own geometry."""
+    """Return a CT's HU as the product sees them, but of the whole CT; their grid; and the CT's own geometry."""
     ct = to_hounsfield(read_ct(path))
     try:
         network_input = preprocess(ct.hu_kji, geometry=ct.geometry, recipe=recipe, crop_to_chest=False)

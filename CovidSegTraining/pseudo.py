@@ -1,8 +1,8 @@
 """Self-training: let the network complete the labels of whole chests where it is sure.
 
-What intensity and position tell about a chest (`partial_labels`) stays; only what they leave
-open (infected or not, and everything dense near the lungs) is answered by the network, and only
-where it is confident. Prediction runs through the product's own steps.
+What intensity and position tell about a chest (`partial_labels`) is kept. The network only answers what they leave open
+(infected or not, and everything dense near the lungs), and only where it is confident. The prediction runs through the
+product's own steps.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ from .cache import read_case, write_case
 from .data import WholeChest, refuse_measured_only
 from .label_codes import Code
 
-#: Between these two a voxel stays open. A wide band would leave the network free to answer each slice thickness in its
-#: own way.
-INFECTED_FROM = 0.5
+#: Probabilities of infection above and below which a voxel is labelled; between the two it stays open. A wider band
+#: would leave the network free to answer differently at each slice thickness.
+INFECTED_ABOVE = 0.5
 HEALTHY_BELOW = 0.4
-#: Softer copies of the network's input are answered too (standard deviation along k, j, i), as by smoother
-#: reconstruction kernels and, the last, slices of 8 mm: in them the network finds dense consolidation and the ground
-#: glass between patches of it that it leaves out of the sharper one. The mean of all teaches it the same for all.
+#: The network also answers blurred copies of its input (standard deviations along k, j, i), which imitate smoother
+#: reconstruction kernels and, with the last, slices of 8 mm. In these it finds dense consolidation, and ground glass
+#: between patches of it, that it misses in the sharp input. Learning the mean of all answers, it comes to give the same
+#: answer to all of them.
 SOFTER_BY_VOXELS_KJI = ((0.35, 0.35, 0.35), (0.55, 0.55, 0.55), (1.2, 0.35, 0.35))
-#: What stays unknown so far from all that may be infected (from this probability on) holds no infection: overlooked
-#: consolidation lies beside some that is seen.
+#: What is still unknown at this distance from everything that may be infected (from this probability on) is taken to be
+#: free of infection, because overlooked consolidation lies next to some that was found.
 FREE_BEYOND_MM = 20.0
 MAYBE_INFECTED_FROM = 0.3
 
@@ -49,11 +50,11 @@ def self_label(
 ) -> np.ndarray:
     """Return label codes completed by a prediction; a new array.
 
-    Known voxels (background, airways, surely aerated lung) keep their code, and "left or infection"
-    its side. The others, where the prediction sees lung, become infection or healthy lung if it is
-    sure, and "one side or infection" if it is not. What it sees as background stays unknown: that may be
-    hilum, but also consolidated lung that it misses, and it must not learn its own omissions. Only far
-    from all that may be infected it becomes "no infection".
+    Voxels whose class is known (background, airways, certainly aerated lung) keep their code, and "left or infection"
+    keeps its side. Where the prediction finds lung, the other voxels become infection or healthy lung if it is sure,
+    and "left (or right) or infection" if it is not. Where it finds background they stay unknown: that may be hilum, but
+    also consolidated lung that the network misses, and it must not learn its own omissions. Only far from everything
+    that may be infected do they become "no infection".
 
     Args:
         codes_kji: (k, j, i) uint8 of `Code`.
@@ -72,7 +73,7 @@ def self_label(
     healthy = infection < HEALTHY_BELOW
     answer[healthy & left] = Code.LEFT_LUNG
     answer[healthy & ~left] = Code.RIGHT_LUNG
-    answer[infection > INFECTED_FROM] = Code.INFECTION
+    answer[infection > INFECTED_ABOVE] = Code.INFECTION
 
     codes = codes_kji.copy()
     still_open = unknown | (codes_kji == Code.LEFT_OR_INFECTION) | (codes_kji == Code.RIGHT_OR_INFECTION)
@@ -96,14 +97,14 @@ def self_label_chests(
 ) -> None:
     """Complete the cached labels of diseased whole chests by a bundle's prediction.
 
-    The labels of before are kept in the cache, so that a later, better bundle starts from them again.
+    The previous labels are kept in the cache, so that a later, better bundle can start from them again.
 
     Args:
-        chests: Candidates; those without disease are complete already and are left out.
-        data_dir: Holds the chests' files.
+        chests: Candidates; those without disease need no completion and are left out.
+        data_dir: Folder that the chests' paths are relative to.
         cache_dir: Written by `prepare`; its files are replaced one by one.
-        bundle: The network that answers.
-        device: Of `resolve_device`.
+        bundle: The bundle whose network answers.
+        device: As for `resolve_device`.
         tell: Called with a line per case.
 
     Raises:
@@ -123,7 +124,7 @@ def self_label_chests(
 
 
 def describe_change(before_kji: np.ndarray, after_kji: np.ndarray, *, voxel_ml: float) -> str:
-    """Return how much of each code there was, and is, in ml."""
+    """Return the volume of each code before and after, in ml, as one line."""
     counts = [np.bincount(codes.ravel(), minlength=len(Code)) * voxel_ml for codes in (before_kji, after_kji)]
     return ", ".join(
         f"{code.name.lower()} {counts[0][code]:.0f} -> {counts[1][code]:.0f} ml"
@@ -133,7 +134,7 @@ def describe_change(before_kji: np.ndarray, after_kji: np.ndarray, *, voxel_ml: 
 
 
 def _labelled_by(bundle: Bundle, path: Path, *, partial_kji: np.ndarray, device: str) -> tuple[np.ndarray, float]:
-    """Return the completed codes on the cache's grid, and the volume of its voxels."""
+    """Return the completed codes on the cache's grid, and the volume of one voxel."""
     ct = to_hounsfield(read_ct(path))
     seen = preprocess(ct.hu_kji, geometry=ct.geometry, recipe=bundle.preprocessing)
     whole = network_axes(seen.source_axes, recipe=bundle.preprocessing)
@@ -143,7 +144,7 @@ def _labelled_by(bundle: Bundle, path: Path, *, partial_kji: np.ndarray, device:
         )
     probabilities = _predicted_softer_too(seen.image_kji, bundle=bundle, device=device)
     labels = consistent_labels(probabilities, network_input=seen, recipe=bundle.postprocessing)
-    # The network sees the chest's box only, a part of the cached grid.
+    # The network sees only the box around the chest, a part of the cached grid.
     starts = [
         round((part.first_mm - axis.first_mm) / axis.step_mm) for part, axis in zip(seen.axes, whole, strict=True)
     ]

@@ -1,11 +1,11 @@
-"""The folder of a training run: recipe, origin, history, checkpoints; each file is whole, whatever happens.
+"""The folder of a training run: recipe, origin, history, checkpoints. Every file is written whole or not at all.
 
 recipe.yaml              every setting
-run.json                 fold, cases and their keys, seed, versions, device, state of the repository
+run.json                 fold, cases and their keys, device, seed, versions, commit of the repository
 history.fold_K.tsv       a row per epoch, in the columns of the paper's histories
 tensorboard/             the same for TensorBoard, where it is installed
 last.pt, previous.pt     the latest two checkpoints, to continue from
-best.pt                  the weights of the lowest training loss
+best.pt                  the weights with the lowest training loss
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class RunFolder:
         self._tensorboard: Any = None
 
     def begin(self, recipe: Experiment, *, origin: Mapping[str, Any]) -> None:
-        """Write recipe and origin; of a folder that has them, make sure that they are the same.
+        """Write recipe and origin; if the folder has them already, make sure that they are the same.
 
         Args:
             recipe: The settings.
-            origin: What else decides the outcome, in plain values: cases and their keys, number of processes.
+            origin: What else the outcome depends on, in plain values: cases and their keys, device, processes.
 
         Raises:
             InputError: The folder holds another run.
@@ -66,10 +66,10 @@ class RunFolder:
         write_whole(described, (json.dumps(values, indent=2) + "\n").encode())
 
     def save(self, state: Mapping[str, Any], *, best: Mapping[str, Any] | None) -> None:
-        """Write a checkpoint, and the best weights if these are; the checkpoint before is kept.
+        """Write a checkpoint and keep the one before it; write the best weights, too, unless `best` is None.
 
         Raises:
-            OSError: The disk is full, for instance; what was there is still there.
+            OSError: The disk is full, for instance; the earlier files are still there.
         """
         if best is not None:
             _write_state(self.path / BEST, best)
@@ -83,7 +83,7 @@ class RunFolder:
         """
         last, previous = self.path / LAST, self.path / PREVIOUS
         if not last.exists():
-            # The process was ended between two renames.
+            # The process was killed between the two renames of `_write_state`.
             return read_state(previous, remedy="delete it to begin again") if previous.exists() else None
         remedy = "delete it to continue from the epoch before" if previous.exists() else "delete it to begin again"
         return read_state(last, remedy=remedy)
@@ -100,7 +100,7 @@ class RunFolder:
             self._tensorboard.flush()
 
     def close(self) -> None:
-        """End the record for TensorBoard."""
+        """Close the record for TensorBoard."""
         if self._tensorboard:
             self._tensorboard.close()
         self._tensorboard = None
@@ -155,10 +155,15 @@ def read_run(path: Path) -> dict[str, Any]:
 
 
 def read_state(path: Path, *, remedy: str, missing: str = "run 'covidseg-train fit' first") -> dict[str, Any]:
-    """Return what a checkpoint holds, on the CPU; `remedy` and `missing` say what to do if it is damaged or not there.
+    """Return the contents of a checkpoint, with all tensors on the CPU; `load_state_dict` moves them where they belong.
 
-    What is loaded goes where it belongs. Adam's counters of steps belong on the CPU (on a GPU each of them would be
-    waited for in every batch), and a GPU without room would be taken for a damaged file.
+    Loading onto a GPU would put Adam's step counters there, where every batch would wait for each of them, and an error
+    for lack of GPU memory would be mistaken for a damaged file.
+
+    Args:
+        path: The checkpoint.
+        remedy: What to do if it is damaged, for the error.
+        missing: What to do if it is not there, for the error.
 
     Raises:
         ModelError: It is missing or damaged.
@@ -181,7 +186,7 @@ def read_state(path: Path, *, remedy: str, missing: str = "run 'covidseg-train f
 
 
 def _check_sums(path: Path) -> None:
-    """Compare a checkpoint with the checksums in it, which torch writes but does not read."""
+    """Verify the checksums in a checkpoint, which torch writes but does not check when it loads one."""
     import zipfile
 
     with zipfile.ZipFile(path) as archive:
@@ -192,7 +197,7 @@ def _check_sums(path: Path) -> None:
 def _write_state(path: Path, state: Mapping[str, Any], *, keep_as: Path | None = None) -> None:
     import torch
 
-    # In memory first: torch reports a full disk as an error without a cause.
+    # In memory first, because torch does not report a full disk as such.
     stream = io.BytesIO()
     torch.save(dict(state), stream)
     with whole_file(path) as aside:
@@ -205,7 +210,7 @@ def _write_state(path: Path, state: Mapping[str, Any], *, keep_as: Path | None =
 
 
 def _surroundings() -> dict[str, Any]:
-    """Return versions, and the state of the repository this code lies in (null outside of one)."""
+    """Return the versions of the libraries, and the commit that this code lies in (null outside of a repository)."""
     from CovidSegLib.runtime import versions
 
     def git(*arguments: str) -> str | None:
@@ -224,7 +229,7 @@ def _surroundings() -> dict[str, Any]:
 
 
 def _summary_writer(folder: Path, *, first_epoch: int) -> Any:
-    """Return TensorBoard's writer, False where it is not installed."""
+    """Return TensorBoard's writer; False if TensorBoard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

@@ -1,4 +1,4 @@
-"""When the learning rate falls, and when training ends: as Keras's callbacks decide on the loss of each epoch."""
+"""When the learning rate falls and when training ends, decided by each epoch's loss as Keras's callbacks do."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .experiment_config import Adam, Plateau
 class LearningRate:
     """The learning rate of every batch.
 
-    torch's ReduceLROnPlateau decides as Keras's does once two of its numbers are one smaller: torch reduces when
-    the bad epochs exceed the patience, Keras when they reach it; and the last epoch of a cooldown already counts
-    in Keras.
+    With patience and cooldown one smaller, torch's ReduceLROnPlateau decides as Keras's: torch reduces the rate when
+    the number of bad epochs exceeds the patience, Keras when it reaches it; and in Keras the last epoch of a cooldown
+    counts already.
     """
 
     def __init__(self, adam: Adam, *, plateau: Plateau | None) -> None:
@@ -21,12 +21,12 @@ class LearningRate:
 
         Args:
             adam: Learning rate, and its decay per batch.
-            plateau: None: the rate does not depend on the loss.
+            plateau: When to reduce it; None: it does not depend on the loss.
         """
         import torch
 
         self._decay = adam.decay
-        # torch's scheduler acts on an optimiser; this one holds the rate, and nothing else.
+        # torch's scheduler needs an optimiser to act on; this one does nothing but hold the rate.
         self._holder = torch.optim.SGD([torch.zeros(1)], lr=adam.learning_rate)
         self._plateau = None
         if plateau is not None:
@@ -63,7 +63,7 @@ class LearningRate:
 
 
 class EarlyStopping:
-    """The lowest training loss so far, and for how many epochs it has not been beaten."""
+    """Keeps the lowest training loss so far, and the number of epochs since."""
 
     def __init__(self, *, patience: int | None) -> None:
         """Begin; with `patience` None it never stops."""

@@ -1,7 +1,7 @@
-"""Scores of a segmentation against a reference: Dice, sensitivity, specificity, surface Dice, sides.
+"""Scores of a segmentation against a reference: Dice, sensitivity, specificity, surface Dice, left and right.
 
-Every score takes the voxels that count; a voxel whose truth is not known must not. What is
-0/0 is NaN. Source: METHOD section 7.
+Every score can be restricted to the voxels that count; voxels whose truth is unknown must not. 0/0 gives NaN.
+Source: METHOD section 7.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from CovidSegLib.geometry import Geometry
 from CovidSegLib.labels import Label
 from CovidSegLib.orient import Orientation
 
+#: Distances within which surfaces agree (`surface_dice`).
+LUNG_TOLERANCE_MM, INFECTION_TOLERANCE_MM = 1.0, 3.0
+
 
 @dataclass(frozen=True)
 class Counts:
-    """Voxels by truth and finding, over those that count."""
+    """Numbers of voxels by truth and segmentation, over the voxels that count."""
 
     true_positive: int
     false_positive: int
@@ -67,7 +70,7 @@ class Counts:
         return _ratio(right, right + self.false_positive + self.false_negative)
 
 
-#: What is scored in a labelmap: the exclusive classes, and both lungs with their infection as one mask.
+#: Regions that are scored: the exclusive classes, and as "lungs" both lungs with their infection.
 REGIONS: dict[str, tuple[Label, ...]] = {
     "lungs": (Label.LEFT_LUNG, Label.RIGHT_LUNG, Label.INFECTION),
     "left": (Label.LEFT_LUNG,),
@@ -91,14 +94,14 @@ def surface_dice(
 ) -> float:
     """Return the normalised surface Dice: the share of both surfaces that lies within a tolerance of the other.
 
-    Surfaces are counted in voxels (those of a mask with a face to the outside), not in mm2. Where a
-    mask ends only because the counted region or the image does, there is no surface.
+    A surface is the set of a mask's voxels that have a face to the outside, and its size their number, not an area.
+    Where a mask ends only because the image or the counted region ends, it has no surface.
 
     Args:
         truth_kji: (k, j, i) bool.
         found_kji: (k, j, i) bool.
         spacing_kji_mm: Voxel spacing.
-        tolerance_mm: Distance that is still agreement.
+        tolerance_mm: Largest distance that still counts as agreement.
         counted_kji: (k, j, i) bool, voxels whose truth is known; None: all.
     """
     from scipy import ndimage
@@ -123,24 +126,24 @@ def surface_dice(
 
 
 def poi_percent(labelmap_kji: np.ndarray, *, counted: np.ndarray | None = None) -> float:
-    """Return the percentage of infection of the lungs over the voxels that count; NaN without lung."""
+    """Return the percentage of the lungs that is infected, over the voxels that count; NaN without lung."""
     labels = labelmap_kji if counted is None else labelmap_kji[counted]
     return 100.0 * _ratio(int(np.count_nonzero(labels == Label.INFECTION)), int(np.count_nonzero(labels)))
 
 
 @dataclass(frozen=True)
 class Sides:
-    """Whether left is left.
+    """Whether left and right are told apart.
 
     Attributes:
-        swapped: The left lung's centre lies to the right of the right lung's.
-        stray_share: Share of the voxels of a lung that lie beyond the other lung's centre; the larger of both.
+        swapped: Whether the left lung's centre lies to the right of the right lung's.
+        stray_share: Share of a lung's voxels that lie beyond the centre of the other lung; of the worse lung.
     """
 
     swapped: bool
     stray_share: float
 
-    #: More than this of a lung beyond the other one's centre is no anatomy, but a mix-up.
+    #: A larger share than this cannot be explained by anatomy: left and right are mixed up.
     STRAY_FROM = 0.01
 
     @property
@@ -150,9 +153,9 @@ class Sides:
 
 
 def check_sides(labelmap_kji: np.ndarray, *, geometry: Geometry) -> Sides:
-    """Return whether the left lung lies to the patient's left of the right one; a missing lung is no mistake.
+    """Return whether the left lung lies on the patient's left, by the left-right axis that the header gives.
 
-    Both labels are looked at along the patient's left-right axis, as the header gives it.
+    If a lung is missing, nothing is mistaken.
     """
     labels = Orientation.of(geometry).view(labelmap_kji)  # the last axis runs to the left
     positions = {side: np.nonzero(labels == side)[2] for side in (Label.LEFT_LUNG, Label.RIGHT_LUNG)}
@@ -164,9 +167,9 @@ def check_sides(labelmap_kji: np.ndarray, *, geometry: Geometry) -> Sides:
 
 
 def other_side_share(labels_kji: np.ndarray, other_kji: np.ndarray, *, counted: np.ndarray) -> float:
-    """Return the share of voxels, healthy lung in both labelmaps, that lie in one lung here and in the other there.
+    """Return how much of what both labelmaps call healthy lung is left lung in one of them and right lung in the other.
 
-    NaN if no voxel that counts is healthy lung in both.
+    It is a share of the voxels that count, NaN if none of these is healthy lung in both.
     """
     lungs = (Label.LEFT_LUNG, Label.RIGHT_LUNG)
     both = counted & np.isin(labels_kji, lungs) & np.isin(other_kji, lungs)

@@ -1,4 +1,4 @@
-"""Read training settings from YAML into frozen dataclasses; whatever is not known is refused by its path."""
+"""Read training settings from YAML into frozen dataclasses; unknown keys are refused and named by their path."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def is_range(bounds: tuple[float, float], *, below: float = 1e6) -> bool:
-    """Tell whether two numbers are in order and neither is out of all reason, or NaN."""
+    """Tell whether two numbers are in order, not NaN, and between -`below` and `below`."""
     return -below < bounds[0] <= bounds[1] < below
 
 
@@ -89,7 +89,7 @@ def from_plain(kind: Any, value: Any, *, key: str = "") -> Any:
 
     Args:
         kind: A dataclass, int, float, bool, str, a Literal, a tuple, a dict, a union with None, or Any.
-        key: Where the value stands, e.g. "fit.stages[0].until"; for the error.
+        key: The value's path in the file, e.g. "fit.stages[0].until", for errors.
 
     Raises:
         SettingsError: The value does not fit.
@@ -122,7 +122,7 @@ _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 
 def _hint(kind: type, value: Any) -> str:
-    """Return what to do about a number that YAML takes for text, else nothing."""
+    """Return advice if the value is a number that YAML takes for text, else nothing."""
     if kind is not float or not isinstance(value, str):
         return ""
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,7 @@ class SharedPatient:
 
 
 def patient_of(case: str, *, patients: Mapping[str, str] | None = None) -> str:
-    """Return the patient of a case: as `patients` says, else by the name; most cases are a patient of their own."""
+    """Return the patient of a case: as `patients` says, else by its name; most cases are a patient of their own."""
     if patients is not None and case in patients:
         return patients[case]
     found = _RADIOPAEDIA.match(case)
@@ -56,8 +57,8 @@ def patient_of(case: str, *, patients: Mapping[str, str] | None = None) -> str:
 def original_folds() -> list[Fold]:
     """Return the five folds of the paper, over the 20 cases of Zenodo 3757476.
 
-    Two patients stand on both sides: radiopaedia_29 in folds 0 and 3, radiopaedia_10 in folds 2 and 3
-    (see `shared_patients`). They are kept as they were, for the paper's figures rest on them.
+    Two patients stand on both sides: radiopaedia_29 in folds 0 and 3, radiopaedia_10 in folds 2 and 3 (see
+    `shared_patients`). The folds are kept as they were, because the paper's figures rest on them.
     """
     return _parsed(json.loads(PAPER_FOLDS.read_text(encoding="utf-8")))
 
@@ -78,19 +79,18 @@ def restrict_folds(folds: Sequence[Fold], *, present: Collection[str]) -> tuple[
 
 
 def k_folds(cases: Collection[str], *, k: int, seed: int, patients: Mapping[str, str] | None = None) -> list[Fold]:
-    """Return k folds; all cases of a patient are measured in the same one.
+    """Return k folds; all cases of a patient are measured in the same fold.
 
-    The same cases, k and seed give the same folds, on any machine and version. Patients with most cases are
-    dealt first, each to the fold that has fewest cases so far, so sizes differ by no more than such a patient's.
+    The same cases, k and seed give the same folds on any machine and with any version. Patients are dealt in order of
+    their number of cases, the largest first, each to the fold with the fewest cases so far; the sizes of the folds
+    therefore differ by no more than the largest patient's number of cases.
 
     Raises:
         InputError: A case is named twice, k is below 2, or there are fewer patients than folds.
     """
     if len(set(cases)) < len(cases):
         raise InputError(f"case '{_repeated(cases)}' is named twice; name each case once")
-    groups: dict[str, list[str]] = {}
-    for case in sorted(cases):
-        groups.setdefault(patient_of(case, patients=patients), []).append(case)
+    groups = _by_patient(sorted(cases), patients=patients)
     if k < 2:
         raise InputError(f"{k} folds are no cross-validation; at least 2 are needed")
     if len(groups) < k:
@@ -102,7 +102,7 @@ def k_folds(cases: Collection[str], *, k: int, seed: int, patients: Mapping[str,
 
 
 def shared_patients(folds: Sequence[Fold], *, patients: Mapping[str, str] | None = None) -> list[SharedPatient]:
-    """Return each patient that stands on both sides of a fold, for each such fold; none is what is wanted."""
+    """Return each patient that stands on both sides of a fold, once per such fold; ideally there is none."""
     shared = []
     for number, fold in enumerate(folds):
         training, validation = (_by_patient(side, patients=patients) for side in (fold.training, fold.validation))
@@ -218,9 +218,8 @@ def _check_sides(folds: Sequence[Fold]) -> None:
 
 
 def _repeated(names: Iterable[str]) -> str | None:
-    """Return the first name that has been there before."""
-    seen: set[str] = set()
-    return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
+    """Return the first name that occurs more than once; None if there is none."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def _by_patient(cases: Iterable[str], *, patients: Mapping[str, str] | None) -> dict[str, list[str]]:
@@ -231,5 +230,5 @@ def _by_patient(cases: Iterable[str], *, patients: Mapping[str, str] | None) -> 
 
 
 def _shuffled(name: str, *, seed: int) -> str:
-    """Return a key to sort by, in an order that only name and seed decide; numpy's streams change with its version."""
+    """Return a sort key that depends on name and seed alone; numpy's random streams change with its version."""
     return hashlib.sha256(f"{seed} {name}".encode()).hexdigest()

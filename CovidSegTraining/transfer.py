@@ -1,4 +1,4 @@
-"""Fetch files over HTTP that may break off: continued where they ended, verified at the end.
+"""Fetch files over HTTP connections that may break off: continue where they ended, and verify the result.
 
 Only `download` uses this; nothing else in the project touches the network.
 """
@@ -21,7 +21,7 @@ from CovidSegLib import __version__
 from CovidSegLib.case_folder import replace_file
 from CovidSegLib.errors import CovidSegError
 
-#: Small, because a reset connection loses the chunk that was under way.
+#: Small, because a connection that is reset loses the chunk being read.
 _CHUNK = 1 << 16
 _MAX_TEXT_BYTES = 4 << 20
 _TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
@@ -30,11 +30,11 @@ _BROKEN = (OSError, http.client.HTTPException)
 
 
 class DownloadError(CovidSegError):
-    """The server cannot be reached, or does not give what its record promises."""
+    """The server cannot be reached, or what it sends does not match its record."""
 
 
 class _TransientError(Exception):
-    """Something that may be gone at the next try."""
+    """A failure that may not recur at the next try."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Patience:
     """How long to wait for a server.
 
     Attributes:
-        tries: In a row without a new byte, before giving up.
-        pause_s: After the first failure; doubled after each further one.
-        timeout_s: Without any answer.
+        tries: Number of tries in a row without a new byte before giving up.
+        pause_s: Pause after the first failure; it doubles after each further one.
+        timeout_s: How long a connection may stay silent.
     """
 
     tries: int = 6
@@ -79,9 +79,10 @@ def fetch_text(url: str, *, patience: Patience) -> bytes:
 
 
 def fetch(file: RemoteFile, path: Path, *, patience: Patience, show_progress: bool = False) -> str:
-    """Bring a file to `path`, continuing what an earlier run left; return what was done.
+    """Download a file to `path`, continuing what an earlier run left; return a remark on what was done.
 
-    The part is kept beside as `<name>.<checksum>.part`, so that a changed record never continues an old file.
+    Until it is complete the file is called `<name>.<checksum>.part`, so that an old part is never continued with the
+    file of a record that has changed.
 
     Raises:
         DownloadError: The server fails for good, or the file does not have the record's size and checksum.
@@ -217,7 +218,7 @@ def _checksum_fits(path: Path, file: RemoteFile) -> bool:
 
 @contextmanager
 def _bar(file: RemoteFile, *, done: int, show: bool) -> Iterator[Callable[[int], object]]:
-    """Give a function that moves a progress bar by so many bytes; no bar where nobody would see it."""
+    """Yield a function that advances a progress bar by a number of bytes; the bar is shown on a terminal only."""
     from tqdm import tqdm
 
     disable = None if show else True  # None: shown on a terminal only

@@ -1,7 +1,7 @@
-"""The same patient, stored or scanned otherwise: what must not change the result, or only a little.
+"""The same patient stored or scanned in another way, which must not change the result, or only a little.
 
-Every variant keeps its place in the patient (its geometry is changed with its voxels), so results
-are compared by position, whatever the grids.
+In every variant the geometry is changed together with the voxels, so that each voxel keeps its position in the patient;
+results are compared by position, whatever their grids.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ SLICES_MM = (1.0, 3.0, 5.0, 8.0)
 NOISE_HU = (20.0, 50.0)
 ROTATION_DEG = 10.0
 CROP_MARGIN_MM = 5.0
-#: Lower and upper end of windows that CTs of the lungs are published in as 8-bit pictures, without a word of them.
+#: Windows with which CTs of the lungs are published as 8-bit pictures, usually without mention of the window.
 PICTURE_WINDOWS_HU = ((-1350.0, 150.0), (-1200.0, 400.0), (-1100.0, 200.0), (-1000.0, 400.0))
 
 
 def storage_variants(ct: CTVolume) -> Iterator[tuple[str, CTVolume]]:
-    """Yield names and CTs: each axis flipped, then axes swapped, by the header; the voxels stay where they are."""
+    """Yield names and CTs: each axis stored flipped, then axes swapped; by the header, every voxel stays in place."""
     for axis, name in enumerate("ijk"):
         yield f"{name} flipped", flip(ct, axis_ijk=axis)
     yield "i and j swapped", permute(ct, order_ijk=(1, 0, 2))
@@ -38,7 +38,7 @@ def robustness_variants(ct: CTVolume, *, labelmap_kji: np.ndarray) -> Iterator[t
 
     Args:
         ct: The CT in HU.
-        labelmap_kji: What was found in it untouched; tells where the lungs are.
+        labelmap_kji: The labelmap found in the untouched CT; it tells where the lungs are.
     """
     for thickness_mm in SLICES_MM:
         yield f"{thickness_mm:g} mm slices", reslice(ct, thickness_mm=thickness_mm)

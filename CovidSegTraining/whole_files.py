@@ -18,13 +18,14 @@ DAMAGED_NPZ = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a path to write to; the file becomes `path` afterwards, or goes if anything was raised meanwhile.
+    """Yield a path to write to; afterwards the file is renamed to `path`, or deleted if anything was raised.
 
-    The path is `<name>.part`, in a folder that is made if need be: what a killed run left goes with the next write. The
-    engine's `new_file` gives a name of its own each time, as ITK wants it for images, and relies on `recover`.
+    The path to write to is `<name>.part`, in a folder that is made if need be; the next write replaces what a killed
+    run left there. The engine's `new_file` differs: it takes another name each time, with the ending of an image, by
+    which ITK chooses the format, and leaves what a killed run left to `recover`.
 
     Raises:
-        IsADirectoryError: There is a folder of this name; said before anything is made.
+        IsADirectoryError: There is a folder of this name; nothing has been written then.
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 def widened(state: dict[str, torch.Tensor], *, config: NetworkConfig, seed: int) -> dict[str, torch.Tensor]:
     """Return weights of the network `config` names that compute what `state` does, but for rounding.
 
-    Each filter is there several times, and what reads it divides its weights among the copies: unevenly, at random,
-    because copies that are read alike have gradients alike, and stay copies.
+    Each filter is copied several times, and each layer that reads it divides its weights among the copies. It does so
+    unevenly, at random: copies that are read alike would get the same gradients and stay copies for ever.
 
     Args:
-        state: Weights of a network with fewer filters; `config.width` is a multiple of theirs. Others are returned
-            as they are.
-        seed: Of the uneven shares.
+        state: Weights of a network whose number of filters divides `config.width`; any others are returned unchanged.
+        config: The wider network.
+        seed: Seed of the uneven shares.
     """
     import torch
 
@@ -60,7 +60,7 @@ def _input_axes(network: torch.nn.Module) -> dict[str, int]:
 
 
 def _shares(kernel: torch.Tensor, *, axis: int, copies: int, generator: torch.Generator) -> torch.Tensor:
-    """Return which share of its weight each copy of a channel carries: 1 in all, for each pair of channels anew."""
+    """Return the share of the weight that each copy of a channel carries; for each pair of channels they sum to 1."""
     import torch
 
     drawn = 0.5 + torch.rand(kernel.shape[:2], generator=generator).unflatten(axis, (-1, copies))

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     import torch
 
 
-#: How long the processes wait for each other: as long as the first one may need to prepare the cases of a large study.
-#: nccl's own limit, 10 minutes, would end the others in the middle of it.
+#: How long the processes wait for each other. The first one may need hours to prepare the cases of a large study;
+#: NCCL's default of 10 minutes would end the others meanwhile.
 PATIENCE = timedelta(hours=6)
 
 
 @dataclass(frozen=True)
 class World:
-    """The processes that share each batch: this one's number, and how many there are."""
+    """The processes that share each batch, in torch's words: this process's number (rank), and how many there are."""
 
     rank: int = 0
     size: int = 1
@@ -31,10 +31,10 @@ class World:
 
 @contextmanager
 def joined_world(device: str) -> Iterator[tuple[World, str]]:
-    """Join the processes that torchrun has started; without torchrun this process is the whole world.
+    """Join the processes that torchrun has started; without torchrun, this process is alone.
 
     Args:
-        device: auto, cpu or cuda; of several GPUs each process takes its own. By itself also cuda:N or mps.
+        device: auto, cpu or cuda, of which each process takes a GPU of its own; if it is alone, cuda:N or mps as well.
 
     Yields:
         The world, and the device of this process.
@@ -57,15 +57,15 @@ def joined_world(device: str) -> Iterator[tuple[World, str]]:
         device = "cpu"
     torch.distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
     yield World(torch.distributed.get_rank(), size), device
-    # Not after an error: nccl would wait here for processes that wait for this one, and nobody would hear of the error.
+    # Not after an error: NCCL would wait here for processes that wait for this one, and the error would never be seen.
     torch.distributed.destroy_process_group()
 
 
 def average_gradients(network: torch.nn.Module, *, world: World) -> None:
     """Replace each gradient by its mean over the processes.
 
-    That is the gradient of the whole batch if the loss is a mean over samples. The cross-entropy is one over the
-    voxels with a label, so the two differ a little where the processes' crops have different numbers of them.
+    That is the gradient of the whole batch as far as the loss is a mean over samples. The cross-entropy is a mean over
+    the voxels with a label instead, so the two differ a little if the processes' crops have different numbers of these.
     """
     import torch
 
@@ -78,7 +78,7 @@ def average_gradients(network: torch.nn.Module, *, world: World) -> None:
 
 
 def share_buffers(network: torch.nn.Module) -> None:
-    """Take over the statistics of batch normalisation of the first process, which it saves."""
+    """Copy the batch-normalisation statistics of the first process, which saves the checkpoints, to all others."""
     import torch
 
     for buffer in network.buffers():
@@ -86,12 +86,12 @@ def share_buffers(network: torch.nn.Module) -> None:
 
 
 def share_batch_norm(network: torch.nn.Module, *, device: torch.device) -> torch.nn.Module:
-    """Return the network with batch normalisation over the crops of all processes, as one process would have it."""
+    """Return the network with batch normalisation over the crops of all processes, as if one process had them all."""
     import torch
 
     if device.type == "cuda":
         return torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    # torch's own is for GPUs only.
+    # torch's own synchronised batch normalisation needs GPUs.
     from .world_norm import SharedBatchNorm
 
     for module in list(network.modules()):

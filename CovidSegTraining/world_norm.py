@@ -1,4 +1,4 @@
-"""Batch normalisation over several processes on the CPU, where torch has none."""
+"""Batch normalisation over several processes on the CPU, for which torch has none."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes; its gradient is the sum of theirs."""
+    """The sum over all processes; its gradient is the sum of their gradients."""
 
     @staticmethod
     def forward(context: Any, values: torch.Tensor) -> torch.Tensor:
@@ -22,11 +22,11 @@ class _Sum(torch.autograd.Function):
 
 
 class SharedBatchNorm(torch.nn.BatchNorm3d):
-    """Batch normalisation whose statistics are those of the crops of all processes; all have equally many."""
+    """Batch normalisation with the statistics of all processes' crops, of which each process has equally many."""
 
     @classmethod
     def of(cls, norm: torch.nn.BatchNorm3d) -> SharedBatchNorm:
-        """Return one with the weights and statistics of another, under the same names."""
+        """Return a copy of a norm, with its weights and statistics under the same names."""
         shared = cls(norm.num_features, eps=norm.eps, momentum=norm.momentum, affine=norm.affine)
         shared.load_state_dict(norm.state_dict())
         return shared.to(next(norm.buffers()).device)
@@ -36,11 +36,11 @@ class SharedBatchNorm(torch.nn.BatchNorm3d):
         if not self.training:
             return super().forward(x)
         values, axes = x.float(), (0, 2, 3, 4)
-        # Mean, then variance: the difference of two large sums would lose digits.
+        # Mean first, variance of the centred values second: E[x^2] - E[x]^2 would lose digits.
         mean = _mean(values.mean(axes))
         centred = values - _along_channels(mean)
         variance = _mean(centred.square().mean(axes))
-        self._remember(
+        self._update_running_statistics(
             mean.detach(), variance.detach(), count=torch.distributed.get_world_size() * x.numel() // x.shape[1]
         )
         normalised = centred * _along_channels((variance + self.eps).rsqrt())
@@ -48,8 +48,8 @@ class SharedBatchNorm(torch.nn.BatchNorm3d):
             normalised = normalised * _along_channels(self.weight) + _along_channels(self.bias)
         return normalised.to(x.dtype)
 
-    def _remember(self, mean: torch.Tensor, variance: torch.Tensor, *, count: int) -> None:
-        """Move the running statistics; as in torch, with the variance of a sample."""
+    def _update_running_statistics(self, mean: torch.Tensor, variance: torch.Tensor, *, count: int) -> None:
+        """Update the running mean and variance; like torch, with the unbiased variance."""
         assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
         self.num_batches_tracked += 1
         share = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum

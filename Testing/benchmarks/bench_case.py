@@ -37,11 +37,11 @@ class Job:
         method: "reference", "accurate" or "fast".
         ct: File of the CT.
         bundle: Folder of the bundle.
-        untrained: The weights mean nothing: only the network is timed, nothing is brought back.
+        untrained: Whether the weights are random; then only preprocessing and network are timed.
         device: "cpu" or "cuda".
         threads: Of torch on the CPU.
-        repeats: Runs in this process, the last is recorded: the first on a GPU pays for its start.
-        folder: Where record.json, labelmap.npy and the case's files go.
+        repeats: Runs in this process; the last one is recorded, as the first on a GPU pays for the GPU's start.
+        folder: Where record.json, labelmap.npy and the files of the case go.
     """
 
     method: str
@@ -81,7 +81,7 @@ def measure(job: Job) -> dict[str, Any]:
 
 
 def _product(ct: CTVolume, *, bundle: Bundle, job: Job, clock: Clock) -> dict[str, Any]:
-    """Time `pipeline.segment`, as everybody calls it, and the files of the case."""
+    """Time `pipeline.segment`, called as users call it, and the writing of the case's files."""
     if job.untrained:
         with clock.stage("preprocess"):
             ct = to_hounsfield(ct)
@@ -104,7 +104,7 @@ def _patches(mode: str, shape_kji: tuple[int, ...]) -> int:
 
 
 def _reference(ct: CTVolume, *, bundle: Bundle, job: Job, clock: Clock) -> dict[str, Any]:
-    """Time the plain way: the whole volume, MONAI's sliding window, float32, contiguous, no other post-processing."""
+    """Time the plain way: the whole volume, MONAI's sliding window, float32, and only the lungs' border corrected."""
     with clock.stage("preprocess"):
         ct = to_hounsfield(ct)
         network_input = preprocess(ct.hu_kji, geometry=ct.geometry, recipe=bundle.preprocessing, crop_to_chest=False)

@@ -1,4 +1,4 @@
-"""What both benchmarks ask of the machine, and how they leave their report."""
+"""What both benchmarks share: the load of the machine, and how they write their report."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import os
 from pathlib import Path
 from typing import Any
 
-#: Load of other programs from which on times cannot be compared.
+#: From this load by other programs on, times cannot be compared.
 BUSY_LOAD = 0.5
 
 
 def load_average() -> float:
-    """Return the load of the last minute, 0 where the system does not tell."""
+    """Return the load average of the last minute, 0 on systems that have none."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
 def give_report(document: dict[str, Any], *, text: str, folder: Path | None, name: str) -> None:
-    """Print the report's Markdown; write it and its records as NAME.md and NAME.json if a folder is given."""
+    """Print the report's Markdown; if a folder is given, write NAME.md and, with the records, NAME.json into it."""
     print(text)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The benchmark's records as Markdown."""
+"""The records of the inference benchmark as Markdown."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 STAGES = ("read", "preprocess", "network", "back", "quantify", "write")
 REGIONS = ("lungs", "left", "right", "infection")
-#: What the project aims at, for accurate and fast, on a CPU with two cores.
+#: The project's aims for accurate and fast, on a CPU with two cores.
 AIMS = {
     "network ratio": "6 / 15",
     "lungs": "0.99 / 0.99",

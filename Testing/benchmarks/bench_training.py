@@ -49,14 +49,14 @@ NAMES = {
     "pipeline": "(b) whole pipeline",
     "monai": "(c) MONAI's transforms, DataLoader",
 }
-#: Patch (i, j, k), number of batches, and what (b) shall reach of (a), by kind of device.
+#: For each kind of device: patch (i, j, k), number of batches, and the share of (a)'s rate that (b) should reach.
 DEFAULTS = {"cpu": ((48, 48, 32), 32, 0.8), "cuda": ((160, 160, 80), 200, 0.9)}
 #: The paper: patch, median volume after resampling, batches per second, and batches of the whole experiment.
 PAPER_PATCH, PAPER_VOLUME, PAPER_RATE, PAPER_BATCHES = (160, 160, 80), (267, 254, 104), 0.5, 5 * 47_000
-#: Times the paper's rate that a data-centre GPU shall reach.
+#: How many times the paper's rate a data-centre GPU should reach.
 PAPER_AIM = 20
 PHANTOMS = 4
-#: Batches before the clock starts: memory is found, cuDNN has chosen, workers are up.
+#: Batches before the clock starts, in which memory is allocated, cuDNN chooses its algorithms and workers start.
 WARM_UP = 4
 #: (a) and (b) take turns, so that neither has the quieter machine.
 TURNS = 4
@@ -71,10 +71,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = _options(argv)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    # There are aims for two kinds of device; what else "auto" may find is not measured.
+    # Only CPU and CUDA have aims, so "auto" must not choose anything else.
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     device = resolve_device(automatic if options.device == "auto" else options.device)
-    _, batches, aim = DEFAULTS[device.partition(":")[0]]
+    _, batches, aim = DEFAULTS[device]
     recipe, batches = _recipe(options, device=device), options.batches or batches
     load = load_average()
     with tempfile.TemporaryDirectory() as folder:
@@ -116,7 +116,7 @@ def measure(fit: ExperimentFit, *, cases: Sequence[PreparedCase], batches: int, 
     fit.network.train()
     torch.backends.cudnn.benchmark = True
     seconds = dict.fromkeys(NAMES, 0.0)
-    # As the fit does it.
+    # As in `ExperimentFit.run`.
     with freed_memory_kept() if device.type == "cpu" else nullcontext():
         for name, source in taking_turns.items():
             print(NAMES[name], file=sys.stderr, flush=True)
@@ -125,7 +125,7 @@ def measure(fit: ExperimentFit, *, cases: Sequence[PreparedCase], batches: int, 
             share = batches * (turn + 1) // TURNS - batches * turn // TURNS
             for name, source in taking_turns.items():
                 seconds[name] += _seconds(source, fit=fit, batches=share)
-        # Last, as its workers go on beside whatever is measured.
+        # Last, because its workers keep running beside whatever is measured next.
         print(NAMES["monai"], file=sys.stderr, flush=True)
         plain = monai_batches(cases, recipe=recipe, device=device, workers=workers)
         _seconds(plain, fit=fit, batches=WARM_UP)
@@ -134,7 +134,7 @@ def measure(fit: ExperimentFit, *, cases: Sequence[PreparedCase], batches: int, 
 
 
 def monai_batches(cases: Sequence[PreparedCase], *, recipe: Experiment, device: torch.device, workers: int) -> Batches:
-    """Give batches of the recipe as one writes it down with MONAI: on the CPU, one transform after the other."""
+    """Yield batches of the recipe as one would write it with MONAI: one transform after the other, on the CPU."""
     import torch
     from monai.data import DataLoader, Dataset
     from torch.utils.data import RandomSampler
@@ -161,7 +161,7 @@ def _monai_transforms(recipe: Experiment) -> Any:
     if augmentation is None:
         return t.Compose([t.EnsureTyped(keys), *crop])
     a = augmentation
-    # A number stands for SciPy's splines, with its names for borders.
+    # To MONAI, a number as mode means SciPy's splines of this order, and then padding modes have SciPy's names.
     modes: Any = (3, 0) if a.interpolation == "cubic" else ("bilinear", "nearest")
     padding = "constant" if a.interpolation == "cubic" else "zeros"
 
@@ -248,23 +248,20 @@ def _recipe(options: argparse.Namespace, *, device: str) -> Experiment:
         network = {**recipe.network.options, "width": options.width}
         recipe = replace(recipe, network=replace(recipe.network, options=network))
     patch = tuple(options.patch or DEFAULTS[device][0])
-    precision = options.precision or ("bfloat16" if device == "cuda" else "float32")
-    training = replace(recipe.training, precision=precision)
-    return replace(recipe, patches=replace(recipe.patches, size_ijk=patch), training=training)
+    recipe = recipe.with_precision(options.precision or ("bfloat16" if device == "cuda" else "float32"))
+    return replace(recipe, patches=replace(recipe.patches, size_ijk=patch))
 
 
 def _cases(data: Path | None, *, recipe: Experiment, scratch: Path) -> tuple[list[PreparedCase], str]:
-    """Return prepared cases, at least two, and what to say of them."""
-    source = "real CTs"
+    """Return prepared cases, at least two, and a description of them."""
+    settings, classes, source = recipe.preprocessing, recipe.network.classes, "real CTs"
     if data is None:
         sizes = zip(PAPER_VOLUME, recipe.patches.size_ijk, PAPER_PATCH, strict=True)
         size_ijk = tuple(round(volume * patch / whole) for volume, patch, whole in sizes)
         data = scratch / "data"
         source = f"{PHANTOMS} phantoms of {' x '.join(map(str, size_ijk))}, in the paper's proportion to the patch"
         _write_phantoms(data, size_ijk=size_ijk)
-    settings, classes = recipe.preprocessing, recipe.network.classes
-    if source != "real CTs":
-        settings = replace(settings, spacing_ijk_mm=None)
+        settings = replace(settings, spacing_ijk_mm=None)  # they have the size of resampled CTs already
     cache_dir = scratch / "cache"
     names = prepare_cases(data, cache_dir=cache_dir, settings=settings, classes=classes, tell=lambda line: None)
     return load_prepared(cache_dir, names=names, settings=settings, classes=classes), source

@@ -23,11 +23,12 @@ from CovidSegTraining.calibration import (
     measure,
     separation,
 )
-from CovidSegTraining.calibration_report import AGREEMENT, extent_parts
+from CovidSegTraining.calibration_report import AGREEMENT, _decision_table, extent_parts
 from CovidSegTraining.case_scores import CLASSES, COUNTED_SCORES, CaseScores, write_scores
 from CovidSegTraining.decision import decide, infection_agreement
 from CovidSegTraining.label_records import PAPERS_RECORDS
 from CovidSegTraining.lung_voxels import LungVoxels, lung_voxels
+from CovidSegTraining.report_parts import write_json
 
 
 def believable(count: int = 60_000, *, seed: int = 0) -> LungVoxels:
@@ -118,6 +119,17 @@ def test_factor_decides_how_readily_infection_is_called() -> None:
     at_two = next(row for row in rows if row["factor"] == 2.0)
     assert at_two["training"] == {"dice": pytest.approx(0.8), "called": 0.75, "labelled": 0.5}
     assert rows[0]["measured only"]["dice"] == pytest.approx(2 / 3)
+
+
+def test_group_without_any_infection_has_no_dice_and_is_written_all_the_same(tmp_path: Path) -> None:
+    probabilities = np.array([(0.0, 0.9, 0.0, 0.1)] * 4, dtype=np.float32).T
+    lung = np.full(4, Label.LEFT_LUNG, dtype=np.uint8)
+    healthy = LungVoxels(probabilities, lung, lung, deep=lung > 0)
+    row = decide({"a": healthy}, groups={"a": "training"})[0]
+    assert np.isnan(row["training"]["dice"]) and row["training"]["called"] == row["training"]["labelled"] == 0
+    assert "| 1 | n/a | 0.0 / 0.0 |" in _decision_table([row])
+    write_json(tmp_path / "a.json", {"decision": [row]})
+    assert json.loads((tmp_path / "a.json").read_text())["decision"][0]["training"]["dice"] is None
 
 
 def test_cases_are_sorted_by_what_they_may_be_used_for(phantom_data: Path) -> None:

@@ -23,7 +23,7 @@ from CovidSegTraining.experiment_sampling import sample_image, sample_labels
 
 PAPER = read_experiment().augmentation
 assert PAPER is not None
-PLAIN = Draw((False, False, False), None, None, None, None, None, None, None, (0.0, 0.0, 0.0), 7)
+PLAIN = Draw(position_kji=(0.0, 0.0, 0.0), seed=7)
 SHAPE = (20, 24, 28)
 
 

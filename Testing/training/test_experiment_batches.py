@@ -10,7 +10,7 @@ import torch
 from helpers_experiment import ball_cases, tiny_recipe
 
 from CovidSegTraining import experiment_batches
-from CovidSegTraining.experiment_batches import GPU_SHARE, CropStream, Volumes, one_ahead, prefetched
+from CovidSegTraining.experiment_batches import GPU_SHARE, CropStream, Volumes, prefetched
 from CovidSegTraining.experiment_cache import PreparedCase
 from CovidSegTraining.experiment_loss import UNKNOWN
 from CovidSegTraining.world import World
@@ -68,8 +68,8 @@ def test_volumes_know_whether_labels_are_unknown() -> None:
 
 
 def test_prefetching_keeps_the_order() -> None:
-    for beside in (None, _Recorder()):
-        made = list(prefetched(lambda n: (torch.tensor(n),), count=4, beside=beside))
+    for stream in (None, _Recorder()):
+        made = list(prefetched(lambda n: (torch.tensor(n),), count=4, stream=stream))
         assert [int(batch[0]) for batch in made] == [0, 1, 2, 3]
 
 
@@ -132,7 +132,7 @@ def test_pinned_volumes_give_the_batches_of_others(pinned: list[torch.Tensor]) -
 
 
 class _Recorder:
-    """A place beside that notes what happens in which order."""
+    """A stream that notes what happens in which order."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -144,15 +144,15 @@ class _Recorder:
         self.events.append(f"begun {self.number}")
         return made, self.number
 
-    def hand_over(self, tensors: Any, made: int) -> None:
-        self.events.append(f"waited for {made}")
+    def hand_over(self, tensors: Any, ready: int) -> None:
+        self.events.append(f"waited for {ready}")
 
 
 def test_next_batch_is_begun_before_this_one_is_used() -> None:
-    beside = _Recorder()
-    for (number,) in one_ahead(lambda n: (torch.tensor(n),), count=3, beside=beside):
-        beside.events.append(f"used {int(number)}")
-    assert beside.events == [
+    stream = _Recorder()
+    for (number,) in prefetched(lambda n: (torch.tensor(n),), count=3, stream=stream):
+        stream.events.append(f"used {int(number)}")
+    assert stream.events == [
         *("begun 0", "begun 1", "waited for 0", "used 0"),
         *("begun 2", "waited for 1", "used 1"),
         *("waited for 2", "used 2"),
@@ -168,7 +168,7 @@ def test_all_epochs_are_made_in_one_stream(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(experiment_batches, "SideStream", side_stream)
     stream = _stream()
-    assert stream.volumes.beside is None and not opened
+    assert stream.volumes.side_stream is None and not opened
     on_gpu = Volumes(CASES, device=CPU)
     on_gpu.device = GPU  # all but the streams is done on the CPU
     there = replace(stream, volumes=on_gpu)

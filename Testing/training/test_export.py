@@ -113,6 +113,21 @@ def test_weights_keep_the_file_name_that_the_metadata_gives_them(tmp_path: Path,
     assert load_bundle(tmp_path).sha256 == sha256
 
 
+def test_metadata_written_before_any_weights_are_completed(tmp_path: Path, run: Path) -> None:
+    export_weights(run / "average.pt", bundle_dir=tmp_path / "other")
+    metadata = {"authors": "Müller", **_metadata(tmp_path / "other")}
+    sha256 = metadata["covidseg"].pop("weights")["sha256"]
+    del metadata["version"]
+    path = tmp_path / "bundle" / "configs" / "metadata.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(metadata), encoding="utf-8")
+    export_weights(run / "average.pt", bundle_dir=tmp_path / "bundle")
+    metadata["covidseg"]["weights"] = {"file": "model.safetensors", "sha256": sha256}
+    assert path.read_text(encoding="utf-8") == (
+        json.dumps({**metadata, "version": "0.0.1"}, indent=2, ensure_ascii=False) + "\n"
+    )
+
+
 def test_version_stays_with_the_same_weights_unless_given(tmp_path: Path, run: Path) -> None:
     for version in ("2.0.0", None):
         export_weights(run / "average.pt", bundle_dir=tmp_path / "bundle", version=version)
@@ -157,6 +172,19 @@ def test_weights_of_another_network_are_refused_and_nothing_changes(tmp_path: Pa
         (lambda own: own.pop("preprocessing"), r"metadata.json: lacks covidseg.preprocessing"),
         (lambda own: own.pop("network"), r"metadata.json: lacks covidseg.network"),
         (lambda own: own["weights"].update(file="../../else.safetensors"), r"must be the name of a file in 'models'"),
+        (lambda own: own["weights"].update(file=7), r"metadata.json: .*the name of a file in 'models', not 7"),
+        (lambda own: own["weights"].update(file="model.bin"), r"bundle.configs.metadata.json: .*a .safetensors file"),
+        (
+            lambda own: own.update(weights=["model.safetensors"]),
+            r"metadata.json: covidseg.weights must hold keys",
+        ),
+        (
+            lambda own: own.update(network="unet3d"),
+            r"metadata.json: covidseg.network must hold keys",
+        ),
+        (lambda own: own["network"].update(width="2"), r"metadata.json: .*width must be a whole number"),
+        (lambda own: own["preprocessing"].update(window_hu=5), r"metadata.json: .*window_hu must be 2 numbers"),
+        (lambda own: own.update(postprocessing={"what": 1}), r"bundle.configs.metadata.json: .*unknown key 'what'"),
     ],
 )
 def test_metadata_that_a_bundle_cannot_have_is_refused_and_nothing_changes(
@@ -173,6 +201,39 @@ def test_metadata_that_a_bundle_cannot_have_is_refused_and_nothing_changes(
         export_weights(run / "average.pt", bundle_dir=bundle, version="1.0.0")
     assert _bundle_files(bundle) == before
     assert not list(tmp_path.glob("else*"))
+
+
+@pytest.mark.parametrize("values", [[], "text", {"version": "1.0.0", "covidseg": []}, {"version": "1.0.0"}])
+def test_metadata_of_no_bundle_at_all_are_refused(tmp_path: Path, run: Path, values: object) -> None:
+    path = tmp_path / "bundle" / "configs" / "metadata.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"metadata.json(: covidseg must hold| is damaged: exp|: lacks covidseg.netw)"):
+        export_weights(run / "average.pt", bundle_dir=tmp_path / "bundle", version="1.0.0")
+    assert list(_bundle_files(tmp_path / "bundle")) == ["metadata.json"]
+
+
+def test_checksum_of_another_kind_is_that_of_other_weights(tmp_path: Path, run: Path) -> None:
+    export_weights(run / "average.pt", bundle_dir=tmp_path)
+    metadata = _metadata(tmp_path)
+    metadata["covidseg"]["weights"]["sha256"] = 7
+    (tmp_path / "configs" / "metadata.json").write_text(json.dumps(metadata), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"is of other weights \(7\.\.\.\); say with --version"):
+        export_weights(run / "average.pt", bundle_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "config.json is damaged"),
+        ('{"preprocessing": {"x": 1}}', "config.json: preprocessing recipe: unknown"),
+    ],
+)
+def test_settings_of_no_training_run_are_named(tmp_path: Path, run: Path, text: str, message: str) -> None:
+    export_weights(run / "average.pt", bundle_dir=tmp_path / "bundle")
+    (run / "config.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ModelError, match=message):
+        export_weights(run / "average.pt", bundle_dir=tmp_path / "bundle")
 
 
 def test_weights_of_another_preprocessing_are_refused(tmp_path: Path, run: Path) -> None:

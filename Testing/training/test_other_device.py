@@ -58,7 +58,7 @@ def mixing_and_waiting_fail() -> None:
 
 def experiment_crops() -> None:
     """Cut crops with each change alone, with all and with none."""
-    plain = Draw((False,) * 3, None, None, None, None, None, None, None, (0.3,) * 3, 7)  # type: ignore[arg-type]
+    plain = Draw(position_kji=(0.3, 0.3, 0.3), seed=7)
     changes: dict[str, Any] = {
         "flip_kji": (True, False, True),
         "contrast": 1.5,
