@@ -1,4 +1,4 @@
-"""CovidSeg as 3D Slicer sees it; what it does is in CovidSegLib. Nothing heavy is imported: Slicer starts as before."""
+"""The entry points of the scripted module, over CovidSegLib; imports are light, so that Slicer starts fast."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +20,7 @@ from slicer.ScriptedLoadableModule import (
 
 
 class CovidSeg(ScriptedLoadableModule):
-    """What Slicer shows of the module."""
+    """The module's entry in Slicer: name, category, help."""
 
     def __init__(self, parent):
         ScriptedLoadableModule.__init__(self, parent)
@@ -41,7 +41,7 @@ infection based on limited data. Informatics in Medicine Unlocked 25 (2021) 1006
         slicer.app.connect("startupCompleted()", self.registerSamples)
 
     def registerSamples(self):
-        """Offer the phantom and Slicer's chest CT in the Sample Data module; nothing is made or downloaded yet."""
+        """Offer the phantom and Slicer's chest CT in the Sample Data module; nothing is generated or downloaded yet."""
         import SampleData
         from CovidSegLib.scene_samples import register_samples
 
@@ -50,7 +50,7 @@ infection based on limited data. Informatics in Medicine Unlocked 25 (2021) 1006
 
 @parameterNodeWrapper
 class CovidSegParameterNode:
-    """What the panel remembers in the scene. Folders of a batch are not among it: a scene may be passed on."""
+    """What the panel stores in the scene. A batch's folders are left out, as a scene may be passed on to others."""
 
     inputVolume: vtkMRMLScalarVolumeNode
     segmentation: vtkMRMLSegmentationNode
@@ -67,7 +67,7 @@ class CovidSegParameterNode:
 
 
 class CovidSegWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationMixin):
-    """Hooks of the panel; what it does is in CovidSegLib.widget."""
+    """Connects Slicer's events with the panel, which is CovidSegLib.widget."""
 
     def __init__(self, parent=None):
         slicer.util.VTKObservationMixin.__init__(self)
@@ -75,7 +75,7 @@ class CovidSegWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationMix
         ScriptedLoadableModuleWidget.__init__(self, parent)
 
     def setup(self):
-        """Make the panel."""
+        """Create the panel."""
         ScriptedLoadableModuleWidget.setup(self)
         from CovidSegLib.widget import Panel
 
@@ -98,42 +98,42 @@ class CovidSegWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationMix
         self.panel.close()
 
     def enter(self):
-        """The panel comes on show."""
+        """Called when the user switches to the module."""
         self.initializeParameterNode()
         self.panel.enter()
 
     def exit(self):
-        """Another module comes on show."""
+        """Called when the user switches to another module."""
         self.panel.exit()
 
     def onSceneStartClose(self, caller, event):
-        """Let go of the scene: a run is stopped, and its result never published."""
+        """Let go of the scene: a run is stopped, and its result is not published."""
         self.setParameterNode(None)
 
     def initializeParameterNode(self, caller=None, event=None):
-        """Use the scene's parameter node; after an event of the scene anew, as nodes that it names have come since."""
-        keeper = ScriptedLoadableModuleLogic()
-        keeper.moduleName = "CovidSeg"
-        node = keeper.getParameterNode()
+        """Use the scene's parameter node; wrap it anew after a scene event, which may bring nodes that it names."""
+        moduleLogic = ScriptedLoadableModuleLogic()
+        moduleLogic.moduleName = "CovidSeg"
+        node = moduleLogic.getParameterNode()
         if caller is not None or self._parameterNode is None or self._parameterNode.parameterNode is not node:
             self.setParameterNode(CovidSegParameterNode(node))
 
     def setParameterNode(self, parameterNode):
-        """Bind the widgets to a parameter node; None for none."""
+        """Bind the widgets to a parameter node, or with None to none."""
         if self._parameterNode is not None:
             self._parameterNode.disconnectGui(self._guiTag)
             self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.panel.changed)
         self._parameterNode = parameterNode
         if parameterNode is not None:
             bound = {widget.property("SlicerParameterName"): widget for widget in vars(self.ui).values()}
-            bound.pop(None, None)  # not connectGui: some versions of Slicer return no tag to disconnect by
+            bound.pop(None, None)  # not connectGui, which in some versions of Slicer returns no tag to disconnect by
             self._guiTag = parameterNode.connectParametersToGui(bound)
             self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self.panel.changed)
         self.panel.set_parameters(parameterNode)
 
 
 class CovidSegTest(ScriptedLoadableModuleTest):
-    """Self test in the application: the scene side of a run, with the truth in place of the network."""
+    """Self test in the application: the scene side of a run, with a phantom's truth in place of the network."""
 
     def runTest(self):
         """Put a synthetic CT into an empty scene and check what is published for it."""

@@ -1,4 +1,4 @@
-"""Unpacking a zip that nobody vouches for: into a folder that is always removed, within limits, nowhere else."""
+"""Unpack an untrusted zip within limits, into a temporary folder that is always removed, and nowhere else."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImp
 
 @dataclass(frozen=True)
 class ZipLimits:
-    """What a zip may hold. CT in DICOM or NIfTI shrinks two- to fivefold, mostly empty volumes some fiftyfold.
+    """Limits of a zip. CTs in DICOM or NIfTI are compressed two- to fivefold, mostly empty volumes some fiftyfold.
 
     Attributes:
         max_files: Entries in the zip.
-        max_bytes: Bytes unpacked, counted while unpacking; the headers' claims are not believed.
-        max_ratio: Unpacked to packed size, judged once more than `ratio_from_bytes` are unpacked.
-        ratio_from_bytes: Below this much output, a high ratio is harmless.
+        max_bytes: Unpacked bytes, counted while unpacking, as the sizes in the zip may be false.
+        max_ratio: Unpacked by packed size, checked from `ratio_from_bytes` unpacked bytes on.
+        ratio_from_bytes: With less output than this, a high ratio is harmless.
     """
 
     max_files: int = 50_000
@@ -44,18 +44,18 @@ class ZipLimits:
 
 @contextmanager
 def extracted(path: Path, *, limits: ZipLimits | None = None, inside: Path | None = None) -> Iterator[list[Path]]:
-    """Unpack a zip into a temporary folder, give its files in the zip's order, and remove the folder afterwards.
+    """Unpack a zip into a temporary folder, yield its files in the zip's order, and remove the folder afterwards.
 
-    Entries are written side by side under their cleaned base names (a numbered folder where two are alike), so no
-    name in the zip can decide where something is written; names that try to are refused all the same.
+    Entries are written side by side under their cleaned base names (in a numbered folder if a name repeats), so that no
+    name in the zip decides where a file is written; names that lead outside are refused even so.
 
     Args:
         path: The zip.
         limits: What it may hold; the defaults of `ZipLimits` if None.
-        inside: Where the temporary folder is made; the system's place for such folders if None.
+        inside: The folder in which the temporary folder is created; the system's if None.
 
     Raises:
-        InputError: Not a zip, damaged, encrypted, with escaping paths or links, or expanding beyond the limits.
+        InputError: It is no zip, damaged, encrypted, has paths that lead outside, or links, or exceeds the limits.
         OSError: The disk is full.
     """
     limits = limits or ZipLimits()
@@ -126,7 +126,7 @@ def _is_wanted(name: str) -> bool:
 
 
 def _safe_name(entry: zipfile.ZipInfo) -> str:
-    """Return a file name that every system takes; ordinary ones stay, as headers name the file of their voxels."""
+    """Return a file name that every system accepts; ordinary ones are kept, as a header names its data file."""
     name = PurePosixPath(entry.filename.replace("\\", "/")).name
     return safe_name(re.sub(r"[^A-Za-z0-9 ()+._-]", "_", name)[-80:].lstrip(" .") or "file")
 
@@ -146,7 +146,7 @@ def _extract_entries(
     taken: set[str] = set()
     for number, entry in enumerate(entries):
         target = folder / _safe_name(entry)
-        if target.name.lower() in taken:  # folders cost time, so only where they are needed
+        if target.name.lower() in taken:  # only if needed, as a folder costs time
             target = folder / f"{number:06d}.d" / target.name
             target.parent.mkdir()
         taken.add(target.name.lower())

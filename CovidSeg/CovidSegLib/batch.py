@@ -7,6 +7,7 @@ import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
     from .bundle import Bundle
     from .progress import Progress
 
-#: Said of a case until it has ended, and so for good if the run is stopped before.
+#: The message of a case that has begun, which stays if the run is stopped before the case has ended.
 _UNDER_WAY = _("stopped by the user while it was under way")
-#: A case with its outcome, or with None when it begins.
-_Told = Generator[tuple[Case, Outcome | None], None, None]
+#: What is learnt of a run, in the order of time: a case when it begins, its outcome when it has ended.
+_Events = Generator[Case | Outcome, None, None]
 
 
 class RunReporter(Protocol):
@@ -64,8 +65,8 @@ def run_batch(
 ) -> BatchResult:
     """Segment the cases into `options.out_dir`; return how each ended.
 
-    Ctrl-C ends the run early: summary.csv and run.json are written, the rest is "not run"; the message of a case that
-    was under way says so.
+    Ctrl-C ends the run early: summary.csv and run.json are still written, and the remaining cases are "not run"; the
+    message of a case that was under way says so.
 
     Raises:
         InputError: The output folder cannot be used, or another run is using it.
@@ -99,26 +100,26 @@ def run_batch(
 
 
 def make_out_dir(out_dir: Path) -> None:
-    """Make the output folder where it is not there yet, and make sure that it can be written to.
+    """Make the output folder unless it exists, and make sure that it can be written to.
 
     Raises:
-        InputError: It cannot, or the path leads to none (see `check_out_dir`).
+        InputError: It cannot be, or `check_out_dir` refuses the path.
     """
     check_out_dir(out_dir)
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         probe = out_dir / ".covidseg.write-test"
         probe.touch()
-        probe.unlink(missing_ok=True)  # another run that starts now tries the same
+        probe.unlink(missing_ok=True)  # gone already if another run tried at the same time
     except OSError as error:
         raise InputError(_("the output folder cannot be written: {reason}").format(reason=explain(error))) from error
 
 
 def check_out_dir(out_dir: Path) -> None:
-    """Make sure that a folder is, or could be made, at the path.
+    """Make sure that there is a folder at the path, or that one could be made.
 
     Raises:
-        InputError: It is no text, that of a file, or it leads through a link to nothing.
+        InputError: The path has undecodable letters, is that of a file, or leads through a dangling link.
     """
     if not is_text(out_dir):
         raise InputError(
@@ -151,49 +152,46 @@ def _options_as_json(options: RunOptions) -> dict[str, Any]:
 
 
 def _run_all(cases: Sequence[Case], *, runner: CaseRunner, bundle: Bundle, reporter: RunReporter) -> BatchResult:
-    outcomes = {case.name: Outcome(case=case.name, status=Status.NOT_RUN) for case in cases}
-    stopped = False
-    several = min(runner.options.workers, len(cases)) > 1
-    told = (
-        _in_workers(cases, runner=runner, reporter=reporter)
-        if several
+    by_name = {case.name: case for case in cases}
+    outcomes = {name: Outcome(case=name, status=Status.NOT_RUN) for name in by_name}
+    workers = min(runner.options.workers, len(cases))
+    events = (
+        _in_workers(cases, runner=runner, workers=workers, reporter=reporter)
+        if workers > 1
         else _in_this_process(cases, runner=runner, bundle=bundle, reporter=reporter)
     )
+    stopped = False
     try:
-        with contextlib.closing(told):
-            for case, outcome in told:
-                if outcome is None:
-                    outcomes[case.name] = Outcome(case=case.name, status=Status.NOT_RUN, message=_UNDER_WAY)
-                    continue
-                outcomes[case.name] = outcome
-                reporter.case_finished(case, outcome)
+        with contextlib.closing(events):
+            for event in events:
+                if isinstance(event, Case):
+                    outcomes[event.name] = Outcome(case=event.name, status=Status.NOT_RUN, message=_UNDER_WAY)
+                else:
+                    outcomes[event.case] = event
+                    reporter.case_finished(by_name[event.case], event)
     except (KeyboardInterrupt, Cancelled):
         stopped = True
     return BatchResult(outcomes=tuple(outcomes.values()), stopped=stopped)
 
 
-def _in_this_process(cases: Sequence[Case], *, runner: CaseRunner, bundle: Bundle, reporter: RunReporter) -> _Told:
+def _in_this_process(cases: Sequence[Case], *, runner: CaseRunner, bundle: Bundle, reporter: RunReporter) -> _Events:
     for case in cases:
         reporter.case_started(case)
-        yield case, None
-
-        def progress(update: Progress, *, case: Case = case) -> None:
-            reporter.case_progress(case, update)
-
-        def note(text: str, *, case: Case = case) -> None:
-            reporter.note(joined(": ", (case.name, text)))
-
-        yield case, runner.run(case, bundle=bundle, progress=progress, note=note)
+        yield case
+        progress = partial(reporter.case_progress, case)
+        note = partial(_note, reporter=reporter, case=case.name)
+        yield runner.run(case, bundle=bundle, progress=progress, note=note)
 
 
-def _in_workers(cases: Sequence[Case], *, runner: CaseRunner, reporter: RunReporter) -> _Told:
-    by_name = {case.name: case for case in cases}
-    workers = min(runner.options.workers, len(cases))
+def _in_workers(cases: Sequence[Case], *, runner: CaseRunner, workers: int, reporter: RunReporter) -> _Events:
     with contextlib.closing(run_in_workers(cases, runner=runner, workers=workers)) as messages:
         for message in messages:
             if isinstance(message, WorkerNote):
-                reporter.note(joined(": ", (message.case, message.text)))
-            elif isinstance(message, Case):
-                yield message, None
+                _note(message.text, reporter=reporter, case=message.case)
             else:
-                yield by_name[message.case], message
+                yield message
+
+
+def _note(text: str, *, reporter: RunReporter, case: str) -> None:
+    """Pass on a remark on a case."""
+    reporter.note(joined(": ", (case, text)))

@@ -1,7 +1,7 @@
-"""Find the cases among the INPUTs of the command line: which CT, under which name.
+"""Find the cases in the INPUTs of the command line: their CTs and their names.
 
-An INPUT is an image file, a DICOM folder or zip, a folder with `imaging.*` (one case), or a
-folder of cases. Nothing is decoded here but a slice or two, to tell labelmaps from images.
+An INPUT is an image file, a DICOM folder or zip, a folder with `imaging.*` (one case), or a folder of cases. At most a
+slice or two of an image are decoded here, to tell labelmaps from CTs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Discovery:
-    """What was found: the cases in order, and notes on what was left out, for the user."""
+    """The cases that were found, in order, and notes for the user on what was left out."""
 
     cases: tuple[Case, ...]
     notes: tuple[str, ...] = ()
@@ -89,7 +89,7 @@ def discover_cases(inputs: Sequence[str | Path], *, out_dir: str | Path) -> Disc
 
 
 def _refuse_slices(inputs: Iterable[Path]) -> None:
-    """Refuse slices of one folder, as a shell makes of `folder/*.dcm`: each would be a case that fails."""
+    """Refuse several slices of a folder, which a shell makes of `folder/*.dcm`: each would be a case, and fail."""
     first: dict[Path, Path] = {}
     for path in inputs:
         if image_extension(path.name) is not None or path == first.get(path.parent) or not path.is_file():
@@ -112,7 +112,7 @@ def _paths_of(given: Path, *, out_real: str, notes: _Notes) -> list[Path]:
             raise InputError(text.format(path=given, formats=SUPPORTED))
         return [given]
     real = _real(given)
-    # Results are looked out for only where they would be met: in the output folder or on the way to it.
+    # Results can be met only where the INPUT is the output folder or contains it.
     skipped = None if _is_under(real, out_real) and real != out_real else out_real
     found = list(_walk(given, out_real=skipped, notes=notes, visited=set()))
     if not found:
@@ -138,7 +138,7 @@ def _nothing_in(folder: Path, *, out_real: str, notes: _Notes) -> Text:
 
 
 def _walk(folder: Path, *, out_real: str | None, notes: _Notes, visited: set[str]) -> Iterator[Path]:
-    """Yield the CTs in and below a folder, in name order; each real folder once, so links cannot loop."""
+    """Yield the CTs in and below a folder, in name order; each real folder once, so that links cannot loop."""
     real = _real(folder)
     if real in visited:
         return
@@ -154,7 +154,7 @@ def _walk(folder: Path, *, out_real: str | None, notes: _Notes, visited: set[str
         yield folder
         return
     if _first_dicom_file(folder):
-        # Beside other images or studies: take each, though some may come twice, rather than lose one.
+        # DICOM beside other images or studies: rather take a CT twice than lose one.
         yield folder
     yield from _image_files(folder, out_real=out_real, notes=notes)
     for entry in _entries(folder):
@@ -163,7 +163,7 @@ def _walk(folder: Path, *, out_real: str | None, notes: _Notes, visited: set[str
 
 
 def _imaging_of(folder: Path) -> Path | None:
-    """Return the folder's `imaging.*`; the folder itself, which reading then refuses, if there are several."""
+    """Return the folder's `imaging.*`; if there are several, the folder itself, which the reader then refuses."""
     found = [
         entry
         for entry in _entries(folder)
@@ -175,10 +175,10 @@ def _imaging_of(folder: Path) -> Path | None:
 
 
 def _is_one_study(folder: Path, *, out_real: str | None) -> bool:
-    """Tell whether all that lies in and below the folder is DICOM, and of one study: then it is one case.
+    """Tell whether everything in and below the folder is DICOM of one study, and so one case.
 
-    Exports put every series into a folder of its own; the reader chooses the chest series among them.
-    Results of an earlier run below the folder do not count, nor what lies beside the DICOM of a disc.
+    Exports put every series into a folder of its own; the reader chooses the chest series among them. Results of an
+    earlier run below the folder do not count, nor does what lies beside the DICOM files of a disc.
     """
     is_disc = any(_is_table_of_contents(entry) for entry in _entries(folder))
     studies: set[str] = set()
@@ -212,7 +212,7 @@ def _first_dicom_file(folder: Path) -> Path | None:
 
 
 def _is_table_of_contents(path: Path) -> bool:
-    """Tell whether the file lists what is on a disc: DICOM of no study, and mostly with a viewer beside it."""
+    """Tell whether the file is a disc's DICOMDIR, which belongs to no study and mostly lies beside a viewer."""
     return path.name.upper() == "DICOMDIR" and path.is_file()
 
 
@@ -236,12 +236,12 @@ def _image_files(folder: Path, *, out_real: str | None, notes: _Notes) -> Iterat
 
 
 def _is_uncertainty_map(path: Path) -> bool:
-    """Tell whether the file is a map that an earlier run wrote beside its labelmap: no CT, though it looks grey."""
+    """Tell whether the file is a map of uncertainty that an earlier run wrote beside its labelmap, and so no CT."""
     return path.name == UNCERTAINTY_FILE and path.with_name(LABELMAP_FILE).is_file()
 
 
 def _entries(folder: Path) -> list[Path]:
-    """Return what is in the folder and not hidden, in an order that no file system changes."""
+    """Return what is in the folder and not hidden, in an order that does not depend on the file system."""
     try:
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".") and not _is_windows_own(entry)]
     except OSError as error:
@@ -251,7 +251,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _is_windows_own(path: Path) -> bool:
-    """Tell whether Windows keeps the entry to itself, as "System Volume Information" or the "My Music" in Documents."""
+    """Tell whether Windows reserves the entry, such as "System Volume Information", or "My Music" in Documents."""
     try:
         attributes = getattr(path.lstat(), "st_file_attributes", 0)
     except OSError:

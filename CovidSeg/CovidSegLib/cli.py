@@ -1,7 +1,7 @@
 """The command `covidseg`: reads the arguments, calls the command, returns the exit code.
 
-0 all done; 1 some case failed; 2 usage error; 130 stopped with Ctrl-C. Nothing heavy is imported
-before the arguments are understood, so that --help and usage errors are instant.
+Exit codes: 0 all done; 1 some case failed; 2 usage error; 130 stopped with Ctrl-C. Nothing heavy is imported before the
+arguments are parsed, so that --help and usage errors are instant.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         print_error(explain(error))
         return STOPPED
-    except BrokenPipeError:  # the reader of our output has gone, as in `covidseg info | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # lest Python complain on flushing stdout at exit
+    except BrokenPipeError:  # the reader of our output is gone, as in `covidseg info | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python complains when it flushes stdout at exit
         return FAILED
-    except Exception as error:  # a fault of ours outside the cases, which are guarded one by one
+    except Exception as error:  # a fault of CovidSeg outside the cases, each of which is guarded
         details = "--verbose" in arguments
         print_error(with_hint(explain(error), unexpected=is_unexpected(error), details=details))
         if details:
@@ -101,11 +101,11 @@ def _add_segment(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     parser.add_argument("-o", "--output", metavar="OUT", type=_path, required=True, help="folder for the results")
     _add_engine_options(parser)
-    parser.add_argument("--overwrite", action="store_true", help="compute complete cases again, too")
+    parser.add_argument("--overwrite", action="store_true", help="compute complete cases again as well")
     parser.add_argument("--workers", metavar="N", type=count, default=1, help="cases in parallel (default 1)")
     parser.add_argument("--no-preview", dest="preview", action="store_false", help="write no preview.png")
     parser.add_argument(
-        "--uncertainty", action="store_true", help="write uncertainty.nii.gz, too: 0 sure to 100 %% open, per voxel"
+        "--uncertainty", action="store_true", help="also write uncertainty.nii.gz: per voxel 0 (sure) to 100 %%"
     )
     _add_series(parser)
 
@@ -159,7 +159,7 @@ def _add_series(parser: argparse.ArgumentParser) -> None:
 
 
 def _path(text: str) -> Path:
-    if not text:  # Path("") would be the current folder: a variable that was never set
+    if not text:  # from an unset shell variable; Path("") would be the current folder
         raise argparse.ArgumentTypeError("an empty path")
     return Path(text)
 

@@ -1,4 +1,4 @@
-"""`covidseg demo`: a synthetic CT with known truth through the whole job, and the two compared."""
+"""`covidseg demo`: segment a synthetic CT, and compare the result with its known truth."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from .summary import RUN_FILE, SUMMARY_FILE
 if TYPE_CHECKING:
     from .phantom import PhantomTruth
 
-#: Of the demo's patient; training leaves it out. The network meets the truth within 3 points on this phantom, as on
-#: about half of them: the model card has the others.
+#: Seed of the demo's phantom, which training leaves out. On it, as on about half of the phantoms, the network comes
+#: within 3 points of the true POI; the model card has the other half.
 DEMO_SEED = 5
 
 DEMO_INFECTION_PERCENT = 20.0
 
-#: Points of POI by which the demo may miss the truth.
+#: Percentage points by which the POI found may differ from the true one.
 POI_TOLERANCE = 3.0
 
 _CASE = "phantom"

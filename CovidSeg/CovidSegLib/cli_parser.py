@@ -1,4 +1,4 @@
-"""What the parsers of `covidseg` and `covidseg-train` share: errors of one line, commands, kinds of values."""
+"""What the parsers of `covidseg` and `covidseg-train` share: one-line errors, commands, types of values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class UsageError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, and which leaves ending the process to main."""
+    """A parser whose errors are one line, and which leaves it to `main` to end the process."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}: see '{self.prog} --help'")
@@ -30,12 +30,12 @@ def add_command(
     """Return the parser of a new command.
 
     Args:
-        commands: Where it goes.
+        commands: The subparsers to add it to.
         name: What the user types.
-        summary: What it does.
+        summary: What the command does, for the help.
         run: Gets the parsed options and returns the exit code.
-        note: What its help says after the summary.
-        verbose: What its option --verbose does.
+        note: Follows the summary in the command's own help.
+        verbose: What its option --verbose does, for the help.
     """
     description = f"{summary}. {note}" if note else summary
     parser = commands.add_parser(name, help=summary, description=description, allow_abbrev=False)
@@ -45,7 +45,7 @@ def add_command(
 
 
 def count(text: str) -> int:
-    """Return a whole number from 1 on, given as argument."""
+    """Return an argument as a whole number of at least 1 (an argparse type)."""
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 on")
     return int(text)

@@ -65,12 +65,13 @@ def _why_unusable(arguments: argparse.Namespace) -> str | None:
 def _measure(
     ct_path: Path, segmentation_path: Path, *, series: str | None
 ) -> tuple[CTVolume, Quantities, tuple[str, ...]]:
-    """Return the CT in HU, the figures, and what to know of the CT and of what it shows of the lungs.
+    """Return the CT in HU, the figures, and warnings about the CT and about parts of the lungs that it does not show.
 
     Raises:
         InputError: A file cannot be read, or the two lie on different grids.
     """
-    from .field_of_view import chest_in, field_of_view_warnings
+    from .chest import chest_in
+    from .field_of_view import field_of_view_warnings
     from .intensity import to_hounsfield
     from .quantify import quantify
     from .segmentation_file import read_segmentation
@@ -111,13 +112,13 @@ def _write(folder: Path, *, ct: CTVolume, quantities: Quantities, warnings: tupl
     """Write report.json and report.csv; in a case's own folder the new figures replace the old.
 
     Raises:
-        InputError: The folder holds the report of another CT, of another series of it, or of something else.
+        InputError: The folder holds a report of another CT or series, or a damaged one.
     """
     from .report import build_report, renewed_warnings, write_report_csv, write_report_json
     from .runtime import versions
 
     earlier = _earlier_report(folder, ct=ct)
-    # Model and options stay as recorded, so that `covidseg segment` still takes the case as complete.
+    # Model and options stay as recorded, so that `covidseg segment` still regards the case as complete.
     model: dict[str, Any] = earlier.get("model") or {"name": None, "version": None, "sha256": None}
     runtime: dict[str, Any] = earlier.get("runtime") or _runtime(seconds, versions=versions())
     report = build_report(
@@ -138,10 +139,10 @@ def _write(folder: Path, *, ct: CTVolume, quantities: Quantities, warnings: tupl
 
 
 def _earlier_report(folder: Path, *, ct: CTVolume) -> dict[str, Any]:
-    """Return the report in the folder, which is of the same CT; empty if there is none.
+    """Return the report in the folder; empty if there is none.
 
     Raises:
-        InputError: It is another's.
+        InputError: The report is damaged, or of another CT or series.
     """
     path = folder / REPORT_JSON_FILE
     report = read_report(folder)

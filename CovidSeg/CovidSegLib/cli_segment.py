@@ -45,9 +45,9 @@ def run_segment(arguments: argparse.Namespace, *, engine: Engine | None = None) 
 
 
 def _conclude(result: BatchResult, *, options: RunOptions) -> int:
-    standings = [_standing(outcome) for outcome in result.outcomes]
+    endings = [_ending(outcome) for outcome in result.outcomes]
     words = ("done", "skipped", "failed", "stopped", "not run")
-    print_line(", ".join(f"{standings.count(word)} {word}" for word in words if word in standings))
+    print_line(", ".join(f"{endings.count(word)} {word}" for word in words if word in endings))
     print_line(f"summary: {options.out_dir / SUMMARY_FILE}, run: {options.out_dir / RUN_FILE}")
     print_line(DISCLAIMER)
     if result.stopped:
@@ -56,6 +56,6 @@ def _conclude(result: BatchResult, *, options: RunOptions) -> int:
     return FAILED if result.failed else OK
 
 
-def _standing(outcome: Outcome) -> str:
-    """Return how a case stands, in a word; a case that never began has nothing to say."""
+def _ending(outcome: Outcome) -> str:
+    """Return how a case ended, in a word; of cases that did not run, only one that was under way has a message."""
     return "stopped" if outcome.status is Status.NOT_RUN and outcome.message else outcome.status.value

@@ -22,9 +22,9 @@ _PLAIN_PROGRESS_EVERY_S = 15.0
 
 
 def print_line(text: str, *, stream: TextIO | None = None) -> None:
-    """Print one line, whatever letters its file names have and whatever the terminal can show.
+    """Print one line; letters that the terminal's encoding lacks are escaped.
 
-    Once nobody reads any more, nothing is printed: what was begun is finished all the same.
+    Once the reader of the output is gone nothing more is printed, but the run goes on.
     """
     stream = stream or sys.stdout
     encoding = getattr(stream, "encoding", None) or "utf-8"
@@ -37,8 +37,8 @@ def print_line(text: str, *, stream: TextIO | None = None) -> None:
 
 
 def reader_has_gone(error: OSError) -> bool:
-    """Tell whether nobody reads what is printed any more, as in `covidseg segment ... | head`."""
-    # Windows may say EINVAL instead, see https://github.com/python/cpython/issues/79935
+    """Tell whether the reader of the output is gone, as in `covidseg segment ... | head`."""
+    # On Windows it may be EINVAL instead, see https://github.com/python/cpython/issues/79935
     return isinstance(error, BrokenPipeError) or (sys.platform == "win32" and error.errno == errno.EINVAL)
 
 
@@ -55,12 +55,12 @@ def print_failure(error: Exception, *, details: bool) -> None:
 
 
 def with_hint(text: str, *, unexpected: bool, details: bool) -> str:
-    """Return the text of an error; of an unexpected one whose details are not printed, also how to have them."""
+    """Return the text of an error; if it is unexpected and its details are not printed, also how to get these."""
     return f"{text}; --verbose prints the details" if unexpected and not details else text
 
 
 class ConsoleReporter:
-    """Tells how a run goes: a bar on a terminal, plain lines elsewhere."""
+    """Reports a run: a progress bar on a terminal, plain lines elsewhere."""
 
     def __init__(self, *, out_dir: Path, details: bool) -> None:
         """Print to stdout and stderr; with `details` also tracebacks and stages."""
@@ -74,18 +74,18 @@ class ConsoleReporter:
         self._bar = _open_bar()
 
     def run_started(self, *, total: int, device: str, model: str) -> None:
-        """Say what is going to be done."""
+        """Print what is going to be done."""
         self._total = total
         self._line(f"{total} case{'s' * (total != 1)}, model {model}, device {device}, output {self._out_dir}")
 
     def case_started(self, case: Case) -> None:
-        """Name the case and its file."""
+        """Print the case's name and file."""
         self._stage = self._message = ""
         self._printed_at_s = time.monotonic()
         self._line(f"[{self._finished + 1}/{self._total}] {case.name}: {case.path}")
 
     def case_progress(self, case: Case, progress: Progress) -> None:
-        """Move the bar, or print a line now and then; a message always."""
+        """Move the bar, or print a line now and then; a message is always printed."""
         if progress.message and progress.message != self._message:
             self._message = progress.message
             self.note(f"{case.name}: {progress.message}")
@@ -121,7 +121,7 @@ class ConsoleReporter:
             self._line(f"  {case.name}: warning: {outcome.message}")
 
     def close(self) -> None:
-        """Take the bar off the screen."""
+        """Remove the bar from the terminal."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None

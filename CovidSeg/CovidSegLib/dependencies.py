@@ -1,9 +1,8 @@
-"""The packages that Slicer lacks, fetched only when the user agreed: torch, MONAI and two small ones.
+"""Install the packages that Slicer lacks (torch, MONAI and two small ones), after the user has agreed.
 
-torch comes through the PyTorch extension, which knows the computer's GPU; the others through
-`slicer.packaging` (5.12 and later) or `slicer.util.pip_install`. What is installed already is held
-at its version, so that nothing is ever replaced. Where Slicer runs its tests nothing is installed,
-and it says nothing of that: what counts is what can be imported afterwards.
+torch comes through the PyTorch extension, which knows the computer's GPU; the others through `slicer.packaging` (5.12
+and later) or `slicer.util.pip_install`. Installed packages are pinned to their versions, so that none is ever replaced.
+In its test mode Slicer silently installs nothing, so that only an import tells whether an installation succeeded.
 """
 
 from __future__ import annotations
@@ -25,16 +24,15 @@ from .resources import resource_path
 from .scene_texts import tr as _
 
 TORCH_VERSIONS = ">=2.8,<3"
-#: Packages that an installation must not touch, if they are there.
+#: Packages that an installation must not replace, if they are installed.
 HELD_PACKAGES = ("numpy", "scipy", "SimpleITK", "torch", "torchvision", "vtk", "itk")
-
 
 #: What the engine imports while it runs.
 RUN_WITH = ("torch", "monai.inferers", "safetensors.torch", "scipy.ndimage", "SimpleITK")
 
 
 class DependencyError(CovidSegError):
-    """A package that CovidSeg computes with is missing, or too old, and was not installed."""
+    """A package that the network needs is missing or too old."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class Missing:
 
 
 class Installer(Protocol):
-    """Who installs; `SlicerInstaller` in the application, a stand-in in tests."""
+    """Installs packages; `SlicerInstaller` in the application, a stand-in in tests."""
 
     def install_torch(self, versions: str) -> None: ...
 
@@ -65,8 +63,8 @@ def ensure_dependencies(*, installer: Installer, ask: Callable[[Missing], bool])
     """Make sure that the network can run; ask first if anything has to be installed.
 
     Args:
-        installer: Who installs.
-        ask: Told what is missing; False means no.
+        installer: Installs what is missing.
+        ask: Gets what is missing, and returns whether the user agrees.
 
     Raises:
         Cancelled: The user said no.
@@ -88,9 +86,9 @@ def ensure_dependencies(*, installer: Installer, ask: Callable[[Missing], bool])
 
 
 def load_packages() -> None:
-    """Import what the network runs on; call it on the main thread, before another thread needs it.
+    """Import the packages of the network; to be called on the main thread, before another thread needs them.
 
-    The first import of torch on another thread, beside imports on the main thread, has ended the whole program.
+    When torch was first imported on another thread, beside imports on the main thread, the whole program crashed.
 
     Raises:
         DependencyError: A package is missing or does not work.
@@ -100,7 +98,7 @@ def load_packages() -> None:
 
 
 def check_installed() -> None:
-    """Refuse to compute where a package is missing; for scripts, which cannot ask the user as the panel does.
+    """Raise if a package is missing; for scripts, which cannot ask the user as the panel does.
 
     Raises:
         DependencyError: What is missing and how to get it, or torch is there but too old.
@@ -113,10 +111,10 @@ def check_installed() -> None:
 
 
 def find_missing() -> Missing:
-    """Return what is missing, without importing it.
+    """Return what is missing, without importing anything.
 
     Raises:
-        DependencyError: torch is there in a version that CovidSeg cannot use, or there is no other for this computer.
+        DependencyError: The installed torch cannot be used, or no usable one exists for this computer.
     """
     torch_version = _installed("torch")
     fits = torch_version is not None and _satisfies(torch_version, f"torch{TORCH_VERSIONS}")
@@ -148,7 +146,7 @@ def requirements() -> tuple[str, ...]:
 
 
 class SlicerInstaller:
-    """Installs within the Slicer application; on the main thread, because Slicer shows windows."""
+    """Installs into the Slicer application; on the main thread, because Slicer shows windows."""
 
     def install_torch(self, versions: str) -> None:
         """Install torch with the PyTorch extension.
@@ -169,7 +167,7 @@ class SlicerInstaller:
             raise Cancelled(_("torch was not installed. CovidSeg cannot segment without it."))
 
     def install_packages(self, requirements: tuple[str, ...], *, constraints: Path) -> None:
-        """Install packages by pip into Slicer's Python; the user was asked already."""
+        """Install packages with pip into Slicer's Python; the user has already agreed."""
         packaging = _slicer_packaging()
         if packaging is not None:
             packaging.pip_ensure(
@@ -191,16 +189,16 @@ def _slicer_packaging() -> Any:
 
 @contextmanager
 def _failure_explained(names: str) -> Iterator[None]:
-    """Say of an installation that failed what to do.
+    """Turn any error of an installation into one that says what to do.
 
     Raises:
-        DependencyError: It failed; what pip says of it stands in the console, not in its error.
+        DependencyError: The installation failed; the reason is in pip's output on the console, not in its error.
     """
     try:
         yield
     except CovidSegError:
         raise
-    except Exception as error:  # pip's end, no pip at all, or what was installed does not load: anything
+    except Exception as error:  # anything: pip failed, there is no pip, or the package does not load
         text = _(
             "{names} could not be installed ({reason}). Check the connection to the internet and the room on the disk, "
             "and try again; the Python console shows what pip said."
@@ -209,13 +207,13 @@ def _failure_explained(names: str) -> Iterator[None]:
 
 
 def _short(error: Exception) -> str:
-    """Return an error in a few words: that of a command would repeat the whole command."""
+    """Return an error in a few words; that of a failed command would repeat the whole command."""
     code = getattr(error, "returncode", None)
     return str(error) if code is None else _("the installer ended with code {code}").format(code=code)
 
 
 def _check_imports(missing: Missing) -> None:
-    """Import what was missing.
+    """Import the packages that were missing.
 
     Raises:
         DependencyError: It is still missing, or does not work.
@@ -242,7 +240,7 @@ def _is_intel_build_for_mac() -> bool:
 
 @contextmanager
 def _constraints_file() -> Iterator[Path]:
-    """Yield a file for pip that holds what is installed at its version."""
+    """Yield a constraints file for pip that pins `HELD_PACKAGES` to their installed versions."""
     lines = [f"{name}=={version}" for name in HELD_PACKAGES if (version := _installed(name)) is not None]
     with tempfile.TemporaryDirectory(prefix="covidseg-") as folder:
         path = Path(folder) / "constraints.txt"
@@ -251,7 +249,7 @@ def _constraints_file() -> Iterator[Path]:
 
 
 def _installed(name: str) -> str | None:
-    """Return the version of an installed package that has something to import, else None."""
+    """Return the version of a package that is installed and can be found for import, else None."""
     try:
         version = importlib.metadata.version(name)
         return version if importlib.util.find_spec(name) is not None else None

@@ -1,4 +1,4 @@
-"""Put any error into one line for people: what is wrong, where, and what to do."""
+"""Explain any error to the user in one line: what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def explain(error: BaseException) -> str:
 
 
 def is_unexpected(error: BaseException) -> bool:
-    """Tell whether the error is a fault of the program, which only its traceback explains."""
+    """Tell whether the error is a fault of the program, so that its traceback is needed."""
     return not isinstance(error, _EXPECTED) and not _is_full_gpu(error)
 
 
 def _is_full_gpu(error: BaseException) -> bool:
-    # By name: whoever meets torch's error has loaded torch, others need not.
+    # By name, so that torch need not be imported.
     return type(error).__name__ == "OutOfMemoryError"
 
 
 def one_line(text: str) -> str:
-    """Return the text with its line breaks, and the blanks around them, folded; a `Text` stays one, values and all.
+    """Return the text on one line, its line breaks and the blanks around them folded; a `Text` stays a `Text`.
 
-    Blanks within a line stay as they are: they may be those of a file's name.
+    Blanks within a line stay as they are: they may be part of a file name.
     """
     if text.splitlines() in ([], [text]):
         return text
@@ -54,7 +54,7 @@ def one_line(text: str) -> str:
 
 
 def _value_in_one_line(value: object) -> object:
-    """Return what stands for the value in a text of one line; itself, such as a number to format, if it has one."""
+    """Return a value for a text on one line: unchanged, such as a number to format, if it is on one line already."""
     english = value if isinstance(value, str) else str(value)
     folded = one_line(english)
     return value if folded == english else folded

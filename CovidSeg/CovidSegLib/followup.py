@@ -1,4 +1,4 @@
-"""Results compared: time points of one patient with the change per week, or a result with the one it replaced."""
+"""Compare results: the time points of one patient, with the change per week, or a result with the one it replaced."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TimePoint:
     """A CT of the patient with its figures.
 
     Attributes:
-        name: What the user calls it; never a patient's identity.
+        name: The user's name for it; never a patient's identity.
         report: `regions` and `severity` as in ``report.json``.
         study_date: The day of the CT, if known.
     """
@@ -38,7 +38,7 @@ class TimePoint:
 
 @dataclass(frozen=True)
 class FollowUpRow:
-    """A time point beside the one before it; what is undefined is None.
+    """A time point compared with the previous one; what is undefined is None.
 
     Attributes:
         name: Of the time point.
@@ -46,8 +46,8 @@ class FollowUpRow:
         days: Since the earliest time point with a date.
         figures: By the keys of `FIGURES`.
         severity: Class of both lungs together.
-        change_per_week: Of each figure since the row before, in its unit per week (POI: percentage points);
-            None on the first row, without two dates, on the same or an earlier day, or if a figure is undefined.
+        change_per_week: Change of each figure since the previous row, in its unit per week (POI: percentage points);
+            None in the first row, without two dates in ascending order, or if a figure is undefined.
     """
 
     name: str
@@ -79,7 +79,7 @@ def figures_of(report: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def in_order(points: Sequence[TimePoint]) -> tuple[TimePoint, ...]:
-    """Return time points by date, equal dates as given; all as given if one has no date."""
+    """Return time points by date, those of equal date as given; if one has no date, all as given."""
     dated = [(point.study_date, index) for index, point in enumerate(points) if point.study_date is not None]
     if len(dated) < len(points):
         return tuple(points)
@@ -89,7 +89,7 @@ def in_order(points: Sequence[TimePoint]) -> tuple[TimePoint, ...]:
 def _changes_per_week(
     before: FollowUpRow | None, *, figures: Mapping[str, float | None], days: int | None
 ) -> dict[str, float | None]:
-    """Return the change per week of each figure since the row before."""
+    """Return the change per week of each figure since the previous row."""
     if before is None or before.days is None or days is None or days <= before.days:
         return dict.fromkeys(figures)
     grown = _growth(before.figures, after=figures)
@@ -99,7 +99,7 @@ def _changes_per_week(
 
 @dataclass(frozen=True)
 class PastResult:
-    """What is kept of a result, to compare with a later one of the same CT.
+    """The figures of a replaced result, kept for comparison with a later one of the same CT.
 
     Attributes:
         when: ISO date and time.

@@ -1,4 +1,4 @@
-"""What a path given by a user is: its case name, the image files in a folder, the fingerprint of its bytes.
+"""What a path given by the user stands for: its case name, its files, the fingerprint of their bytes.
 
 Nothing here decodes an image. Reading is in `volume`, unpacking in `archive`.
 """
@@ -17,11 +17,11 @@ from .texts import text as _
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 NAMED_SUFFIXES = (*IMAGE_SUFFIXES, ".zip", *DICOM_SUFFIXES)
-#: A file of this name is a case that its folder names.
+#: A file of this name is a case that is named after its folder.
 IMAGING_STEM = "imaging"
 SUPPORTED = _("NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), a DICOM folder or a zip of one")
 
-#: What macOS leaves in zips, and Windows on every drive (among it what was deleted), in small letters.
+#: Folders that macOS leaves in zips and Windows on every drive (deleted files among them), in lower case.
 SYSTEM_FOLDERS = ("__macosx", "$recycle.bin", "system volume information")
 
 _CHUNK = 1 << 20
@@ -39,7 +39,7 @@ def case_name(path: str | Path) -> str:
 
     Never taken from DICOM identity.
     """
-    path = Path(os.path.abspath(path))  # "." and ".." have names as well; a link keeps its own
+    path = Path(os.path.abspath(path))  # gives "." and ".." a name, and keeps that of a link
     if path.is_dir():
         return path.name or "case"
     stem = stem_of(path.name)
@@ -56,7 +56,7 @@ def stem_of(file_name: str) -> str:
 
 
 def imaging_file_in(folder: Path) -> Path | None:
-    """Return the one `imaging.*` in a folder, which then stands for the folder; None if there is none.
+    """Return the `imaging.*` in a folder, which then stands for the folder; None if there is none.
 
     Raises:
         InputError: Several files are called `imaging.*`.
@@ -74,7 +74,7 @@ def imaging_file_in(folder: Path) -> Path | None:
 
 
 def files_under(folder: Path) -> list[Path]:
-    """Return the regular files in a folder and its subfolders in a stable order, those of the system left out."""
+    """Return the files in a folder and its subfolders in a stable order, without hidden ones and SYSTEM_FOLDERS."""
     found: list[Path] = []
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name.lower() not in SYSTEM_FOLDERS)
@@ -83,7 +83,7 @@ def files_under(folder: Path) -> list[Path]:
 
 
 def looks_like_dicom(path: Path) -> bool:
-    """Tell from the first 132 bytes whether a file is DICOM: the magic word, or an old file starting in group 8."""
+    """Tell from its first 132 bytes whether a file is DICOM: by the prefix DICM, or by group 8 of an old file."""
     try:
         with path.open("rb") as stream:
             head = stream.read(132)
@@ -95,7 +95,7 @@ def looks_like_dicom(path: Path) -> bool:
 def detached_data_files(header: Path) -> list[Path]:
     """Return the data files that a MetaImage or NRRD header names, in its folder; empty for other files.
 
-    A header of its own (`.mhd`, `.nhdr`) has to name one. `.mha` and `.nrrd` rarely do, but may.
+    A detached header (`.mhd`, `.nhdr`) has to name one; `.mha` and `.nrrd` may.
 
     Raises:
         InputError: A named data file is not there, or lies outside the header's folder.
@@ -127,7 +127,7 @@ def detached_data_files(header: Path) -> list[Path]:
 
 
 def _decoded(names: str) -> str:
-    """Return names that were read as Latin-1 as they were meant: ITK and Slicer write UTF-8, others Latin-1."""
+    """Return names read as Latin-1 in their true encoding: ITK and Slicer write UTF-8, others Latin-1."""
     try:
         return names.encode("latin-1").decode("utf-8")
     except UnicodeDecodeError:
@@ -141,7 +141,7 @@ def _fits_pattern(name: str, *, pattern: str) -> bool:
 
 def _data_file(header: Path, *, name: str) -> Path:
     folder = header.parent.resolve()
-    data = None if "\0" in name else (folder / name).resolve()  # such a name is none, says Python by a ValueError
+    data = None if "\0" in name else (folder / name).resolve()  # of which `resolve` would raise ValueError
     if data is None or not data.is_relative_to(folder) or not data.is_file():
         text = _(
             "{file}: its data file {name!r} is not beside it. Copy both files into one folder, "
@@ -154,9 +154,9 @@ def _data_file(header: Path, *, name: str) -> Path:
 def fingerprint_of(path: str | Path) -> str:
     """Return `sha256:...` of an input's bytes, without decoding pixels.
 
-    A file or zip: its bytes (with those of the data files, for a detached header). A folder: of its `imaging.*`
-    if there is one, else of its DICOM files (of all files if none is DICOM), each hashed, the hashes sorted: it
-    depends neither on names nor on where the folder lies, and results written below the folder do not change it.
+    Of a file or zip, its bytes are hashed (for a detached header, its data files' too). Of a folder, its `imaging.*` if
+    there is one, otherwise its DICOM files (all files if none is DICOM), each by itself, and the hashes sorted: names
+    and the folder's place do not matter, nor do results written below the folder.
 
     Raises:
         InputError: The path is missing, cannot be read, or is an empty folder.
@@ -179,7 +179,7 @@ def fingerprint_of(path: str | Path) -> str:
 
 
 def unreadable(path: Path, *, error: OSError) -> InputError:
-    """Return what to raise where the system will not read a file."""
+    """Return the error for a file that the system does not let us read."""
     text = _("{path}: cannot be read ({reason}). Check the file's permissions.")
     return InputError(text.format(path=path, reason=error.strerror or str(error)))
 

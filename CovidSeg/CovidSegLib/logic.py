@@ -1,18 +1,17 @@
 """CovidSeg in a scene: volume node in, segmentation node and results table out.
 
-The same class runs in the Slicer application, in `Slicer --python-script` and on slicer-core.
-Three steps, so that a background worker can run the middle one:
+The same class runs in the Slicer application, in `Slicer --python-script` and on slicer-core. There are three steps, so
+that a worker thread can run the middle one:
 
 1. `volumeFromNode` copies voxels and geometry out of the scene (main thread);
-2. the engine segments the copy and touches no scene (any thread);
+2. the engine segments the copy without touching the scene (any thread);
 3. `publish` writes the result into the scene (main thread), whole or not at all.
 
-`process` does all three. Nothing here opens a window; errors are raised for people to read.
+`process` does all three. Nothing here opens a window; errors have texts that can be shown to the user.
 """
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +21,13 @@ from .errors import Cancelled, InputError
 from .scene import SceneContext
 from .scene_edited import mark_computed
 from .scene_file import load_segmentation, save_segmentation
-from .scene_outputs import check_output, ct_of, output_segmentation, output_table
-from .scene_segments import find_segments, make_segments, read_masks, replace_segments
+from .scene_outputs import check_output, ct_of, output_segmentation, output_table, replace_segments
+from .scene_report import store_report
+from .scene_segments import error_about, make_segments, read_masks, why_not_measured
 from .scene_table import results_table, show_table
 from .scene_texts import tr as _
 from .scene_uncertainty import map_image, put_map, remove_map
 from .scene_volume import check_volume, geometry_of, ijk_to_ras, volume_from_node
-from .texts import as_text
 
 if TYPE_CHECKING:
     from .bundle import Bundle
@@ -37,15 +36,9 @@ if TYPE_CHECKING:
     from .quantify import Quantities
     from .volume import CTVolume
 
-#: Attribute of the segmentation node: the run's report.json, as text.
-REPORT_ATTRIBUTE = "CovidSeg.report"
-
-#: Attribute of the segmentation node: the report's warnings, so that they can be translated (`texts.Text`).
-WARNINGS_ATTRIBUTE = "CovidSeg.warnings"
-
 
 class Engine(Protocol):
-    """What `CovidSegLogic` asks of an engine; `pipeline.segment` is the one it uses unless told otherwise."""
+    """How `CovidSegLogic` calls its engine, which is `pipeline.segment` unless another one is given."""
 
     def __call__(
         self,
@@ -68,7 +61,7 @@ class SceneOutputs:
         segmentationNode: Segments `left_lung`, `right_lung` (whole lungs) and `infection`.
         tableNode: Volumes and percentage of infection per lung.
         report: The content of report.json.
-        warnings: What the user should know about these figures.
+        warnings: About these figures, for the user.
         uncertaintyNode: Volume of 0 (sure) to 100 per cent on the CT's grid; None if it was not asked for.
     """
 
@@ -83,7 +76,10 @@ class CovidSegLogic:
     """Segments CT volumes of a scene, and measures what the user made of the segments."""
 
     def __init__(self, *, context: SceneContext | None = None, engine: Engine | None = None) -> None:
-        """Work on the scene of `context` (the application's, if none), with `engine` in place of the network."""
+        """Work on the scene of `context`; tests give an `engine` in place of the network.
+
+        Without a context it is the application's scene, or a new one where there is no application.
+        """
         self.context = context or SceneContext.current()
         self._engine = engine
 
@@ -99,7 +95,7 @@ class CovidSegLogic:
         cancelled: CancelledCallback | None = None,
         uncertainty: bool = False,
     ) -> SceneOutputs:
-        """Segment a CT and return the nodes made for it; none is shown, `scene_display.show_result` does that.
+        """Segment a CT and return the nodes made for it; to show them, call `scene_display.show_result`.
 
         Args:
             volumeNode: `vtkMRMLScalarVolumeNode` of the scene, in HU.
@@ -109,9 +105,9 @@ class CovidSegLogic:
             bundle: Model bundle or its folder; the one shipped with CovidSeg if None.
             progress: Called with every step's progress.
             cancelled: Asked between patches; True stops the run.
-            uncertainty: Whether to map how sure the network is, too; the segments stay the same.
+            uncertainty: Whether to map, too, how sure the network is; the segments are the same.
 
-        In every case of an error the scene is left as it was.
+        After any error the scene is as it was before.
 
         Raises:
             ValueError: The mode is unknown.
@@ -145,7 +141,7 @@ class CovidSegLogic:
 
     @property
     def engine(self) -> Engine:
-        """The function that segments; importing torch waits until it is called.
+        """The function that segments; torch is imported only when it is called.
 
         Raises:
             DependencyError: A package that the network needs is missing, or too old.
@@ -173,20 +169,20 @@ class CovidSegLogic:
 
         Args:
             result: What the engine returned for `volumeNode`.
-            volumeNode: The CT; still the one that was segmented.
-            segmentationNode: Its CovidSeg segments are replaced and others kept; a new node if None. So is its map;
-                a result without one removes it, as it would belong to other segments.
+            volumeNode: The CT that was segmented, unchanged.
+            segmentationNode: Its CovidSeg segments and its map are replaced, other segments kept; a new node if None.
+                A result without a map removes the old one, which would belong to other segments.
 
         Raises:
-            InputError: The volume changed or went meanwhile, or the node cannot take the segments.
-                The scene is left as it was then, as after any other error.
+            InputError: The volume was changed or removed meanwhile, or the node cannot take the segments.
+
+        After any error the scene is as it was before.
         """
         self._check_unchanged(volumeNode, result=result)
         if segmentationNode is not None:
             check_output(self.context, node=segmentationNode, volume_node=volumeNode)
         segments = make_segments(result.labelmap, geometry=result.geometry, matrix=ijk_to_ras(volumeNode))
         report = result.report()
-        report_text = json.dumps(report, allow_nan=False)
         table = results_table(report["regions"])
         image = None if result.uncertainty is None else map_image(result.uncertainty)
         with ExitStack() as undo:
@@ -194,41 +190,43 @@ class CovidSegLogic:
             replace_segments(segmentation, segments=segments)
             table_node = output_table(self.context, segmentation_node=segmentation, volume_node=volumeNode, undo=undo)
             show_table(table_node, table=table)
-            segmentation.SetAttribute(
-                WARNINGS_ATTRIBUTE, json.dumps([as_text(said).to_dict() for said in result.warnings])
-            )
-            segmentation.SetAttribute(REPORT_ATTRIBUTE, report_text)
+            store_report(segmentation, report=report, warnings=result.warnings)
             for node in (segmentation, table_node):
                 self.context.place_beside(node, neighbour=volumeNode)
             mark_computed(segmentation)
-            map_node = put_map(
-                self.context, image=image, segmentation_node=segmentation, volume_node=volumeNode, undo=undo
-            )
+            map_node = None
+            if image is None:  # last, as it is not undone
+                remove_map(self.context, segmentation_node=segmentation)
+            else:
+                map_node = put_map(
+                    self.context, image=image, segmentation_node=segmentation, volume_node=volumeNode, undo=undo
+                )
             undo.pop_all()
         return SceneOutputs(segmentation, table_node, report, tuple(result.warnings), map_node)
 
     def quantifySegmentation(self, segmentationNode: Any, *, volumeNode: Any = None) -> Quantities:
         """Return the figures of the segments as they are now, on the volume's grid; the scene stays as it is.
 
-        Segments are found by ID, else by terminology, so their names may be changed freely. A lung
-        without a segment counts as absent; a deleted infection segment is an error, not 0 %.
+        Segments are found by ID, else by terminology, so they may be renamed freely. A lung without a segment counts
+        as absent; a deleted infection segment is an error, not 0 %.
 
         Args:
             segmentationNode: Holds the segments.
             volumeNode: The CT; the one that the segmentation refers to if None.
 
         Raises:
-            InputError: No segmentation, no lung segment, no infection segment, or an unusable volume.
+            InputError: No segmentation, its CT is not known, no lung segment, no infection segment, or an unusable
+                volume.
         """
         from .intensity import to_hounsfield
         from .quantify import quantify
 
         _check_segmentation(segmentationNode)
         if volumeNode is None:
-            volumeNode = _its_ct(segmentationNode)
-        check_volume(volumeNode)
-        found = find_segments(segmentationNode)
-        _check_found(found, name=segmentationNode.GetName())
+            volumeNode = ct_of(segmentationNode)
+        problem = why_not_measured(segmentationNode, volume_node=volumeNode)
+        if problem:
+            raise error_about(segmentationNode, problem)
         ct = self.volumeFromNode(volumeNode)
         masks = read_masks(segmentationNode, volume_node=volumeNode)
         return quantify(
@@ -252,13 +250,13 @@ class CovidSegLogic:
         return load_segmentation(self.context, path=Path(path))
 
     def removeOutputs(self, outputs: SceneOutputs) -> None:
-        """Take the nodes of a run out of the scene, with their places in the subject hierarchy."""
+        """Remove the nodes of a run from the scene, with their subject-hierarchy items."""
         remove_map(self.context, segmentation_node=outputs.segmentationNode)
         self.context.remove_node(outputs.tableNode)
         self.context.remove_node(outputs.segmentationNode)
 
     def _check_unchanged(self, volume_node: Any, *, result: SegmentationResult) -> None:
-        """Refuse to publish for a volume that is not the one segmented any more."""
+        """Refuse a result if the volume was removed, or has another grid than the one that was segmented."""
         if volume_node is None or not self.context.scene.IsNodePresent(volume_node):
             raise InputError(_("The CT was removed from the scene while it was segmented; nothing was changed."))
         check_volume(volume_node)
@@ -274,22 +272,3 @@ def _check_segmentation(node: Any) -> None:
     """Refuse what is no segmentation node."""
     if node is None or not node.IsA("vtkMRMLSegmentationNode"):
         raise InputError(_("There is no segmentation to measure. Give the segmentation node of a CT."))
-
-
-def _its_ct(segmentation_node: Any) -> Any:
-    """Return the CT that a segmentation refers to; refuse one without."""
-    volume_node = ct_of(segmentation_node)
-    if volume_node is None:
-        text = _("The CT of '{name}' is not in the scene. Load it, and give it as volumeNode.")
-        raise InputError(text.format(name=segmentation_node.GetName()))
-    return volume_node
-
-
-def _check_found(found: dict[str, str], *, name: str) -> None:
-    """Refuse to measure where the segments that a figure needs are missing."""
-    if "left_lung" not in found and "right_lung" not in found:
-        text = _("No lung segment in '{name}': run CovidSeg first, or give the segments its terminology.")
-        raise InputError(text.format(name=name))
-    if "infection" not in found:
-        text = _("No infection segment in '{name}'. If nothing is infected, keep the segment and erase its content.")
-        raise InputError(text.format(name=name))

@@ -1,4 +1,4 @@
-"""What a run tells while it works, and how it is stopped."""
+"""How a run reports its progress, and how it is cancelled."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CancelledCallback = Callable[[], bool]
 
 @dataclass(frozen=True)
 class Reporter:
-    """Passes progress on and stops the run when the user asked for it; either callable may be missing."""
+    """Reports progress, and cancels the run if the user asked for that; either callable may be missing."""
 
     progress: ProgressCallback | None = None
     cancelled: CancelledCallback | None = None

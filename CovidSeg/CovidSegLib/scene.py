@@ -1,10 +1,9 @@
 """Where the MRML scene and the module logics come from: the Slicer application or slicer-core.
 
-The rest of the MRML layer takes a `SceneContext` and never asks which of the two it runs in.
-In the application scene and logics exist already. On the slicer-core wheel (real MRML, no Qt)
-`SceneContext.headless` builds them; two logics look superfluous there and are not: without
-"Colors" every file that is read prints an error, without the data module's logic the display
-and storage nodes of a removed volume stay, and its voxels with them.
+The rest of the MRML layer takes a `SceneContext` and never asks which of the two it runs in. In the application, scene
+and logics exist already. On the slicer-core wheel (real MRML, no Qt) `SceneContext.headless` builds them. Two of its
+logics look superfluous but are not: without "Colors" every file that is read prints an error, and without "Data" the
+display and storage nodes of a removed volume stay in memory, and its voxels with them.
 
 Nothing here uses `slicer.app`, `slicer.util.load*`/`save*`, or pop-ups.
 """
@@ -84,7 +83,7 @@ class SceneContext:
         for name, class_name in HEADLESS_LOGICS.items():
             logic = getattr(slicer, class_name)()
             logic.SetMRMLApplicationLogic(application)
-            if name != "Terminologies":  # with a scene it looks for lists that only the application ships
+            if name != "Terminologies":  # with a scene it would look for lists that only the application ships
                 logic.SetMRMLScene(scene)
             if name == "Colors":
                 application.SetColorLogic(logic)
@@ -101,14 +100,19 @@ class SceneContext:
         return self.scene.AddNewNodeByClass(class_name, self.scene.GenerateUniqueName(name))
 
     def remove_node(self, node: Any) -> None:
-        """Remove a node with its display and storage nodes and its subject-hierarchy item; absent is fine."""
+        """Remove a node, with its subject-hierarchy item, if it is in the scene; None is accepted."""
         if node is None or not self.scene.IsNodePresent(node):
             return
         hierarchy = self.subject_hierarchy()
         item = hierarchy.GetItemByDataNode(node) if hierarchy else 0
-        if item:  # outside the application nobody else removes it, and it would keep the node alive
+        if item:  # outside the application nothing else removes it, and it would keep the node alive
             hierarchy.RemoveItem(item, False, False)
         self.scene.RemoveNode(node)
+
+    def nodes_of_class(self, class_name: str) -> list[Any]:
+        """Return the scene's nodes of a class and of classes derived from it, in the scene's order."""
+        count = self.scene.GetNumberOfNodesByClass(class_name)
+        return [self.scene.GetNthNodeByClass(index, class_name) for index in range(count)]
 
     def subject_hierarchy(self) -> Any:
         """Return the scene's subject-hierarchy node."""
@@ -117,8 +121,8 @@ class SceneContext:
     def place_beside(self, node: Any, *, neighbour: Any) -> None:
         """Put a node's subject-hierarchy item under the parent (study, folder) of another's.
 
-        An item that somebody put into a folder stays there. In the application the items exist
-        already; elsewhere they are made.
+        An item that the user moved into a folder stays there. In the application the items exist already; elsewhere
+        they are created.
         """
         hierarchy = self.subject_hierarchy()
         root = hierarchy.GetSceneItemID()
@@ -129,7 +133,7 @@ class SceneContext:
             hierarchy.SetItemParent(item, parent)
 
     def _load_terminologies(self) -> None:
-        """Make CovidSeg's codes known, so that segments show names also where Slicer's lists are absent."""
+        """Load CovidSeg's terminology, so that its segments have names also where Slicer's lists are missing."""
         logic = self.logic("Terminologies")
         if logic.IsTerminologyContextLoaded(TERMINOLOGY_CONTEXT):
             return

@@ -1,4 +1,4 @@
-"""Show a result: lung window, colours, surfaces in 3D, and the views where there is something to see."""
+"""Show a result: lung window, colours, surfaces in 3D, and slice views moved to the infection."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from .scene_outputs import VOLUME_ROLE
 from .scene_segments import find_segments, segment_mask
 from .scene_volume import check_volume, from_hu, geometry_of, ijk_to_ras
 
-#: Opacity of a segment's area in slices: the lung below stays readable.
+#: Opacity of a segment's fill in slices, low enough to see the lung below it.
 FILL_OPACITY = {"left_lung": 0.15, "right_lung": 0.15, "infection": 0.45}
 
-#: Opacity in 3D: the infection is seen through the lungs.
+#: Opacity in 3D, where the infection is to be seen through the lungs.
 SURFACE_OPACITY = {"left_lung": 0.25, "right_lung": 0.25, "infection": 1.0}
 
-
-#: Slicer's converter makes surfaces so in a third of the time and with half the triangles; they look alike.
+#: Setting of Slicer's surface converter: a third of the time and half the triangles, and they look alike.
 SURFACE_NETS = ("Conversion method", "1")
 
 
@@ -41,17 +40,17 @@ def show_result(context: SceneContext, *, volume_node: Any, segmentation_node: A
 
 
 def bring_on_show(context: SceneContext, *, segmentation_node: Any, volume_node: Any) -> None:
-    """Show a result over its CT, and no other result: lungs and infection of another CT would pass for this one's.
+    """Show a result over its CT, and hide all other results, whose segments could be taken for this CT's.
 
     Args:
         context: The scene.
-        segmentation_node: Its CovidSeg segments are shown, also if one of them was hidden.
-        volume_node: Its CT, behind all slice views; None leaves them.
+        segmentation_node: All of its CovidSeg segments are shown, hidden ones too.
+        volume_node: Its CT, which becomes the background of all slice views; None leaves these as they are.
     """
     if volume_node is not None:
-        for composite in nodes_of_class(context, "vtkMRMLSliceCompositeNode"):
+        for composite in context.nodes_of_class("vtkMRMLSliceCompositeNode"):
             composite.SetBackgroundVolumeID(volume_node.GetID())
-    for node in nodes_of_class(context, "vtkMRMLSegmentationNode"):
+    for node in context.nodes_of_class("vtkMRMLSegmentationNode"):
         display = node.GetDisplayNode()
         if display is None or (node is not segmentation_node and node.GetNodeReferenceID(VOLUME_ROLE) is None):
             continue
@@ -60,14 +59,14 @@ def bring_on_show(context: SceneContext, *, segmentation_node: Any, volume_node:
 
 
 def show_volume(context: SceneContext, *, volume_node: Any) -> None:
-    """Show a volume in all slice views, fitted into them, as Slicer does with one that it has loaded."""
+    """Show a volume in all slice views and fit them to it, as Slicer does after loading one."""
     application = context.logic("Volumes").GetMRMLApplicationLogic()
     application.GetSelectionNode().SetActiveVolumeID(volume_node.GetID())
     application.PropagateVolumeSelection()
 
 
 def show_lung_window(volume_node: Any) -> None:
-    """Show a CT with window 1500 HU and level -600 HU, also if its voxels are no HU (`remember_hu_scale`)."""
+    """Show a CT with window 1500 HU and level -600 HU, even if its voxels are not HU (`remember_hu_scale`)."""
     if volume_node.GetDisplayNode() is None:
         volume_node.CreateDefaultDisplayNodes()
     display = volume_node.GetDisplayNode()
@@ -94,7 +93,7 @@ def show_segments(segmentation_node: Any) -> None:
         display.SetSegmentOpacity2DFill(node_id, FILL_OPACITY[definition.segment_id])
         display.SetSegmentOpacity2DOutline(node_id, 1.0)
         display.SetSegmentOpacity3D(node_id, SURFACE_OPACITY[definition.segment_id])
-    # The segments' own opacities are meant as they are; Slicer multiplies both.
+    # Slicer multiplies the segments' opacities by those of the whole segmentation.
     display.SetOpacity2DFill(1.0)
     display.SetOpacity2DOutline(1.0)
     display.SetOpacity3D(1.0)
@@ -108,9 +107,9 @@ def show_segments(segmentation_node: Any) -> None:
 
 
 def most_infected_ras(segmentation_node: Any, *, volume_node: Any) -> tuple[float, float, float] | None:
-    """Return a point of the slice with most infection, where that slice is infected; None without infection.
+    """Return an infected point of the slice with most infection; None without infection.
 
-    The slices are the CT's own, the ones that lie closest to axial as the CT stands in the scene.
+    The slices are those of the CT's grid that lie closest to axial in the world.
 
     Returns:
         point_ras (mm) in the world, parent transforms included.
@@ -128,7 +127,7 @@ def most_infected_ras(segmentation_node: Any, *, volume_node: Any) -> tuple[floa
 
 
 def world_orientation(volume_node: Any) -> Orientation:
-    """Return how a volume's grid lies in the world: under its transform if that is linear, else by itself."""
+    """Return how a volume's grid lies in the world; a transform that is not linear is left out."""
     import slicer
     import vtk
 
@@ -157,17 +156,11 @@ def world_point(node: Any, *, point_ras: tuple[float, float, float]) -> tuple[fl
 
 def jump_to(context: SceneContext, *, ras: tuple[float, float, float]) -> None:
     """Centre every slice view on a point_ras (mm) of the world."""
-    for node in nodes_of_class(context, "vtkMRMLSliceNode"):
+    for node in context.nodes_of_class("vtkMRMLSliceNode"):
         node.JumpSliceByCentering(*ras)
 
 
 def scroll_to(context: SceneContext, *, ras: tuple[float, float, float]) -> None:
-    """Bring every slice view to the slice through a point_ras (mm) of the world; nothing is shifted sideways."""
-    for node in nodes_of_class(context, "vtkMRMLSliceNode"):
+    """Scroll every slice view to the slice through a point_ras (mm) of the world, without panning it."""
+    for node in context.nodes_of_class("vtkMRMLSliceNode"):
         node.JumpSliceByOffsetting(*ras)
-
-
-def nodes_of_class(context: SceneContext, class_name: str) -> list[Any]:
-    """Return the scene's nodes of a class, in the scene's order."""
-    scene = context.scene
-    return [scene.GetNthNodeByClass(index, class_name) for index in range(scene.GetNumberOfNodesByClass(class_name))]

@@ -1,4 +1,4 @@
-"""Correct a segmentation: the Segment Editor set up for it, islands removed, the result before kept."""
+"""Correct a segmentation: set up the Segment Editor, remove islands, and keep the figures of a replaced result."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .errors import InputError
 from .followup import FIGURES, PastResult, figures_of
 from .islands import IslandRemoval, remove_islands
 from .scene import SceneContext
-from .scene_segments import find_segments, labelmap_of, mask_of
+from .scene_segments import error_about, find_segments, labelmap_of, mask_of, missing_infection, missing_lungs
 from .scene_texts import tr as _
 from .scene_volume import from_hu
 
 #: Singleton tag of CovidSeg's own editor node, so that Slicer's own Segment Editor keeps its settings.
 EDITOR_TAG = "CovidSeg"
 
-#: Attribute of a segmentation node: the result that the present one replaced, as JSON.
+#: Attribute of a segmentation node: the figures of the result that the present one replaced, as JSON.
 PREVIOUS_ATTRIBUTE = "CovidSeg.previous"
 
 
@@ -34,7 +34,7 @@ class EditMask(Enum):
 
 
 def editor_node(context: SceneContext) -> Any:
-    """Return CovidSeg's segment editor node, the same one for the life of the scene."""
+    """Return CovidSeg's segment editor node; a scene has one, which is created at the first call."""
     import slicer
 
     node = context.scene.GetSingletonNode(EDITOR_TAG, "vtkMRMLSegmentEditorNode")
@@ -56,17 +56,17 @@ def set_up_editor(
 ) -> Any:
     """Return the editor node, set up to correct one of CovidSeg's segments.
 
-    Segments may overlap, so that painting infection never shrinks a lung. Slicer can confine editing to one
-    segment, to all, or to the visible ones, but not to two: for the lungs it is all segments if there are no
-    others than CovidSeg's; else the visible ones, and the others are hidden.
+    Segments may overlap, so that painting infection never shrinks a lung. Slicer can confine editing to one segment, to
+    all, or to the visible ones, but not to two of them. To stay inside the lungs it is confined to all segments if they
+    are all CovidSeg's; otherwise the others are hidden, and it is confined to the visible ones.
 
     Args:
         context: The scene.
         segmentation_node: Holds an infection segment.
         volume_node: The CT, for painting by threshold.
-        segment_id: The node's ID of the segment to correct, which gets selected.
+        segment_id: ID, in the node, of the segment to correct, which gets selected.
         mask: Where editing has an effect.
-        range_hu: Only voxels from the first to the second HU are changed; all if None.
+        range_hu: Lower and upper bound in HU of the voxels that may be changed; any if None.
 
     Raises:
         InputError: There is no infection segment, no lung to confine editing to, or the range is empty.
@@ -74,7 +74,7 @@ def set_up_editor(
     import slicer
 
     found = find_segments(segmentation_node)
-    _check_editable(found, mask=mask, range_hu=range_hu, name=segmentation_node.GetName())
+    _check_editable(segmentation_node, found=found, mask=mask, range_hu=range_hu)
     modes = slicer.vtkMRMLSegmentationNode
     mode, mask_id = {
         EditMask.EVERYWHERE: (modes.EditAllowedEverywhere, ""),
@@ -97,9 +97,9 @@ def set_up_editor(
 
 
 def erasing_adds_to_mask(node: Any) -> bool:
-    """Tell whether Slicer adds to another segment what is erased now, be it inside the mask or not.
+    """Tell whether Slicer would add to another segment what is erased, inside the mask or not.
 
-    It does so if editing is confined to one segment and another one is edited.
+    It does so if editing is confined to one segment while another one is edited.
 
     Args:
         node: The editor's node, as `set_up_editor` returns it.
@@ -110,6 +110,12 @@ def erasing_adds_to_mask(node: Any) -> bool:
     return bool(inside_one and node.GetMaskSegmentID() != node.GetSelectedSegmentID())
 
 
+def clear_tool(node: Any) -> None:
+    """Clear the tool that an editor's node names: of a loaded scene, Slicer would take it up later."""
+    if node is not None and node.GetActiveEffectName():
+        node.SetActiveEffectName("")
+
+
 def remove_infection_islands(
     context: SceneContext, *, segmentation_node: Any, min_ml: float, save_state: Callable[[], object]
 ) -> IslandRemoval:
@@ -118,11 +124,11 @@ def remove_infection_islands(
     Args:
         context: The scene.
         segmentation_node: Holds the infection segment.
-        min_ml: Islands below it are removed.
-        save_state: Saves the segmentation for undo; called just before the segment is changed, and only then.
+        min_ml: Islands below this volume are removed.
+        save_state: Saves the segmentation for undo; called just before the segment is changed, if it is changed.
 
     Raises:
-        InputError: There is no infection segment, it has no voxels to look through, or `min_ml` is negative.
+        InputError: There is no infection segment, it has no labelmap, or `min_ml` is negative.
     """
     if min_ml < 0:
         text = _("Islands below {limit:g} ml cannot be removed. Give 0 ml or more.")
@@ -151,8 +157,8 @@ def remember_previous(segmentation_node: Any, *, report: Mapping[str, Any], when
     """Keep the figures of a result that is replaced; they are saved with the scene.
 
     Args:
-        segmentation_node: Holds the result that replaces it.
-        report: `regions` as in ``report.json``, of what is replaced.
+        segmentation_node: Holds the new result.
+        report: The replaced result, with `regions` as in ``report.json``.
         when: Time of the replacement.
     """
     kept = {"when": when.isoformat(timespec="seconds"), "figures": figures_of(report)}
@@ -160,7 +166,7 @@ def remember_previous(segmentation_node: Any, *, report: Mapping[str, Any], when
 
 
 def previous_result(segmentation_node: Any) -> PastResult | None:
-    """Return the result that the present one replaced; None without one, or if what was kept is damaged."""
+    """Return the result that the present one replaced; None if there was none, or if its record is damaged."""
     try:
         kept = json.loads(segmentation_node.GetAttribute(PREVIOUS_ATTRIBUTE) or "null")
         figures = {key: None if (value := kept["figures"][key]) is None else float(value) for key in FIGURES}
@@ -170,20 +176,19 @@ def previous_result(segmentation_node: Any) -> PastResult | None:
 
 
 def _check_editable(
-    found: Mapping[str, str], *, mask: EditMask, range_hu: tuple[float, float] | None, name: str
+    segmentation_node: Any, *, found: Mapping[str, str], mask: EditMask, range_hu: tuple[float, float] | None
 ) -> None:
     if "infection" not in found:
-        raise InputError(_no_infection(name))
+        raise error_about(segmentation_node, missing_infection())
     if mask is EditMask.LUNGS and not {"left_lung", "right_lung"} & set(found):
-        text = _("No lung segment in '{name}' to keep the correction inside. Segment the CT again.")
-        raise InputError(text.format(name=name))
+        raise error_about(segmentation_node, missing_lungs())
     if range_hu is not None and range_hu[0] >= range_hu[1]:
         text = _("The range from {start:g} to {end:g} HU is empty. Give the lower value first.")
         raise InputError(text.format(start=range_hu[0], end=range_hu[1]))
 
 
 def _show_only(segmentation_node: Any, *, segment_ids: set[str]) -> bool:
-    """Show these segments and hide the others; nothing is done, and False returned, if there are no others."""
+    """Show these segments and hide the others; return False, and change nothing, if there are no others."""
     present = segmentation_node.GetSegmentation().GetSegmentIDs()
     if set(present) <= segment_ids:
         return False
@@ -197,16 +202,12 @@ def _show_only(segmentation_node: Any, *, segment_ids: set[str]) -> bool:
 def _infection_id(segmentation_node: Any) -> str:
     segment_id = find_segments(segmentation_node).get("infection")
     if segment_id is None:
-        raise InputError(_no_infection(segmentation_node.GetName()))
+        raise error_about(segmentation_node, missing_infection())
     return segment_id
 
 
-def _no_infection(name: str) -> str:
-    return _("No infection segment in '{name}'. Segment the CT first.").format(name=name)
-
-
 def _like(labelmap: Any, *, mask_kji: np.ndarray) -> Any:
-    """Return a mask as a labelmap of zeros and ones with the extent and grid of another."""
+    """Return a mask as a labelmap of zeros and ones, on the grid and with the extent of another labelmap."""
     import slicer
     import vtk
     from vtk.util.numpy_support import vtk_to_numpy

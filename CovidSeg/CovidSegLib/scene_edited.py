@@ -1,4 +1,4 @@
-"""Whether CovidSeg's segments are as it made them: edits noticed as they happen, and known in a saved scene."""
+"""Whether CovidSeg's segments are as it made them: edits are noticed at once, and still known in a saved scene."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ COMPUTED_ATTRIBUTE = "CovidSeg.computed"
 
 
 class EditWatcher:
-    """Tells when the voxels of CovidSeg's segments changed: painted, erased, removed, undone.
+    """Calls back when the voxels of CovidSeg's segments change: by painting, erasing, removal, undo.
 
-    Names, colours, visibility, surfaces and other people's segments do not count. Keep a reference as long as
-    it is needed, and `stop` it before the panel goes.
+    Names, colours, visibility, surfaces and other segments do not count. Keep a reference while it is needed, and
+    `stop` it before the panel is deleted.
     """
 
     def __init__(self, segmentation_node: Any, *, on_edited: Callable[[], None]) -> None:
@@ -31,18 +31,18 @@ class EditWatcher:
         self._ignoring = 0
         self._digests: dict[tuple[int, int], str] = {}
         self._last = self._digest()
-        # The node repeats its segmentation's events, also once it holds another segmentation.
+        # The node forwards its segmentation's events, even after it has been given another segmentation.
         self._tags = [segmentation_node.AddObserver(event, _forwarder(self)) for event in _edit_events()]
 
     def stop(self) -> None:
-        """Watch no longer; may be called twice."""
+        """Stop watching; may be called twice."""
         for tag in self._tags:
             self._node.RemoveObserver(tag)
         self._tags = []
 
     @contextmanager
     def ignoring(self) -> Iterator[None]:
-        """Take what changes within this context as CovidSeg's own doing, and say nothing."""
+        """Do not call back for changes within this context, which are CovidSeg's own."""
         self._ignoring += 1
         try:
             yield
@@ -51,13 +51,13 @@ class EditWatcher:
             self._last = self._digest()
 
     def _digest(self) -> str:
-        """Return the segments' digest; only those that were touched are looked through again."""
+        """Return the digest of the segments; only those modified since the last time are read again."""
         digest, self._digests = _digest_of(self._node, known=self._digests)
         return digest
 
     def _look(self) -> None:
-        """Tell of a change, if there is one: many events mean something else."""
-        if self._ignoring or not _has_voxels(self._node):  # undo takes a segment's voxels away, then gives others
+        """Call back if the voxels have changed; many of the events have another cause."""
+        if self._ignoring or not _has_voxels(self._node):  # undo removes a segment's labelmap before it adds another
             return
         digest = self._digest()
         if digest != self._last:
@@ -66,23 +66,22 @@ class EditWatcher:
 
 
 def segments_digest(segmentation_node: Any) -> str:
-    """Return a text that is equal as long as the voxels of CovidSeg's segments are.
+    """Return a digest of the voxels of CovidSeg's segments, which is the same after a scene is saved and loaded.
 
-    Where the labelmaps lie in memory, how they are cropped, and which other segments there are plays no part;
-    a saved and loaded scene gives the same text.
+    It does not depend on how the labelmaps are cropped or shared, nor on other segments.
     """
     return _digest_of(segmentation_node, known={})[0]
 
 
 def mark_computed(segmentation_node: Any) -> None:
-    """Remember, also in a saved scene, that the segments are as CovidSeg made them."""
+    """Record in the node, and so in a saved scene, that the segments are as CovidSeg made them."""
     segmentation_node.SetAttribute(COMPUTED_ATTRIBUTE, segments_digest(segmentation_node))
 
 
 def is_edited(segmentation_node: Any) -> bool:
-    """Tell whether there are segments that CovidSeg did not make so: replacing them loses somebody's work.
+    """Tell whether the segments are not as CovidSeg made them, so that replacing them would lose somebody's work.
 
-    It does not matter when and where they were edited; an edit that was undone is none.
+    When and where they were edited does not matter; an edit that was undone does not count.
     """
     if not find_segments(segmentation_node):
         return False
@@ -90,7 +89,7 @@ def is_edited(segmentation_node: Any) -> bool:
 
 
 def _edit_events() -> tuple[int, ...]:
-    """Return the events of a segmentation after which its voxels may be others; undo says "modified" only."""
+    """Return the events of a segmentation that may mean changed voxels; undo sends only "modified"."""
     import slicer
 
     events = slicer.vtkSegmentation
@@ -98,7 +97,7 @@ def _edit_events() -> tuple[int, ...]:
 
 
 def _forwarder(watcher: EditWatcher) -> Callable[[Any, str], None]:
-    """Return an observer that does not keep the watcher alive."""
+    """Return an observer that holds only a weak reference to the watcher."""
     reference = weakref.ref(watcher)
 
     def forward(caller: Any, event: str) -> None:
@@ -116,7 +115,7 @@ def _digest_of(
 
     Args:
         segmentation_node: The node.
-        known: Digests that hold as long as a segment has that time and value; VTK never gives a time twice.
+        known: Earlier digests by (modification time, label value); VTK never uses a modification time twice.
     """
     segmentation = segmentation_node.GetSegmentation()
     digests = {}
@@ -132,7 +131,7 @@ def _digest_of(
 
 
 def _mask_digest(mask_kji: np.ndarray) -> str:
-    """Return a digest of a mask, cropped to its voxels."""
+    """Return a digest of a mask cropped to its bounding box."""
     box = bounding_box(mask_kji)
     if box is None:
         return "empty"
@@ -141,6 +140,6 @@ def _mask_digest(mask_kji: np.ndarray) -> str:
 
 
 def _has_voxels(segmentation_node: Any) -> bool:
-    """Tell whether each of CovidSeg's segments has a labelmap, be it empty."""
+    """Tell whether each of CovidSeg's segments has a labelmap, which may be empty."""
     found = find_segments(segmentation_node).values()
     return all(labelmap_of(segmentation_node, segment_id=segment_id) is not None for segment_id in found)

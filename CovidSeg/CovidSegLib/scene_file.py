@@ -21,7 +21,7 @@ def save_segmentation(node: Any, *, path: Path) -> None:
 
     Raises:
         InputError: The name does not end in .seg.nrrd, the segments are surfaces, or the file cannot be written.
-        OSError: The file cannot be put in the place of another one.
+        OSError: An existing file cannot be replaced.
     """
     import slicer
 
@@ -50,7 +50,7 @@ def load_segmentation(context: SceneContext, *, path: Path) -> Any:
     """Return a new segmentation node read from a .seg.nrrd file, ours or Slicer's.
 
     Raises:
-        InputError: There is no such file, or it is no segmentation; no node is left then.
+        InputError: There is no such file, or it is no segmentation; no node is left in the scene.
     """
     if not path.is_file():
         raise InputError(_("{path}: there is no such file.").format(path=path))
@@ -70,7 +70,7 @@ def load_segmentation(context: SceneContext, *, path: Path) -> Any:
 
 
 def _check_readable(path: Path) -> None:
-    """Read a file once with SimpleITK, which raises on damage; Slicer's reader ends the whole program on it.
+    """Read a file with SimpleITK first, which raises if it is damaged; Slicer's reader would end the whole program.
 
     Raises:
         InputError: The file is damaged, cut short, or no image.

@@ -1,4 +1,4 @@
-"""Follow-up in a scene: which CTs are of one patient, when they were taken, and a table and plots of the course."""
+"""Follow-up in a scene: which CTs are of one patient, when they were taken, and a table and plots over time."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import numpy as np
 
 from .errors import InputError
 from .followup import FIGURES, FollowUpRow, TimePoint, follow_up
+from .report import NOT_AVAILABLE
 from .scene import SceneContext
-from .scene_display import nodes_of_class
 from .scene_outputs import ct_of
 from .scene_plots import BOTH_LUNGS_RGB, COLORS, Chart, Curve, Plot, show_chart, show_columns
 from .scene_segments import find_segments
-from .scene_table import NOT_DEFINED, text_table
+from .scene_table import text_table
 from .scene_texts import tr as _
 
 if TYPE_CHECKING:
     from .logic import CovidSegLogic
 
-#: As in DICOM, as written today, and as in DICOM before version 3.
+#: DICOM's, ISO 8601's, and that of DICOM's predecessor ACR-NEMA.
 DATE_FORMATS = ("%Y%m%d", "%Y-%m-%d", "%Y.%m.%d")
 
-#: Digits of a date without separators.
+#: Number of digits of a date without separators.
 PACKED_LENGTH = 8
 
-#: Beginning of the roles by which the follow-up's table refers to its plots.
+#: Prefix of the roles by which the follow-up's table refers to its plots.
 FOLLOW_UP = "CovidSeg.followup"
 
 #: Role by which the follow-up's table refers to the segmentations that it compares.
@@ -45,7 +45,7 @@ class FollowUp:
 
     Attributes:
         rows: The time points with their changes per week.
-        tableNode: The same for reading.
+        tableNode: The rows as a table to read.
         plots: "poi", "volumes" and "severity" over the days since the first CT, or over the number of the
             time point if not all have a date.
     """
@@ -56,9 +56,9 @@ class FollowUp:
 
 
 def study_date(context: SceneContext, *, volume_node: Any) -> date | None:
-    """Return the day a CT was taken, as the volume node or DICOM in its study says; None if it is not known.
+    """Return the day a CT was taken, from its volume node or else its DICOM study; None if it is not known.
 
-    An empty date in the volume node is none, whatever DICOM says: the user cleared it.
+    An empty date in the volume node means that the user cleared it, whatever DICOM says.
     """
     import slicer
 
@@ -75,10 +75,10 @@ def study_date(context: SceneContext, *, volume_node: Any) -> date | None:
 
 
 def parse_date(text: str | None) -> date | None:
-    """Return the day that a text such as 20200331 or 2020-03-31 says; None if it says none."""
+    """Return the day in a text such as 20200331 or 2020-03-31; None if it is not a date."""
     words = (text or "").strip()
     if words.isdecimal() and len(words) != PACKED_LENGTH:
-        return None  # 202011: a month, which Python takes for the first of January
+        return None  # strptime would take 202011, a month, for 1 January
     for date_format in DATE_FORMATS:
         try:
             return datetime.strptime(words, date_format).date()
@@ -90,12 +90,12 @@ def parse_date(text: str | None) -> date | None:
 def segmentations_of_patient(context: SceneContext, *, volume_node: Any) -> list[Any]:
     """Return the CovidSeg segmentations of a CT's patient, earliest CT first.
 
-    A CT outside any patient of the subject hierarchy goes with the others outside.
+    CTs that are under no patient of the subject hierarchy count as one patient's.
     """
     patient = patient_item(context, volume_node=volume_node)
     nodes = [
         node
-        for node in nodes_of_class(context, "vtkMRMLSegmentationNode")
+        for node in context.nodes_of_class("vtkMRMLSegmentationNode")
         if ct_of(node) is not None
         and "infection" in find_segments(node)
         and patient_item(context, volume_node=ct_of(node)) == patient
@@ -122,26 +122,23 @@ def time_point(logic: CovidSegLogic, *, segmentation_node: Any, day: date | None
     Args:
         logic: Measures the segments.
         segmentation_node: A segmentation made by CovidSeg.
-        day: The day; as DICOM says if None.
+        day: The day of the CT; that of `study_date` if None.
 
     Raises:
-        InputError: The CT of the segmentation is not in the scene, or it cannot be measured.
+        InputError: The segmentation cannot be measured, for example because its CT is not in the scene.
     """
+    quantities = logic.quantifySegmentation(segmentation_node)
     volume_node = ct_of(segmentation_node)
-    if volume_node is None:
-        text = _("The CT of '{name}' is not in the scene. Load it, or leave this one out.")
-        raise InputError(text.format(name=segmentation_node.GetName()))
-    quantities = logic.quantifySegmentation(segmentation_node, volumeNode=volume_node)
     known_day = day or study_date(logic.context, volume_node=volume_node)
     return TimePoint(volume_node.GetName(), quantities.to_dict(), known_day)
 
 
 def find_follow_up(context: SceneContext, *, segmentation_nodes: Sequence[Any]) -> Any:
-    """Return the table node of the follow-up that compares one of these segmentations, None without one.
+    """Return the table node of a follow-up that compares any of these segmentations; None without one.
 
-    Also that of a scene that was saved; never that of another patient.
+    The table refers to what it compares, so that it is found in a loaded scene, too.
     """
-    for table in nodes_of_class(context, "vtkMRMLTableNode"):
+    for table in context.nodes_of_class("vtkMRMLTableNode"):
         count = table.GetNumberOfNodeReferences(RESULT_ROLE)
         if any(table.GetNthNodeReference(RESULT_ROLE, index) in segmentation_nodes for index in range(count)):
             return table
@@ -159,9 +156,9 @@ def show_follow_up(
 
     Args:
         context: The scene.
-        points: By date if all have one, else in the order they are to be shown.
+        points: In any order if all have a date, else in the order in which they are to be shown.
         table_node: `FollowUp.tableNode` of an earlier call, which is updated with its plots; new nodes if None.
-        segmentation_nodes: What was measured; `find_follow_up` finds the table by them.
+        segmentation_nodes: The segmentations compared, by which `find_follow_up` finds the table.
 
     Raises:
         InputError: There is no time point.
@@ -186,14 +183,14 @@ def show_follow_up(
 
 
 def _place_under_patient(context: SceneContext, *, table_node: Any) -> None:
-    """Put a follow-up's table under the patient of what it compares, where there is one; its plots go beside it."""
+    """Put a follow-up's table under the patient in the subject hierarchy, if there is one; its plots go beside it."""
     result = table_node.GetNodeReference(RESULT_ROLE)
     volume_node = None if result is None else ct_of(result)
     patient = 0 if volume_node is None else patient_item(context, volume_node=volume_node)
     if patient:
         hierarchy = context.subject_hierarchy()
         item = hierarchy.GetItemByDataNode(table_node) or hierarchy.CreateItem(patient, table_node)
-        if hierarchy.GetItemParent(item) == hierarchy.GetSceneItemID():  # else somebody put it into a folder
+        if hierarchy.GetItemParent(item) == hierarchy.GetSceneItemID():  # else the user moved it into a folder
             hierarchy.SetItemParent(item, patient)
 
 
@@ -254,16 +251,16 @@ def _meanings() -> dict[str, tuple[str, str]]:
 def _cells(row: FollowUpRow) -> dict[str, str]:
     return {
         "time_point": row.name,
-        "date": NOT_DEFINED if row.study_date is None else row.study_date.isoformat(),
-        "days": NOT_DEFINED if row.days is None else str(row.days),
-        "severity": row.severity or NOT_DEFINED,
+        "date": NOT_AVAILABLE if row.study_date is None else row.study_date.isoformat(),
+        "days": NOT_AVAILABLE if row.days is None else str(row.days),
+        "severity": row.severity or NOT_AVAILABLE,
         **{key: _text(row.figures[key], sign="") for key in FIGURES},
         **{f"{key}_change_per_week": _text(row.change_per_week[key], sign="+") for key in FIGURES},
     }
 
 
 def _text(value: float | None, *, sign: str) -> str:
-    return NOT_DEFINED if value is None else f"{value:{sign}.2f}"
+    return NOT_AVAILABLE if value is None else f"{value:{sign}.2f}"
 
 
 def _plot_columns(rows: Sequence[FollowUpRow]) -> dict[str, np.ndarray]:

@@ -1,23 +1,45 @@
-"""The nodes that a result goes into: made or re-used, and put back as they were if something fails.
+"""The nodes that a result is written into: created or re-used, and put back as they were if something fails.
 
-Every function registers with `undo` (a `contextlib.ExitStack`) how to take back what it did.
+A function with a parameter `undo` (a `contextlib.ExitStack`) registers there how to take back what it did.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 from .errors import InputError
 from .labels import SEGMENTS
 from .scene import SceneContext
-from .scene_segments import restore_segments, snapshot_segments
 from .scene_texts import tr as _
 
 TABLE_ROLE = "CovidSeg.table"
 VOLUME_ROLE = "CovidSeg.volume"
-#: Attribute of a segmentation: the name of its CT, which is known also once that is removed.
+#: Attribute of a segmentation: the name of its CT, which outlives the CT's node.
 CT_NAME_ATTRIBUTE = "CovidSeg.ct"
+
+#: Display settings of a segment (`GetSegment...`, `SetSegment...`), which Slicer drops when the segment is removed.
+LOOK = (
+    *("Visibility", "Visibility3D", "Visibility2DFill", "Visibility2DOutline"),
+    *("Opacity3D", "Opacity2DFill", "Opacity2DOutline"),
+)
+
+
+@dataclass(frozen=True)
+class KeptSegment:
+    """What it takes to put a segment back into its node.
+
+    Attributes:
+        index: Its place among the node's segments.
+        segment: The `vtkSegment` itself.
+        look: Its display settings, by the names in `LOOK`; empty without a display node.
+    """
+
+    index: int
+    segment: Any
+    look: Mapping[str, Any]
 
 
 def ct_of(node: Any) -> Any:
@@ -28,13 +50,13 @@ def ct_of(node: Any) -> Any:
 def output_segmentation(context: SceneContext, *, node: Any, volume_node: Any, undo: ExitStack) -> Any:
     """Return the segmentation node for a result, on the volume's grid and under its transform.
 
-    The transform comes first: the reference geometry is expressed under it.
+    The transform is set first, as the reference geometry is expressed under it.
 
     Args:
         context: The scene.
         node: An existing node that `check_output` accepts, or None for a new one.
         volume_node: The CT.
-        undo: Takes what brings the scene back.
+        undo: Gets what brings the scene back.
     """
     if node is None:
         node = context.add_node("vtkMRMLSegmentationNode", name=f"{volume_node.GetName()} CovidSeg")
@@ -52,7 +74,7 @@ def output_segmentation(context: SceneContext, *, node: Any, volume_node: Any, u
 
 
 def refer_to_ct(segmentation_node: Any, *, volume_node: Any) -> None:
-    """Let a segmentation know its CT, on whose grid it will be edited."""
+    """Make a segmentation refer to its CT, on whose grid it will be edited."""
     segmentation_node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
     segmentation_node.SetNodeReferenceID(VOLUME_ROLE, volume_node.GetID())
     segmentation_node.SetAttribute(CT_NAME_ATTRIBUTE, volume_node.GetName())
@@ -73,11 +95,11 @@ def output_table(context: SceneContext, *, segmentation_node: Any, volume_node: 
 
 
 def check_output(context: SceneContext, *, node: Any, volume_node: Any) -> None:
-    """Refuse a segmentation node that cannot take the result without harm to what else is in it.
+    """Refuse a segmentation node that cannot take a result without harm to the other segments in it.
 
     Raises:
-        InputError: No segmentation node of this scene; other people's segments in it that are under
-            another transform, or that are surfaces.
+        InputError: It is no segmentation node of this scene, or it holds other segments and these are surfaces or
+            under another transform than the CT.
     """
     if not node.IsA("vtkMRMLSegmentationNode") or not context.scene.IsNodePresent(node):
         raise InputError(_("The output is not a segmentation of this scene. Choose one, or a new segmentation."))
@@ -99,8 +121,65 @@ def check_output(context: SceneContext, *, node: Any, volume_node: Any) -> None:
         raise InputError(text.format(name=node.GetName()))
 
 
+def replace_segments(node: Any, *, segments: Mapping[str, Any]) -> None:
+    """Put segments into a segmentation node; one that replaces another of its ID takes over its place and display.
+
+    Segments with other IDs keep their voxels, names and order. `snapshot_segments` before and
+    `restore_segments` after undo it.
+    """
+    segmentation = node.GetSegmentation()
+    for segment_id, segment in segments.items():
+        index = segmentation.GetSegmentIndex(segment_id)
+        look = _look_of(node, segment_id=segment_id) if index >= 0 else {}
+        if index >= 0:
+            segmentation.RemoveSegment(segment_id)
+        if not segmentation.AddSegment(segment, segment_id):
+            text = _("Slicer did not accept the segment '{segment}' in '{name}'.")
+            raise InputError(text.format(segment=segment_id, name=node.GetName()))
+        if index >= 0:
+            segmentation.SetSegmentIndex(segment_id, index)
+        _give_look(node, segment_id=segment_id, look=look)
+
+
+def restore_segments(node: Any, *, before: Mapping[str, KeptSegment]) -> None:
+    """Bring CovidSeg's segments back to what `snapshot_segments` saw."""
+    segmentation = node.GetSegmentation()
+    for definition in SEGMENTS:
+        segment_id = definition.segment_id
+        if segmentation.GetSegmentIndex(segment_id) >= 0:
+            segmentation.RemoveSegment(segment_id)
+    for segment_id, kept in sorted(before.items(), key=lambda entry: entry[1].index):
+        segmentation.AddSegment(kept.segment, segment_id)
+        segmentation.SetSegmentIndex(segment_id, kept.index)
+        _give_look(node, segment_id=segment_id, look=kept.look)
+
+
+def snapshot_segments(node: Any) -> dict[str, KeptSegment]:
+    """Return those CovidSeg segments that a node holds, by ID."""
+    segmentation = node.GetSegmentation()
+    found = {}
+    for definition in SEGMENTS:
+        segment_id = definition.segment_id
+        index = segmentation.GetSegmentIndex(segment_id)
+        if index >= 0:
+            look = _look_of(node, segment_id=segment_id)
+            found[segment_id] = KeptSegment(index, segmentation.GetSegment(segment_id), look)
+    return found
+
+
+def attributes_of(node: Any) -> dict[str, str]:
+    """Return a node's attributes by name."""
+    return {name: node.GetAttribute(name) for name in node.GetAttributeNames()}
+
+
+def restore_attributes(node: Any, *, before: Mapping[str, str]) -> None:
+    """Bring a node's attributes back to what `attributes_of` saw; those that came later are removed."""
+    for name in {*node.GetAttributeNames(), *before}:
+        node.SetAttribute(name, before.get(name))
+
+
 def _register_restore(node: Any, *, undo: ExitStack) -> None:
-    """Register how an existing segmentation node comes back to its present state."""
+    """Register with `undo` what restores an existing segmentation node's present state."""
     import slicer
 
     segmentation = node.GetSegmentation()
@@ -113,15 +192,16 @@ def _register_restore(node: Any, *, undo: ExitStack) -> None:
     undo.callback(segmentation.SetSourceRepresentationName, segmentation.GetSourceRepresentationName())
     undo.callback(node.SetAndObserveTransformNodeID, node.GetTransformNodeID())
     undo.callback(restore_segments, node, before=snapshot_segments(node))
-    _register_restore_attributes(node, undo=undo)
+    undo.callback(restore_attributes, node, before=attributes_of(node))
 
 
-def _register_restore_attributes(node: Any, *, undo: ExitStack) -> None:
-    """Register how a node's attributes come back to their present values."""
-    before = {name: node.GetAttribute(name) for name in node.GetAttributeNames()}
+def _look_of(node: Any, *, segment_id: str) -> dict[str, Any]:
+    """Return a segment's display settings, by the names in `LOOK`; empty without a display node."""
+    display = node.GetDisplayNode()
+    return {} if display is None else {name: getattr(display, f"GetSegment{name}")(segment_id) for name in LOOK}
 
-    def restore() -> None:
-        for name in set(node.GetAttributeNames()) | set(before):
-            node.SetAttribute(name, before.get(name))
 
-    undo.callback(restore)
+def _give_look(node: Any, *, segment_id: str, look: Mapping[str, Any]) -> None:
+    """Apply display settings to a segment; none if `look` is empty."""
+    for name, value in look.items():
+        getattr(node.GetDisplayNode(), f"SetSegment{name}")(segment_id, value)

@@ -1,8 +1,8 @@
 """Plots of a result as nodes: infection along the patient's axis, and the HU of lungs and infection.
 
-A plot is a table node with one column per curve, plot series on it, and a chart. They belong to an
-owner (the segmentation, or the follow-up's table), which refers to table and chart by roles; a later
-call updates them in place, so that re-running leaves no nodes behind.
+A plot is a table node with one column per curve, a plot series per curve, and a chart. They belong to an owner (the
+segmentation, or the follow-up's table), which refers to table and chart by roles; a later call updates them in place,
+so that repeated calls leave no nodes behind.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from .scene_display import local_point, world_point
 from .scene_outputs import VOLUME_ROLE, ct_of
 from .scene_texts import tr as _
 
-#: What the roles of a segmentation's plots begin with.
+#: Prefixes of the roles by which a segmentation refers to its plots.
 PROFILE, HISTOGRAM = "CovidSeg.profile", "CovidSeg.histogram"
 
-#: Columns of the profile's table: the point to look at, in the CT's own RAS, its transforms left out.
+#: Columns of the profile's table: the point to look at, in RAS of the CT, parent transforms left out.
 POINT_COLUMNS = ("r_mm", "a_mm", "s_mm")
 
 #: RGB, 0 to 1; plot views are white.
@@ -36,7 +36,7 @@ BOTH_LUNGS_RGB = (0.25, 0.25, 0.25)
 
 @dataclass(frozen=True)
 class Curve:
-    """A curve of a chart: its name, the table's column with its heights, and its colour (RGB, 0 to 1)."""
+    """A curve of a chart: its name, the table's column of its y values, and its colour (RGB, 0 to 1)."""
 
     name: str
     column: str
@@ -50,11 +50,11 @@ class Chart:
     Attributes:
         name: For its nodes.
         title: Over the chart.
-        x_column: Column of the table along which the curves run.
+        x_column: The table's column of all curves' x values.
         x_title: Of the axis, with unit.
         y_title: Of the axis, with unit.
-        curves: From first to last.
-        markers: Whether each row is marked; for few rows.
+        curves: In the order of the legend.
+        markers: Whether each point is marked, which suits a few points.
     """
 
     name: str
@@ -82,7 +82,7 @@ def show_profile(context: SceneContext, *, segmentation_node: Any, volume_node: 
         context: The scene.
         segmentation_node: Owns the plot.
         volume_node: The CT.
-        profile: Of the segments (`axis_profile`), in the CT's `scene_display.world_orientation`.
+        profile: Of the segments (`axis_profile`), computed in the CT's `scene_display.world_orientation`.
     """
     owned, chart = {"owner": segmentation_node, "role": PROFILE}, _profile_chart()
     columns = _profile_columns(profile, volume_node=volume_node)
@@ -104,15 +104,35 @@ def show_histogram(context: SceneContext, *, segmentation_node: Any, quantities:
     return show_chart(context, **owned, chart=chart, table_node=table_node)
 
 
-def ras_of_profile_point(table_node: Any, *, row: int) -> tuple[float, float, float]:
-    """Return where to look for a point of the profile: point_ras (mm) in the world, as the CT stands now.
+def update_plots(segmentation_node: Any, *, volume_node: Any, quantities: Quantities, profile: AxisProfile) -> None:
+    """Give the plots that a segmentation has, if any, the figures of its segments as they are now.
+
+    Only the tables are written: how a plot looks stays as the user left it.
 
     Args:
-        table_node: The profile's table, also one of a scene that was saved and loaded.
-        row: Number of the point, from 0, as a click in the plot reports it.
+        segmentation_node: Owns the plots.
+        volume_node: Its CT.
+        quantities: Of the segments, for the histogram.
+        profile: Of the segments, as for `show_profile`.
+    """
+    table_node = segmentation_node.GetNodeReference(f"{PROFILE}.table")
+    if table_node is not None:
+        table_node.SetAndObserveTable(_table(_profile_columns(profile, volume_node=volume_node)))
+        table_node.SetNodeReferenceID(VOLUME_ROLE, volume_node.GetID())
+    table_node = segmentation_node.GetNodeReference(f"{HISTOGRAM}.table")
+    if table_node is not None:
+        table_node.SetAndObserveTable(_table(_histogram_columns(quantities)))
+
+
+def ras_of_profile_point(table_node: Any, *, row: int) -> tuple[float, float, float]:
+    """Return the point_ras (mm) in the world of a row of the profile, under the CT's present transform.
+
+    Args:
+        table_node: The profile's table; that of a loaded scene will do.
+        row: Number of the row, from 0, as a click in the plot reports it.
 
     Raises:
-        InputError: There is no such point, or the CT is not in the scene any more.
+        InputError: There is no such row, or the CT is not in the scene.
     """
     volume_node = ct_of(table_node)
     if volume_node is None:
@@ -132,8 +152,8 @@ def show_columns(context: SceneContext, *, owner: Any, role: str, name: str, col
     Args:
         context: The scene.
         owner: Node that keeps the reference.
-        role: What the reference's name begins with.
-        name: For a new node, after the owner's name.
+        role: Prefix of the reference's role.
+        name: Of a new node, preceded by the owner's name.
         columns: Name -> (n,) numbers, NaN where undefined.
     """
     table = _owned_node(context, owner=owner, role=f"{role}.table", class_name="vtkMRMLTableNode", name=name)
@@ -148,7 +168,7 @@ def show_chart(context: SceneContext, *, owner: Any, role: str, chart: Chart, ta
     Args:
         context: The scene.
         owner: Node that keeps the reference to the chart.
-        role: What the reference's name begins with.
+        role: Prefix of the reference's role.
         chart: What is drawn.
         table_node: Has the columns that the chart names.
     """
@@ -156,7 +176,7 @@ def show_chart(context: SceneContext, *, owner: Any, role: str, chart: Chart, ta
     series = _series_nodes(context, chart_node=node, curves=chart.curves)
     for series_node, curve in zip(series, chart.curves, strict=True):
         _set_up_series(series_node, table_node=table_node, chart=chart, curve=curve)
-        context.place_beside(series_node, neighbour=owner)  # Slicer lists series, too, and all are named alike
+        context.place_beside(series_node, neighbour=owner)  # Slicer lists series, too, whose names repeat
     node.SetTitle(chart.title)
     node.SetXAxisTitle(chart.x_title)
     node.SetYAxisTitle(chart.y_title)
@@ -243,7 +263,7 @@ def _table(columns: Mapping[str, np.ndarray]) -> Any:
 
 
 def _series_nodes(context: SceneContext, *, chart_node: Any, curves: Sequence[Curve]) -> tuple[Any, ...]:
-    """Return the chart's series nodes, one per curve; missing ones are made."""
+    """Return the chart's series nodes, one per curve; missing ones are created."""
     for curve in curves[chart_node.GetNumberOfPlotSeriesNodes() :]:
         node = context.add_node("vtkMRMLPlotSeriesNode", name=curve.name)
         chart_node.AddAndObservePlotSeriesNodeID(node.GetID())
@@ -254,7 +274,7 @@ def _set_up_series(node: Any, *, table_node: Any, chart: Chart, curve: Curve) ->
     import slicer
 
     series = slicer.vtkMRMLPlotSeriesNode
-    node.SetName(curve.name)  # the legend shows it, so no number is appended where it is taken
+    node.SetName(curve.name)  # as the legend shows it, without a number where the name is taken
     node.SetAndObserveTableNodeID(table_node.GetID())
     node.SetPlotType(series.PlotTypeScatter)
     node.SetXColumnName(chart.x_column)

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .scene import SceneContext
 from .scene_display import show_volume
 
@@ -24,7 +22,7 @@ PHANTOM_SEED = 1
 PHANTOM_INFECTION_PERCENT = 20.0
 
 CT_CHEST_NAME = "CTChest"
-#: Of CT-chest.nrrd, as in the sources of Slicer's Sample Data module; it is the file's address, too.
+#: Of CT-chest.nrrd, from the sources of Slicer's Sample Data module; part of the file's address, too.
 CT_CHEST_SHA256 = "4507b664690840abb6cb9af2d919377ffc4ef75b167cb6fd0f747befdb12e38e"
 
 TESTING_DATA_URL = "https://github.com/Slicer/SlicerTestingData/releases/download/"
@@ -34,13 +32,13 @@ TESTING_DATA_URL = "https://github.com/Slicer/SlicerTestingData/releases/downloa
 class PhantomMaker:
     """What Slicer calls when the user clicks on the phantom.
 
-    Slicer recognises by its text a sample that is registered again, so the text names no address in memory.
+    Slicer recognises a sample that is registered again by its `repr`, which must not hold an address in memory.
     """
 
     context: Callable[[], SceneContext] = field(default=SceneContext.current, repr=False)
 
     def __call__(self, source: Any) -> list[Any]:
-        """Return the new volume node, on show, in a list as for any sample; `source` is Slicer's and not needed."""
+        """Return the new volume node, on show, in a list, as Slicer expects; `source` is what was registered."""
         context = self.context()
         node = add_phantom(context)
         show_volume(context, volume_node=node)
@@ -54,10 +52,10 @@ def register_samples(
 
     Args:
         sample_data: Slicer's module `SampleData`.
-        icons: Folder with a picture of each, named as the sample; without one Slicer shows the name alone.
+        icons: Folder with a picture of each sample, named like it; without one Slicer shows the name alone.
         context: Returns the scene that the phantom goes into, at the time it is made.
     """
-    # Slicer asks for addresses and file names also where a function makes the data: none of either.
+    # Slicer asks for addresses and file names even where a function makes the data: there are none.
     made = {"uris": [], "fileNames": [], "customDownloader": PhantomMaker(context)}
     downloaded = {
         "uris": f"{TESTING_DATA_URL}SHA256/{CT_CHEST_SHA256}",
@@ -81,7 +79,7 @@ def add_phantom(context: SceneContext) -> Any:
 
 
 def phantom_ct() -> CTVolume:
-    """Return the synthetic chest CT; any thread may make it, as no scene is involved."""
+    """Return the synthetic chest CT; it involves no scene, so any thread may call this."""
     from .phantom import make_phantom
 
     return make_phantom(seed=PHANTOM_SEED, infection_percent=PHANTOM_INFECTION_PERCENT).ct
@@ -96,14 +94,9 @@ def add_ct_volume(context: SceneContext, *, ct: CTVolume, name: str) -> Any:
         name: Of the node; a number is appended if it is taken.
     """
     import slicer
-    import vtk
-    from vtk.util.numpy_support import numpy_to_vtk
 
-    image = vtk.vtkImageData()
-    image.SetDimensions(*ct.geometry.size_ijk)
-    image.GetPointData().SetScalars(numpy_to_vtk(np.ravel(ct.hu_kji), deep=True))
     node = context.add_node("vtkMRMLScalarVolumeNode", name=name)
-    node.SetAndObserveImageData(image)
+    slicer.util.updateVolumeFromArray(node, ct.hu_kji)
     node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(ct.geometry.ijk_to_ras))
     node.CreateDefaultDisplayNodes()
     return node

@@ -1,13 +1,11 @@
-"""Segments in a scene's segmentation node: made from masks, replaced, found, and read back as masks.
+"""Segments in a scene's segmentation node: made from masks, found, and read back as masks.
 
-The lungs share one labelmap layer, because they exclude each other; the infection, which
-overlaps them, has its own. Every layer holds the box around its voxels on the CT's own grid.
+The lungs share one labelmap layer, because they exclude each other; the infection, which overlaps them, has its own.
+Every layer is cropped to the box around its voxels, on the CT's own grid.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,36 +15,16 @@ from .errors import InputError
 from .geometry import Geometry
 from .labels import SEGMENTS, Label, SegmentDefinition
 from .nearest_lung import whole_lungs_labelmap
-from .scene_texts import tr as _
 from .scene_volume import geometry_of, ijk_to_ras
-from .segment_masks import SegmentMasks
+from .segment_masks import SegmentMasks, overlap
 from .terminology import TERMINOLOGY_TAG, segment_id_of, terminology_entry
+from .texts import Text
+from .texts import text as _
 
-#: How far voxels of two grids may lie apart, in voxels, and still count as the same.
+#: Distance in voxels within which the voxels of two grids count as coincident.
 COINCIDENT_VOXELS = 0.01
 
 LUNGS = (Label.LEFT_LUNG, Label.RIGHT_LUNG)
-
-#: What a display node knows of a segment, as in `SetSegment...`; with the segment it forgets it.
-LOOK = (
-    *("Visibility", "Visibility3D", "Visibility2DFill", "Visibility2DOutline"),
-    *("Opacity3D", "Opacity2DFill", "Opacity2DOutline"),
-)
-
-
-@dataclass(frozen=True)
-class KeptSegment:
-    """A segment of a node, to bring it back.
-
-    Attributes:
-        index: Its place among the node's segments.
-        segment: The `vtkSegment` itself.
-        look: How it is shown, by the names in `LOOK`; empty without a display node.
-    """
-
-    index: int
-    segment: Any
-    look: Mapping[str, Any]
 
 
 def make_segments(labelmap_kji: np.ndarray, *, geometry: Geometry, matrix: np.ndarray) -> dict[str, Any]:
@@ -83,16 +61,13 @@ def labelmap_of(node: Any, *, segment_id: str) -> Any:
 
 def mask_of(labelmap: Any, *, value: int) -> np.ndarray:
     """Return a (k, j, i) boolean copy of a labelmap's voxels with a value; no voxel if it is empty."""
-    from vtk.util.numpy_support import vtk_to_numpy
-
-    scalars = labelmap.GetPointData().GetScalars()
-    if scalars is None or labelmap.IsEmpty():
+    if labelmap.GetPointData().GetScalars() is None or labelmap.IsEmpty():
         return np.zeros((0, 0, 0), dtype=bool)
-    return np.asarray(vtk_to_numpy(scalars).reshape(labelmap.GetDimensions()[::-1]) == value)
+    return np.asarray(_voxels_of(labelmap) == value)
 
 
 def _described_segment(definition: SegmentDefinition) -> Any:
-    """Return a `vtkSegment` without voxels, that knows its name, colour and terminology."""
+    """Return a `vtkSegment` with name, colour and terminology, but without voxels."""
     import slicer
 
     segment = slicer.vtkSegment()
@@ -107,7 +82,7 @@ def _described_segment(definition: SegmentDefinition) -> Any:
 def oriented_image(labels_kji: np.ndarray, *, matrix: np.ndarray) -> Any:
     """Return a `vtkOrientedImageData` of the box around the non-zero voxels, which keeps its place on the grid.
 
-    Without any, the box is the first two voxels along each axis: Slicer makes surfaces of volumes only.
+    Without any, the box is the first two voxels along each axis, as Slicer cannot make a surface of a flat box.
     """
     import slicer
     import vtk
@@ -121,64 +96,6 @@ def oriented_image(labels_kji: np.ndarray, *, matrix: np.ndarray) -> Any:
     scalars[:] = labels_kji[box].ravel()
     image.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(matrix))
     return image
-
-
-def replace_segments(node: Any, *, segments: Mapping[str, Any]) -> None:
-    """Put segments into a segmentation node under their IDs, in place of those with the same ID, shown as these were.
-
-    Segments with other IDs keep their voxels, names and order. `snapshot_segments` before and
-    `restore_segments` after undo it.
-    """
-    segmentation = node.GetSegmentation()
-    for segment_id, segment in segments.items():
-        index = segmentation.GetSegmentIndex(segment_id)
-        look = _look_of(node, segment_id=segment_id) if index >= 0 else {}
-        if index >= 0:
-            segmentation.RemoveSegment(segment_id)
-        if not segmentation.AddSegment(segment, segment_id):
-            text = _("Slicer did not accept the segment '{segment}' in '{name}'.")
-            raise InputError(text.format(segment=segment_id, name=node.GetName()))
-        if index >= 0:
-            segmentation.SetSegmentIndex(segment_id, index)
-        _give_look(node, segment_id=segment_id, look=look)
-
-
-def restore_segments(node: Any, *, before: Mapping[str, KeptSegment]) -> None:
-    """Bring CovidSeg's segments back to what `snapshot_segments` saw."""
-    segmentation = node.GetSegmentation()
-    for definition in SEGMENTS:
-        segment_id = definition.segment_id
-        if segmentation.GetSegmentIndex(segment_id) >= 0:
-            segmentation.RemoveSegment(segment_id)
-    for segment_id, kept in sorted(before.items(), key=lambda entry: entry[1].index):
-        segmentation.AddSegment(kept.segment, segment_id)
-        segmentation.SetSegmentIndex(segment_id, kept.index)
-        _give_look(node, segment_id=segment_id, look=kept.look)
-
-
-def snapshot_segments(node: Any) -> dict[str, KeptSegment]:
-    """Return those CovidSeg segments that a node holds, by ID."""
-    segmentation = node.GetSegmentation()
-    found = {}
-    for definition in SEGMENTS:
-        segment_id = definition.segment_id
-        index = segmentation.GetSegmentIndex(segment_id)
-        if index >= 0:
-            look = _look_of(node, segment_id=segment_id)
-            found[segment_id] = KeptSegment(index, segmentation.GetSegment(segment_id), look)
-    return found
-
-
-def _look_of(node: Any, *, segment_id: str) -> dict[str, Any]:
-    """Return how a segment is shown, by the names in `LOOK`."""
-    display = node.GetDisplayNode()
-    return {} if display is None else {name: getattr(display, f"GetSegment{name}")(segment_id) for name in LOOK}
-
-
-def _give_look(node: Any, *, segment_id: str, look: Mapping[str, Any]) -> None:
-    """Show a segment so; left as it is if `look` is empty."""
-    for name, value in look.items():
-        getattr(node.GetDisplayNode(), f"SetSegment{name}")(segment_id, value)
 
 
 def find_segments(node: Any) -> dict[str, str]:
@@ -197,6 +114,52 @@ def find_segments(node: Any) -> dict[str, str]:
         if meant is not None:
             found.setdefault(meant, node_id)
     return found
+
+
+def why_not_measured(node: Any, *, volume_node: Any) -> Text | str:
+    """Return why the segments of a segmentation cannot be measured; empty if they can.
+
+    Args:
+        node: A segmentation node.
+        volume_node: Its CT, None if that is not known.
+    """
+    no_lung = not {"left_lung", "right_lung"} & set(find_segments(node))
+    return why_not_corrected(node, volume_node=volume_node) or (missing_lungs() if no_lung else "")
+
+
+def why_not_corrected(node: Any, *, volume_node: Any) -> Text | str:
+    """Return why the infection of a segmentation cannot be corrected; empty if it can.
+
+    Args:
+        node: A segmentation node.
+        volume_node: Its CT, None if that is not known.
+    """
+    found = find_segments(node)
+    if not found:
+        return _("This segmentation has no segments of CovidSeg. Segment the CT first.")
+    if "infection" not in found:
+        return missing_infection()
+    if volume_node is None:
+        return _(
+            "The CT of this segmentation is not in the scene. Load it; if several CTs have its grid, choose the one "
+            "that was segmented."
+        )
+    return ""
+
+
+def missing_infection() -> Text:
+    """Return what to say where the infection segment was deleted, which is not the same as 0 %."""
+    return _("The infection segment is missing. If nothing is infected, keep the segment and erase its content.")
+
+
+def missing_lungs() -> Text:
+    """Return what to say where there is no lung segment at all; one missing lung is a result."""
+    return _("Both lung segments are missing. Segment the CT again.")
+
+
+def error_about(node: Any, problem: str) -> InputError:
+    """Return the error that says, for scripts, which segmentation has a problem."""
+    return InputError(_("'{name}': {problem}").format(name=node.GetName(), problem=problem))
 
 
 def segment_mask(node: Any, *, segment_id: str, volume_node: Any) -> np.ndarray:
@@ -242,26 +205,19 @@ def whole_voxel_offset(labelmap: Any, *, matrix: np.ndarray, within: float = COI
 
 
 def _pasted(labelmap: Any, *, offset_ijk: np.ndarray, shape_kji: tuple[int, ...]) -> np.ndarray:
-    """Return a labelmap whose voxels coincide with a grid as mask on it; what lies outside is cut off."""
-    from vtk.util.numpy_support import vtk_to_numpy
-
+    """Return a labelmap whose voxels coincide with a grid as a mask on it; what lies outside is cut off."""
     start_kji = (np.array(labelmap.GetExtent()[::2]) + offset_ijk)[::-1]
-    values_kji = vtk_to_numpy(labelmap.GetPointData().GetScalars()).reshape(labelmap.GetDimensions()[::-1])
+    values_kji = _voxels_of(labelmap)
     mask_kji = np.zeros(shape_kji, dtype=bool)
-    target, source = [], []
-    for start, length, limit in zip(start_kji, values_kji.shape, shape_kji, strict=True):
-        first, last = max(int(start), 0), min(int(start) + length, limit)
-        target.append(slice(first, max(first, last)))
-        source.append(slice(first - int(start), max(first, last) - int(start)))
-    np.not_equal(values_kji[tuple(source)], 0, out=mask_kji[tuple(target)])
+    source, target = overlap(values_kji.shape, offset_kji=start_kji, shape_kji=shape_kji)
+    np.not_equal(values_kji[source], 0, out=mask_kji[target])
     return mask_kji
 
 
 def _resampled(labelmap: Any, *, node: Any, volume_node: Any) -> np.ndarray | None:
-    """Return a labelmap as mask on a volume's grid by nearest neighbour; None if Slicer cannot."""
+    """Return a labelmap resampled to a mask on a volume's grid (nearest neighbour); None if Slicer cannot."""
     import slicer
     import vtk
-    from vtk.util.numpy_support import vtk_to_numpy
 
     dimensions = volume_node.GetImageData().GetDimensions()
     reference = slicer.vtkOrientedImageData()
@@ -278,11 +234,18 @@ def _resampled(labelmap: Any, *, node: Any, volume_node: Any) -> np.ndarray | No
     )
     if not done:
         return None
-    return np.asarray(vtk_to_numpy(resampled.GetPointData().GetScalars()).reshape(dimensions[::-1]) != 0)
+    return np.asarray(_voxels_of(resampled) != 0)
+
+
+def _voxels_of(labelmap: Any) -> np.ndarray:
+    """Return a (k, j, i) view of a labelmap's voxels; the labelmap must not be empty."""
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    return np.asarray(vtk_to_numpy(labelmap.GetPointData().GetScalars()).reshape(labelmap.GetDimensions()[::-1]))
 
 
 def read_masks(segmentation_node: Any, *, volume_node: Any) -> SegmentMasks:
-    """Return CovidSeg's segments as masks on the volume's grid; a segment that is not there is empty.
+    """Return CovidSeg's segments as masks on the volume's grid; a missing segment is an empty mask.
 
     Raises:
         InputError: A segment has no voxels that can be brought onto the grid.

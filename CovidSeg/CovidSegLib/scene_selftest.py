@@ -1,6 +1,6 @@
-"""What the self test inside Slicer needs: a synthetic CT in the scene, and its truth as an engine.
+"""What the self test inside Slicer needs: a synthetic CT in the scene, and an engine that answers with its truth.
 
-Neither torch nor a model is asked for, so that the scene side can be checked on any installation.
+Neither torch nor a model is needed, so that the scene side can be checked on any installation.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class TruthResult:
 
 
 def truth_engine(phantom: Phantom) -> Engine:
-    """Return an engine that answers with the phantom's truth, whatever it is asked; if asked, it is sure of it."""
+    """Return an engine that answers any CT with the phantom's truth; its map of uncertainty, if asked for, is zero."""
 
     def engine(ct: CTVolume, **options: Any) -> Any:
         quantities = quantify_labelmap(ct.hu_kji, geometry=ct.geometry, labelmap_kji=phantom.labelmap_kji)

@@ -8,9 +8,6 @@ from typing import Any
 from .report import NOT_AVAILABLE
 from .scene_texts import tr as _
 
-#: The same in all languages, as in the files.
-NOT_DEFINED = NOT_AVAILABLE
-
 #: Decimals of the columns after the name.
 DIGITS = (1, 1, 2, 1, 1)
 
@@ -28,7 +25,7 @@ def column_meanings() -> tuple[tuple[str, str, str], ...]:
 
 
 def figures_of_region(region: Mapping[str, Any]) -> tuple[float | None, ...]:
-    """Return the figures of one of a report's regions, a column each (`column_meanings`); None if undefined."""
+    """Return a report region's figures, one per column after the name (`column_meanings`); None if undefined."""
     return (
         region["volume_ml"],
         region["infection_ml"],
@@ -84,4 +81,4 @@ def show_table(node: Any, *, table: Any) -> None:
 def _row(name: str, region: Mapping[str, Any]) -> list[str]:
     """Return the cells of one region."""
     figures = zip(figures_of_region(region), DIGITS, strict=True)
-    return [name, *(NOT_DEFINED if value is None else f"{value:.{digits}f}" for value, digits in figures)]
+    return [name, *(NOT_AVAILABLE if value is None else f"{value:.{digits}f}" for value, digits in figures)]

@@ -1,8 +1,8 @@
-"""How texts are translated: by Slicer; without the application they stay as they are.
+"""Translation of texts by Slicer; without the application they stay English.
 
-A text is marked by `_("...")`, as everywhere in Slicer, so that its tools find it in the sources. What the Slicer side
-says itself is translated at once (`tr`), what the engine says when it is shown (`shown`): a warning is translated in
-the panel and stays English in the files of a case.
+A text is marked by `_("...")`, as everywhere in Slicer, so that its tools find it in the sources. Texts of the Slicer
+side are translated at once (`tr`), those of the engine only when they are shown (`shown`): a warning appears in the
+user's language in the panel, and in English in the files of a case.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .texts import translated
 __all__ = ["shown", "tr"]
 
 try:
-    from slicer.i18n import tr  # itself: it looks up which file calls it
+    from slicer.i18n import tr  # not wrapped: it looks up which file calls it
 except ImportError:  # slicer-core has no translations
 
     def tr(text: str) -> str:
@@ -24,12 +24,12 @@ except ImportError:  # slicer-core has no translations
 
 
 def shown(said: object) -> str:
-    """Return what the engine said, a text or an error, in the language of the application."""
+    """Return a text or an error of the engine in the language of the application."""
     return str(translated(said.text if isinstance(said, CovidSegError) else said, translate=_look_up))
 
 
 def _look_up(source: str, template: str) -> str:
-    """Return the translation of what a file of this package marks."""
+    """Return the translation of a template that the file `source` of this package marks."""
     try:
         from slicer.i18n import getContext, translate
     except ImportError:

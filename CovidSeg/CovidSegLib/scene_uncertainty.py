@@ -1,4 +1,4 @@
-"""The map of uncertainty in a scene: a volume beside the CT, that the segmentation refers to, laid over the slices."""
+"""The map of uncertainty in a scene: a volume that the segmentation refers to, shown over the CT in slice views."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from .scene import SceneContext
-from .scene_display import nodes_of_class
 from .scene_outputs import VOLUME_ROLE
 from .scene_texts import tr as _
 from .uncertainty import DOUBTFUL_FROM_PERCENT
@@ -19,19 +18,19 @@ UNCERTAINTY_ROLE = "CovidSeg.uncertainty"
 #: Attribute that tells a map from a CT.
 MAP_ATTRIBUTE = "CovidSeg.uncertaintyPercent"
 
-#: Roles by which a slice view refers to the map that lies in front, and to the volume that was there before.
+#: Roles by which a slice view refers to the map in its foreground, and to the volume that the map covers.
 OVERLAY_ROLE, COVERED_ROLE = "CovidSeg.overlay", "CovidSeg.covered"
 
-#: Attribute of a slice view that has or had a map in front: the opacity of what was there before.
+#: Attribute of a slice view with a map in its foreground: the opacity of what the map covers.
 COVERED_OPACITY = "CovidSeg.coveredOpacity"
 
 OVERLAY_OPACITY = 0.4
 
-#: Slicer's own yellow table (segments are blue and red), so that CovidSeg adds no colour node. Slice views ignore
-#: partial transparency in a colour table; what is to be invisible is cut off by the display's threshold.
+#: Slicer's own yellow table, so that CovidSeg adds no colour node; segments are blue and red. Slice views ignore
+#: partial transparency in a colour table, so the display's threshold hides what is to be invisible.
 COLORS_ID = "vtkMRMLColorTableNodeYellow"
 
-#: Two classes alike, the others excluded: brightest.
+#: Brightest yellow: two classes are equally likely, the others excluded.
 FULL_COLOR_PERCENT = 50.0
 
 
@@ -58,28 +57,24 @@ def map_image(uncertainty_kji: np.ndarray) -> Any:
 
 def map_array(map_node: Any) -> np.ndarray:
     """Return a copy of a map's voxels, (k, j, i) in per cent."""
-    from vtk.util.numpy_support import vtk_to_numpy
+    import slicer
 
-    image = map_node.GetImageData()
-    return np.array(vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1]))
+    return np.array(slicer.util.arrayFromVolume(map_node))
 
 
 def put_map(context: SceneContext, *, image: Any, segmentation_node: Any, volume_node: Any, undo: ExitStack) -> Any:
-    """Make an image the map of a segmentation, in place of the one from its last run; return its node.
+    """Make an image the map of a segmentation, replacing that of an earlier run; return the map's node.
 
     Args:
         context: The scene.
-        image: Of `map_image`; None removes the map, for a run that has none. That is not undone: do it last.
+        image: As `map_image` returns it.
         segmentation_node: In the scene.
         volume_node: The CT, whose grid, transform and place in the subject hierarchy the map gets.
-        undo: Takes what brings the scene back.
+        undo: Gets what brings the scene back.
     """
     import vtk
 
     node = find_map(segmentation_node)
-    if image is None:
-        remove_map(context, segmentation_node=segmentation_node)
-        return None
     if node is None:
         name = _("{ct} uncertainty").format(ct=volume_node.GetName())
         node = context.add_node("vtkMRMLScalarVolumeNode", name=name)
@@ -102,7 +97,7 @@ def put_map(context: SceneContext, *, image: Any, segmentation_node: Any, volume
 
 
 def remove_map(context: SceneContext, *, segmentation_node: Any) -> None:
-    """Take a segmentation's map out of the slices and out of the scene; none is fine."""
+    """Remove a segmentation's map, if it has one, from slice views and scene."""
     node = find_map(segmentation_node)
     if node is None:
         return
@@ -113,11 +108,11 @@ def remove_map(context: SceneContext, *, segmentation_node: Any) -> None:
 
 
 def show_map(context: SceneContext, *, map_node: Any) -> None:
-    """Lay a map over the CT in all slice views; with None, take away any map that is there.
+    """Show a map over the CT in all slice views; with None, hide any map.
 
-    What the user had in front of the CT comes back then, view by view, with its opacity.
+    When a map is hidden, the foreground that it covered comes back, view by view, with its opacity.
     """
-    for composite in nodes_of_class(context, "vtkMRMLSliceCompositeNode"):
+    for composite in context.nodes_of_class("vtkMRMLSliceCompositeNode"):
         if map_node is not None:
             _cover(composite, map_node=map_node)
         elif is_map(_foreground(composite)):
@@ -125,10 +120,10 @@ def show_map(context: SceneContext, *, map_node: Any) -> None:
 
 
 def follow_foregrounds(context: SceneContext) -> None:
-    """Bring back what was in front of the CT where somebody deleted the map; forget it where they chose another."""
-    if context.scene.IsBatchProcessing():  # nodes that belong together are not all there yet
+    """Bring back the covered foreground where the map was deleted; forget it where the user chose another one."""
+    if context.scene.IsBatchProcessing():  # references between nodes do not hold yet
         return
-    for composite in nodes_of_class(context, "vtkMRMLSliceCompositeNode"):
+    for composite in context.nodes_of_class("vtkMRMLSliceCompositeNode"):
         if composite.GetAttribute(COVERED_OPACITY) is None or is_map(_foreground(composite)):
             continue
         if composite.GetNodeReference(OVERLAY_ROLE) is None and composite.GetForegroundVolumeID() is None:
@@ -143,8 +138,8 @@ def map_is_shown(context: SceneContext, *, map_node: Any) -> bool:
 
 
 def _composites_with(context: SceneContext, *, map_node: Any) -> list[Any]:
-    """Return what holds together the layers of those slice views that have the map in front."""
-    composites = nodes_of_class(context, "vtkMRMLSliceCompositeNode")
+    """Return the composite nodes of the slice views that have the map in the foreground."""
+    composites = context.nodes_of_class("vtkMRMLSliceCompositeNode")
     return [composite for composite in composites if composite.GetForegroundVolumeID() == map_node.GetID()]
 
 
@@ -153,7 +148,7 @@ def _foreground(composite: Any) -> Any:
 
 
 def _cover(composite: Any, *, map_node: Any) -> None:
-    """Put a map in front, and remember in the view's node what it covers: so it is saved with the scene, too."""
+    """Put a map into the foreground, and remember in the view's node, and so in a saved scene, what it covers."""
     if not is_map(_foreground(composite)):
         composite.SetNodeReferenceID(COVERED_ROLE, composite.GetForegroundVolumeID())
         composite.SetAttribute(COVERED_OPACITY, repr(composite.GetForegroundOpacity()))
@@ -163,7 +158,7 @@ def _cover(composite: Any, *, map_node: Any) -> None:
 
 
 def _uncover(composite: Any) -> None:
-    """Put in front again what a map covered; nothing if that was deleted meanwhile, or is not known."""
+    """Put back into the foreground what a map covered; nothing if that was deleted or is not known."""
     covered = composite.GetNodeReference(COVERED_ROLE)
     composite.SetForegroundVolumeID(None if covered is None else covered.GetID())
     composite.SetForegroundOpacity(float(composite.GetAttribute(COVERED_OPACITY) or 0.0))
@@ -177,7 +172,7 @@ def _forget_covered(composite: Any) -> None:
 
 
 def _make_display(node: Any) -> None:
-    """Show doubt in yellow, the brighter the more, and nothing where there is none."""
+    """Show uncertainty in yellow, brighter with more, and nothing below the threshold."""
     node.CreateDefaultDisplayNodes()
     display = node.GetDisplayNode()
     display.SetAndObserveColorNodeID(COLORS_ID)
@@ -189,7 +184,7 @@ def _make_display(node: Any) -> None:
 
 
 def _register_restore(node: Any, *, undo: ExitStack) -> None:
-    """Register how a map comes back to its present voxels, grid, transform and CT."""
+    """Register with `undo` what restores a map's present voxels, grid, transform and CT."""
     import vtk
 
     matrix = vtk.vtkMatrix4x4()

@@ -1,8 +1,7 @@
 """A scene's volume node as the engine's input, on the volume's own grid.
 
-A parent transform is not applied to the voxels: the segmentation is put under the same
-transform, so both stay on one grid and no voxel is interpolated. What a transform means for
-the measured volumes is said in the warnings.
+A parent transform is not applied to the voxels: the segmentation is put under the same transform, so that both stay on
+one grid and no voxel is interpolated. Warnings say what a transform means for the measured volumes.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ SHEAR_TOLERANCE = 1e-3
 #: Relative change of volume above which a linear transform counts as scaling.
 SCALE_TOLERANCE = 1e-3
 
-#: Attribute of a volume node whose voxels are no HU: "factor offset", where HU are `value * factor + offset`.
+#: Attribute of a volume node whose voxels are not HU: "factor offset", where HU = value * factor + offset.
 HU_SCALE_ATTRIBUTE = "CovidSeg.huScale"
 
-#: Where values and HU are compared; padding lies below, and is mapped in another way.
+#: The range in which values and HU are compared; padding lies below it, and is mapped otherwise.
 LUNG_TO_TISSUE_HU = (-1000.0, 150.0)
 
 
@@ -71,10 +70,9 @@ def copy_array(node: Any) -> np.ndarray:
     Raises:
         InputError: A voxel is NaN or infinite, or no Hounsfield unit.
     """
-    from vtk.util.numpy_support import vtk_to_numpy
+    import slicer
 
-    image = node.GetImageData()
-    values_kji = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
+    values_kji = slicer.util.arrayFromVolume(node)
     builder = HuBuilder(values_kji.shape, label=_("Volume '{name}'").format(name=node.GetName()))
     for k, values_ji in enumerate(values_kji):
         builder.set_slice(k, values_ji)
@@ -82,17 +80,16 @@ def copy_array(node: Any) -> np.ndarray:
 
 
 def remember_hu_scale(node: Any, *, hu_kji: np.ndarray) -> None:
-    """Keep in a volume node how its voxels become HU, for windows and thresholds, which are set in its own values.
+    """Keep in a volume node how its values become HU, for windows and thresholds, which are set in its own values.
 
     Args:
-        node: The CT; grey or offset perhaps.
-        hu_kji: (k, j, i) its HU, as they were segmented.
+        node: The CT, whose values may be grey levels, or HU with an offset.
+        hu_kji: (k, j, i) the HU that were segmented.
     """
-    from vtk.util.numpy_support import vtk_to_numpy
+    import slicer
 
-    image = node.GetImageData()
-    values_kji = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
-    some = tuple(slice(None, None, max(1, size // 64)) for size in hu_kji.shape)  # enough to tell
+    values_kji = slicer.util.arrayFromVolume(node)
+    some = tuple(slice(None, None, max(1, size // 64)) for size in hu_kji.shape)  # a sample is enough
     hu, values = hu_kji[some].astype(float), values_kji[some].astype(float)
     compared = (hu > LUNG_TO_TISSUE_HU[0]) & (hu < LUNG_TO_TISSUE_HU[1])
     hu, values = hu[compared], values[compared]
@@ -105,7 +102,7 @@ def remember_hu_scale(node: Any, *, hu_kji: np.ndarray) -> None:
 
 
 def from_hu(node: Any, *, hu: float) -> float:
-    """Return what a HU reads in a volume's own voxels: the same, unless `remember_hu_scale` found otherwise."""
+    """Return a HU in a volume's own values, which are the same unless `remember_hu_scale` found otherwise."""
     try:
         factor, offset = map(float, (node.GetAttribute(HU_SCALE_ATTRIBUTE) or "1 0").split())
         return (hu - offset) / factor
@@ -189,7 +186,7 @@ def geometry_of(node: Any) -> tuple[Geometry, tuple[str, ...]]:
 
 
 def transform_warnings(node: Any) -> tuple[str, ...]:
-    """Return what a parent transform means for the measured volumes; nothing for rigid ones."""
+    """Return warnings of what a parent transform means for the measured volumes; none if it is rigid."""
     import vtk
 
     transform = node.GetParentTransformNode()

@@ -1,7 +1,8 @@
-"""The three segments as masks on one grid, and how a cropped grid is put back onto the CT's."""
+"""The three segments as masks on one grid, and their placing on the CT's grid."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from .geometry import Geometry
 from .labels import Label
 from .texts import text as _
 
-#: How far voxel centres may lie apart; float32 headers of large volumes differ by less.
+#: Distance within which voxel centres count as coincident; the rounding of float32 headers stays below it.
 ALIGNMENT_TOLERANCE_VOXELS = 0.05
 
 
@@ -42,13 +43,12 @@ class SegmentMasks:
     def placed_on(self, geometry: Geometry) -> SegmentMasks:
         """Return the masks on another grid that shares its voxels with this one.
 
-        Slicer may save a segmentation on a part of the CT's grid, or on a larger one; no
-        voxel is interpolated. A NIfTI of a CT whose axes are sheared a little has them
-        straightened (see `write_labelmap_nifti`): its voxels are the CT's all the same.
+        Slicer may save a segmentation on a part of the CT's grid, or on a larger one; no voxel is interpolated. A NIfTI
+        of a CT whose axes are sheared a little has them straightened (see `write_labelmap_nifti`), but its voxels are
+        still those of the CT.
 
         Raises:
-            InputError: The voxels of the two grids do not coincide, or a segment extends
-                beyond the grid asked for.
+            InputError: The voxels of the two grids do not coincide, or a segment extends beyond the other grid.
         """
         same = (geometry, geometry.straightened())
         if any(self.geometry.is_close_to(grid, tolerance_voxels=ALIGNMENT_TOLERANCE_VOXELS) for grid in same):
@@ -58,6 +58,24 @@ class SegmentMasks:
             _placed(mask, offset_kji, geometry) for mask in (self.left_kji, self.right_kji, self.infection_kji)
         )
         return SegmentMasks(left, right, infection, geometry)
+
+
+def overlap(
+    inner_kji: Sequence[int], *, offset_kji: Sequence[int], shape_kji: Sequence[int]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Return where an array and a larger or smaller grid overlap: in the array, and on the grid; both may be empty.
+
+    Args:
+        inner_kji: Shape of the array.
+        offset_kji: Where its voxel (0, 0, 0) lies on the grid; may be negative.
+        shape_kji: Shape of the grid.
+    """
+    source, target = [], []
+    for count, offset, room in zip(inner_kji, map(int, offset_kji), shape_kji, strict=True):
+        start, stop = max(offset, 0), min(offset + count, room)
+        target.append(slice(start, max(stop, start)))
+        source.append(slice(start - offset, max(stop, start) - offset))
+    return tuple(source), tuple(target)
 
 
 def _offset_kji(inner: Geometry, outer: Geometry) -> tuple[int, int, int]:
@@ -93,16 +111,12 @@ def _times(values: tuple[float, ...]) -> str:
 def _placed(mask_kji: np.ndarray, offset_kji: tuple[int, int, int], geometry: Geometry) -> np.ndarray:
     """Return `mask_kji` on the grid, its first voxel at the offset, or raise InputError."""
     placed_kji = np.zeros(geometry.shape_kji, dtype=bool)
-    source, target = [], []
-    for count, offset, room in zip(mask_kji.shape, offset_kji, geometry.shape_kji, strict=True):
-        start, stop = max(offset, 0), min(offset + count, room)
-        target.append(slice(start, max(stop, start)))
-        source.append(slice(start - offset, max(stop, start) - offset))
-    inside = mask_kji[tuple(source)]
+    source, target = overlap(mask_kji.shape, offset_kji=offset_kji, shape_kji=geometry.shape_kji)
+    inside = mask_kji[source]
     if np.count_nonzero(inside) != np.count_nonzero(mask_kji):
         text = _(
             "The segmentation extends beyond the CT. Give the CT that was segmented, or erase what lies outside of it."
         )
         raise InputError(text)
-    placed_kji[tuple(target)] = inside
+    placed_kji[target] = inside
     return placed_kji

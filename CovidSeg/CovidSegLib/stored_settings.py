@@ -1,4 +1,4 @@
-"""Settings stored in a bundle's metadata: a key that is misspelt, or a value of another kind, is refused by name."""
+"""Read settings stored in a bundle's metadata, refusing by name an unknown key or a value of the wrong type."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Settings = TypeVar("Settings")
 
 
 def read_settings(kind: type[Settings], values: Any, *, what: Text) -> Settings:
-    """Return settings made of plain values as JSON has them; what they leave out has its default.
+    """Return settings read from JSON values; a key that is missing has its default.
 
     Args:
         kind: A dataclass whose defaults are texts, numbers or tuples of numbers.
@@ -22,7 +22,7 @@ def read_settings(kind: type[Settings], values: Any, *, what: Text) -> Settings:
         what: What is being read, for messages.
 
     Raises:
-        ModelError: A key is unknown, or a value is of another kind than its default.
+        ModelError: A key is unknown, or a value is not of the type of its default.
     """
     if not isinstance(values, dict):
         raise ModelError(_("{what}: expected keys and values, not {found!r}").format(what=what, found=values))
@@ -38,7 +38,7 @@ def read_settings(kind: type[Settings], values: Any, *, what: Text) -> Settings:
 
 
 def _is_like(value: Any, *, default: Any) -> bool:
-    """Tell whether a value is of a default's kind; a whole number will do where any number does."""
+    """Tell whether a value is of the type of a default; where that is a float, an int will do."""
     if isinstance(default, tuple):
         is_list = isinstance(value, (list, tuple)) and len(value) == len(default)
         return is_list and all(_is_like(part, default=like) for part, like in zip(value, default, strict=True))

@@ -40,7 +40,7 @@ _FROM_REPORT = {
 
 
 def write_summary(out_dir: Path, *, outcomes: Iterable[Outcome]) -> Path:
-    """Write a row per case in order; undefined figures are empty cells. Return the file's path."""
+    """Write a row per case, in the order given; undefined figures are empty cells. Return the file's path."""
     path = out_dir / SUMMARY_FILE
     with new_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, fieldnames=COLUMNS, lineterminator="\n")
@@ -52,7 +52,7 @@ def write_summary(out_dir: Path, *, outcomes: Iterable[Outcome]) -> Path:
 def write_run_record(
     out_dir: Path, *, model: dict[str, Any], device: str, options: dict[str, Any], times: dict[str, Any]
 ) -> Path:
-    """Write with what the run was done: versions, model, device, options, start and duration."""
+    """Write the record of a run: versions, model, device, options, start and duration. Return the file's path."""
     path = out_dir / RUN_FILE
     record = {"versions": versions(), "model": model, "device": device, "options": options, **times}
     with new_file(path) as partial:

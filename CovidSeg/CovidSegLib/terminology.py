@@ -1,9 +1,8 @@
 """What each segment is, in SNOMED CT codes, in the form that Slicer stores and shows.
 
-Only contexts that Slicer itself ships are named, so a segmentation resolves in any Slicer,
-with or without this extension. Slicer's general anatomy list has no lesion codes, therefore
-the infection comes from its DICOM master list: inflammation, in the lung. No side is given
-for it, because one segment holds the infection of both lungs.
+Only contexts that Slicer itself ships are named, so that a segmentation's terms resolve in any Slicer, with or without
+this extension. Slicer's general anatomy list has no codes for lesions, so the infection's come from its DICOM master
+list: inflammation, in the lung. It has no side, because one segment holds the infection of both lungs.
 
 Source: Slicer, Modules/Loadable/Terminologies/Resources (both lists and the anatomic codes).
 """
@@ -76,8 +75,8 @@ def terminology_entry(segment_id: str) -> str:
 def segment_id_of(serialized: str) -> str | None:
     """Return which of our segments a serialized terminology denotes, or None if none.
 
-    Codes alone decide, so entries from another context, in another language, or with the
-    older category names are understood as well; the words are ignored.
+    Only the codes are compared, so that entries of another context, in another language, or with older names of the
+    categories are recognised, too.
     """
     parts = serialized.split("~")
     if len(parts) < 4:

@@ -1,8 +1,8 @@
-"""What the engine says to people, in English, so that a front end can say it in the user's language.
+"""The engine's texts for the user: English, but made so that a front end can translate them.
 
-A text is marked where it is written, as everywhere in Slicer, whose tools find it by that:
-`_("{file}: the zip is encrypted.").format(file=path)`. The engine knows no translations; it keeps the template and the
-values beside the English text, and the panel puts them together again in its own language (`scene_texts.shown`).
+A text is marked where it is written, as everywhere in Slicer, so that Slicer's tools find it:
+`_("{file}: the zip is encrypted.").format(file=path)`. The engine has no translations. It keeps template and values
+with the English text, and the panel formats the translated template with the same values (`scene_texts.shown`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Text(str):
 
     Attributes:
         template: With the values' names in braces.
-        values: What stands in their place; may hold texts.
-        source: Name of the file of this package that marks the template: Slicer looks translations up by it.
+        values: The values by name; they may be texts themselves.
+        source: Name of the file of this package that marks the template, by which Slicer looks up translations.
     """
 
     __slots__ = ("source", "template", "values")
@@ -35,19 +35,19 @@ class Text(str):
     def __new__(
         cls, english: str, *, template: str = "", values: Mapping[str, object] | None = None, source: str = ""
     ) -> Text:
-        """Keep what `english` was made of; without `template`, `english` is its own template."""
+        """Make a text from `english` and what it was made of; without `template`, `english` is its own template."""
         text = super().__new__(cls, english)
         text.template, text.values, text.source = template or english, values or {}, source
         return text
 
     def format(self, *args: object, **values: object) -> Text:
-        """Return the text with values in place of their names; positional ones raise TypeError: no name, no order."""
+        """Return the text with values in place of their names; positional values raise TypeError."""
         if args:
             raise TypeError("a text that is translated takes its values by name")
         return Text(super().format(**values), template=self.template, values=values, source=self.source)
 
     def translated(self, translate: Translate) -> str:
-        """Return the text in the language of `translate`; in English where a translation misses a value."""
+        """Return the text in the language of `translate`, or in English if its translation cannot be formatted."""
         template = translate(self.source, self.template)
         if not self.values:
             return template
@@ -58,13 +58,13 @@ class Text(str):
             return str(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the text as JSON can hold it; values that it cannot hold as they read in English."""
+        """Return the text as JSON can hold it; values that JSON does not know become English text."""
         values = {name: _as_json(value) for name, value in self.values.items()}
         return {"english": str(self), "template": self.template, "values": values, "source": self.source}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Text:
-        """Return the text of `to_dict`; KeyError or TypeError where it is none."""
+        """Return the text that `to_dict` made; KeyError or TypeError if `stored` is something else."""
         values = {
             name: cls.from_dict(value) if isinstance(value, Mapping) else value
             for name, value in stored["values"].items()
@@ -78,12 +78,12 @@ def text(english: str) -> Text:
 
 
 def as_text(said: str) -> Text:
-    """Return a text as one that can be translated; one that was not marked stays as it is in every language."""
+    """Return a `Text`; a plain string becomes one that is the same in every language."""
     return said if isinstance(said, Text) else Text(said)
 
 
 def joined(separator: str, parts: Iterable[object]) -> Text:
-    """Return texts one behind the other; those that can be translated remain so."""
+    """Return texts joined by a separator; those that can be translated still can."""
     values = {f"part{number}": part for number, part in enumerate(parts)}
     template = separator.join(f"{{{name}}}" for name in values)
     return Text(template.format(**values), template=template, values=values)
@@ -97,6 +97,6 @@ def translated(value: object, *, translate: Translate) -> object:
 def _as_json(value: object) -> object:
     if isinstance(value, Text):
         return value.to_dict()
-    if isinstance(value, Real):  # of NumPy too, which JSON does not know
+    if isinstance(value, Real):  # NumPy's, too, which JSON does not know
         return int(value) if isinstance(value, Integral) else float(value)
     return str(value)

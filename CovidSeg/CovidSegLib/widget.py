@@ -1,7 +1,7 @@
-"""The panel: its sections put together, and what it does when the scene or the user's choice changes.
+"""The panel: it puts the sections together, and reacts to changes of the scene and of the user's choice.
 
-Sections react to the user (widget_run, widget_results, widget_correct, widget_followup, widget_batch),
-`runner` works in the background, `logic` and the scene* files do what the scene needs.
+The sections react to the user (widget_run, widget_results, widget_correct, widget_followup, widget_batch), `runner`
+works in the background, `logic` and the scene* files read and change the scene.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from .dependencies import SlicerInstaller, ensure_dependencies, load_packages
 from .garbage import MainThreadGarbage
 from .runner import Runner
 from .scene_adopt import adopt
-from .scene_display import bring_on_show, nodes_of_class
+from .scene_display import bring_on_show
 from .scene_outputs import ct_of
 from .scene_uncertainty import is_map
 from .widget_batch import BatchSection
@@ -27,7 +27,7 @@ from .widget_tools import PanelLogic, Parameters, Workplace, poll_timer, waiting
 from .widget_uncertainty import UncertaintySteps
 from .widget_views import SlicerViews
 
-#: Pause after which nodes that came or went are taken into account, all at once.
+#: Pause after which nodes that were added or removed are taken into account, all at once.
 LOOK_AGAIN_MS = 50
 
 
@@ -40,7 +40,7 @@ class Panel:
         Args:
             ui: The widgets by name.
             logic: Does what the scene needs.
-            on_show: Whether the panel is on show already: Slicer reloads a module without entering it again.
+            on_show: Whether the panel is on show already; a reloaded module is not entered again.
         """
         import qt
 
@@ -72,7 +72,7 @@ class Panel:
         self._volume: Any = None
         self._segmentation: Any = None
         self._changing = False
-        self._new_scene = True  # which is shown as it was saved
+        self._new_scene = True  # a loaded scene is shown as it was saved
         self._entered = on_show
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
@@ -82,7 +82,7 @@ class Panel:
         self.refresh()
 
     def set_parameters(self, parameters: Parameters | None) -> None:
-        """Work with the scene that holds these parameters; None before it is closed: a run is stopped then."""
+        """Work with the scene that holds these parameters; with None, let go of the scene and stop the run."""
         self._timer.stop()
         self._volume = self._segmentation = None
         self._new_scene = True
@@ -97,7 +97,7 @@ class Panel:
         self.look_again()
 
     def changed(self, caller: Any = None, event: Any = None) -> None:
-        """React to a choice of the user, or to a node that is not there any more."""
+        """React to a choice of the user, or to the removal of a chosen node."""
         if self._changing:
             return
         if self._scene_is_being_changed():
@@ -113,7 +113,7 @@ class Panel:
         self.refresh()
 
     def refresh(self) -> None:
-        """Show everywhere what can be done now."""
+        """Bring all sections up to date with what can be done now."""
         for section in (self.segment, self.results, self.correct, self.uncertainty, self.batch):
             section.refresh()
         if not self.place.ui.followUpSection.collapsed:
@@ -122,11 +122,11 @@ class Panel:
             self.device.refresh()
 
     def nodes_changed(self, caller: Any = None, event: Any = None) -> None:
-        """Take into account, in a moment, that nodes came or went."""
+        """Take into account, in a moment, that nodes were added or removed."""
         self._timer.start()
 
     def look_again(self) -> None:
-        """Take into account what is in the scene now; choose the first CT if none is chosen."""
+        """Take into account what the scene holds now; choose its first CT if none is chosen."""
         parameters = self.place.parameters
         if parameters is not None and parameters.inputVolume is None and not self._scene_is_being_changed():
             offered = self._offered_volumes()
@@ -147,18 +147,18 @@ class Panel:
         self.correct.exit()
 
     def close(self) -> None:
-        """End the threads, before the panel is deleted; what runs is stopped."""
+        """Stop what runs and end the threads, before the panel is deleted."""
         self.set_parameters(None)
         self.correct.close()
         self.place.runner.close()
         self._measurer.close()
 
     def _scene_is_being_changed(self) -> bool:
-        """Tell whether a scene is being read: nodes come before those they refer to, and Slicer draws meanwhile."""
+        """Tell whether a scene is being read or closed: nodes may lack those they refer to, while events come."""
         return self.place.parameters is not None and bool(self.place.logic.context.scene.IsBatchProcessing())
 
     def _follow_choice(self) -> None:
-        """Let CT and result follow each other: the one that the user chose decides."""
+        """Make CT and result belong together: the one that the user has just chosen decides."""
         parameters = self.place.parameters
         if parameters is None:
             return
@@ -177,20 +177,20 @@ class Panel:
         self._volume, self._segmentation = volume, segmentation
 
     def _adopt(self, segmentation: Any, *, volume: Any) -> None:
-        """Find the CT of a segmentation that came as a file, such as a batch's."""
+        """Find the CT of a segmentation that was loaded from a file, such as one of a batch."""
         context = self.place.logic.context
         its_volume = adopt(context, segmentation_node=segmentation, chosen=volume, others=self._offered_volumes())
         if its_volume is not None and segmentation is self._segmentation:  # chosen before its CT was loaded
             self.results.figures.renew()
 
     def _offered_volumes(self) -> list[Any]:
-        """Return what the list of CTs offers."""
-        volumes = nodes_of_class(self.place.logic.context, "vtkMRMLScalarVolumeNode")
+        """Return the volumes that the list of CTs offers."""
+        volumes = self.place.logic.context.nodes_of_class("vtkMRMLScalarVolumeNode")
         return list(filter(_is_offered, volumes))
 
     def _last_result_of(self, volume: Any) -> Any:
         """Return the newest segmentation that CovidSeg made of a CT, or None."""
-        nodes = nodes_of_class(self.place.logic.context, "vtkMRMLSegmentationNode")
+        nodes = self.place.logic.context.nodes_of_class("vtkMRMLSegmentationNode")
         made = [node for node in nodes if volume is not None and ct_of(node) is volume]
         return made[-1] if made else None
 
@@ -202,7 +202,7 @@ class Panel:
         self.device.remember(published.report.get("runtime") or {})
 
     def _ensure_dependencies(self) -> None:
-        """Install what is missing, after asking, and load it."""
+        """Ask to install the packages that are missing, and load all that the network needs."""
         ensure_dependencies(
             installer=SlicerInstaller(), ask=lambda missing: self.place.dialogs.confirm(consent_text(missing))
         )
@@ -212,6 +212,6 @@ class Panel:
 
 
 def _is_offered(volume: Any) -> bool:
-    """Tell whether a volume is in the list of CTs: no map, no labelmap, and not hidden by another module."""
+    """Tell whether the list of CTs offers a volume: no map, no labelmap, not hidden by another module."""
     is_ct = volume.GetClassName() == "vtkMRMLScalarVolumeNode" and not is_map(volume)
     return is_ct and not volume.GetHideFromEditors()

@@ -7,54 +7,62 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from slicer.i18n import tr as _
 
 from .batch import BatchResult, run_batch
 from .case_run import Engine, Outcome, RunOptions, Status
 from .cases import Case, discover_cases
-from .errors import Cancelled, CovidSegError, DeviceError
+from .errors import Cancelled, CovidSegError
 from .progress import Progress
 from .runner import Failure, Handlers
 from .scene_texts import shown
 from .summary import SUMMARY_FILE
 from .texts import joined
 from .widget_progress import PERMILLE, RunClock
-from .widget_texts import result_text, standing_text
-from .widget_tools import Workplace, details_of, explain_failure, show_text
+from .widget_texts import position_text, result_text
+from .widget_tools import Workplace, details_of, log_and_explain, show_text
 from .widget_views import Views
 
-#: What is chosen before a batch, and not changed during it.
+#: Inputs that are disabled during a batch.
 OPTIONS = ("batchInputEdit", "batchOutputEdit", "batchOverwriteCheckBox", "batchUncertaintyCheckBox")
 
 
+# What a batch tells while it works; it is put into words on the main thread, where texts are translated.
+
+
 @dataclass(frozen=True)
-class BatchNews:
-    """What a batch tells while it works; put into words on the main thread, where texts are translated.
+class BatchStarted:
+    """The cases were found, and device and model are ready."""
 
-    Attributes:
-        kind: "started", "case" (one begins), "progress", "note" or "done" (one ended).
-        case: The case's name.
-        text: The note; the device and model of the run that started.
-        count: Cases in all, or the number of the case.
-        progress: Of the case under way.
-        outcome: Of the case that ended.
-    """
+    total: int
+    device: str
+    model: str
 
-    kind: Literal["started", "case", "progress", "note", "done"]
-    case: str = ""
-    text: str = ""
-    count: int = 0
-    progress: Progress | None = None
-    outcome: Outcome | None = None
+
+@dataclass(frozen=True)
+class CaseStarted:
+    """A case begins; `number` counts from 1."""
+
+    name: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Note:
+    """A remark for the log."""
+
+    text: str
+
+
+BatchNews = BatchStarted | CaseStarted | Progress | Note | Outcome
 
 
 class BatchSection:
     """Segments all CTs of a folder."""
 
     def __init__(self, place: Workplace, *, views: Views, engine: Engine | None = None) -> None:
-        """Work in `place`; `engine` has the parts that a batch calls, tests put small ones in their place."""
+        """Work in `place`; tests give a small `engine` in place of the real one."""
         self._place, self._ui, self._views, self._engine = place, place.ui, views, engine
         self._running = False
         self._total = self._number = 0
@@ -67,7 +75,7 @@ class BatchSection:
         ui.batchOpenButton.connect("clicked(bool)", self.open_results)
         for name in ("batchInputEdit", "batchOutputEdit"):
             getattr(ui, name).connect("currentPathChanged(QString)", self.refresh)
-            getattr(ui, name).connect("validInputChanged(bool)", self.refresh)  # all that is told of an emptied one
+            getattr(ui, name).connect("validInputChanged(bool)", self.refresh)  # the only signal of an emptied path
         self._say("")
 
     @property
@@ -78,16 +86,14 @@ class BatchSection:
     def why_not(self) -> str:
         """Return why a batch cannot be started now; empty if it can.
 
-        Asked of `os.path`, which calls a path that cannot be looked at absent; `Path` would raise, as for a share that
-        was left, and with it the panel.
+        `os.path` and not `Path`, whose methods raise where a path cannot be examined, such as a network share that is
+        gone; `os.path` says that it does not exist.
         """
         folder, out_dir = str(self._ui.batchInputEdit.currentPath), str(self._ui.batchOutputEdit.currentPath)
         if self._running:
             return _("A batch is under way.")
-        if self._place.starting or self._place.runner.busy:
-            return _("CovidSeg is busy. Wait until it is done, or cancel it.")
-        if self._place.parameters is None:
-            return _("There is no scene.")
+        if reason := self._place.why_not_start():
+            return reason
         if not folder:
             return _("Choose a folder with CTs.")
         if not os.path.exists(folder):
@@ -101,7 +107,7 @@ class BatchSection:
         return self._place.device_problem
 
     def refresh(self) -> None:
-        """Show what can be done now."""
+        """Enable what can be done now, and say of the rest why not."""
         ui = self._ui
         self._place.allow("batchButton", unless=self.why_not())
         stopping = self._running and self._place.runner.stopping
@@ -112,7 +118,7 @@ class BatchSection:
         ui.batchOpenButton.visible = self._out_dir is not None and os.path.isdir(self._out_dir) and not self._running
 
     def start(self) -> None:
-        """Start, unless something speaks against it."""
+        """Start a batch, if nothing prevents it."""
         if self.why_not():
             self._place.refresh()
             return
@@ -120,17 +126,15 @@ class BatchSection:
         assert parameters is not None
         try:
             with self._place.preparing():
-                self._place.prepare()
-            if self._place.device_problem:
-                raise DeviceError(self._place.device_problem)
+                self._place.make_ready()
         except Cancelled as error:
             self._say(shown(error))
             return
         except Exception as error:
-            self._say(explain_failure(Failure(error, details_of(error))), role="error")
+            self._say(log_and_explain(Failure(error, details_of(error))), role="error")
             return
         for name in ("batchInputEdit", "batchOutputEdit"):
-            getattr(self._ui, name).addCurrentPathToHistory()  # else Slicer forgets them when it ends
+            getattr(self._ui, name).addCurrentPathToHistory()  # else Slicer does not remember them when it restarts
         self._out_dir = Path(str(self._ui.batchOutputEdit.currentPath))
         options = RunOptions(
             out_dir=self._out_dir,
@@ -169,28 +173,30 @@ class BatchSection:
 
     def _on_news(self, news: BatchNews) -> None:
         bar, log = self._ui.batchProgressBar, self._ui.batchLog
-        if news.kind == "started":
-            self._total = news.count
-            log.appendPlainText(_("{total} CTs, {what}").format(total=news.count, what=news.text))
-        elif news.kind == "case":
-            self._number, self._case, self._clock = news.count, news.case, RunClock()
-        elif news.kind == "progress" and news.progress is not None:
-            standing = self._clock.update(news.progress)
-            bar.setValue(round((self._number - 1 + standing.permille / PERMILLE) / max(self._total, 1) * PERMILLE))
-            place = _("{number} of {total}, {case}").format(number=self._number, total=self._total, case=self._case)
-            bar.setFormat(f"{place}: {standing_text(standing)}")
-        elif news.kind == "note":
+        if isinstance(news, BatchStarted):
+            self._total = news.total
+            what = f"{news.model}, {news.device}"
+            log.appendPlainText(_("{total} CTs, {what}").format(total=news.total, what=what))
+        elif isinstance(news, CaseStarted):
+            self._number, self._case, self._clock = news.number, news.name, RunClock()
+        elif isinstance(news, Progress):
+            position = self._clock.update(news)
+            done = (self._number - 1) + position.permille / PERMILLE
+            bar.setValue(round(PERMILLE * done / max(self._total, 1)))
+            case = _("{number} of {total}, {case}").format(number=self._number, total=self._total, case=self._case)
+            bar.setFormat(f"{case}: {position_text(position)}")
+        elif isinstance(news, Note):
             log.appendPlainText(shown(news.text))
-        elif news.outcome is not None:
-            log.appendPlainText(outcome_text(news.case, outcome=news.outcome))
-            if news.outcome.unexpected:
-                log.appendPlainText(news.outcome.details)
+        else:
+            log.appendPlainText(outcome_text(news))
+            if news.unexpected:
+                log.appendPlainText(news.details)
 
     def _on_finished(self, result: BatchResult) -> None:
         counts = {status: sum(outcome.status is status for outcome in result.outcomes) for status in Status}
         words = {
             Status.DONE: _("done"),
-            Status.SKIPPED: _("complete already"),
+            Status.SKIPPED: _("already complete"),
             Status.FAILED: _("failed"),
             Status.NOT_RUN: _("not run"),
         }
@@ -199,9 +205,9 @@ class BatchSection:
         self._over(text, role="warning" if result.failed else "")
 
     def _on_failed(self, failure: Failure) -> None:
-        if not isinstance(failure.error, CovidSegError):  # whose text says all there is to know
+        if not isinstance(failure.error, CovidSegError):  # its text says all there is to know
             self._ui.batchLog.appendPlainText(failure.details)
-        self._over(explain_failure(failure), role="error")
+        self._over(log_and_explain(failure), role="error")
 
     def _on_stopped(self) -> None:
         self._over(_("Stopped. Cases that are done stay; press Segment folder to go on."))
@@ -239,41 +245,41 @@ def segment_folder(
     return result
 
 
-def outcome_text(case: str, *, outcome: Outcome) -> str:
+def outcome_text(outcome: Outcome) -> str:
     """Return how a case ended, in a line."""
     if outcome.status is Status.FAILED:
-        return _("{case}: failed: {reason}").format(case=case, reason=shown(outcome.message))
-    skipped = _("complete already, ") if outcome.status is Status.SKIPPED else ""
+        return _("{case}: failed: {reason}").format(case=outcome.case, reason=shown(outcome.message))
+    skipped = _("already complete, ") if outcome.status is Status.SKIPPED else ""
     warning = f" ({shown(outcome.message)})" if outcome.message else ""
-    return f"{case}: {skipped}{result_text(outcome.report or {})}{warning}"
+    return f"{outcome.case}: {skipped}{result_text(outcome.report or {})}{warning}"
 
 
 class _Reporter:
-    """Passes a batch's news on, and stops it when the user asked for that."""
+    """Passes a batch's news on to the main thread, and stops the batch when the user asked for that."""
 
     def __init__(self, tell: Callable[[BatchNews], None], cancelled: Callable[[], bool]) -> None:
         self._tell, self._cancelled = tell, cancelled
         self._number = 0
 
     def run_started(self, *, total: int, device: str, model: str) -> None:
-        self._tell(BatchNews("started", text=f"{model}, {device}", count=total))
+        self._tell(BatchStarted(total, device, model))
 
     def case_started(self, case: Case) -> None:
         self._check()
         self._number += 1
-        self._tell(BatchNews("case", case=case.name, count=self._number))
+        self._tell(CaseStarted(case.name, self._number))
 
     def case_progress(self, case: Case, progress: Progress) -> None:
         self._check()
-        self._tell(BatchNews("progress", case=case.name, count=self._number, progress=progress))
+        self._tell(progress)
         if progress.message:
             self.note(joined(": ", (case.name, progress.message)))
 
     def note(self, text: str) -> None:
-        self._tell(BatchNews("note", text=text))
+        self._tell(Note(text))
 
     def case_finished(self, case: Case, outcome: Outcome) -> None:
-        self._tell(BatchNews("done", case=case.name, count=self._number, outcome=outcome))
+        self._tell(outcome)
 
     def _check(self) -> None:
         """Stop the batch if the user asked for it.

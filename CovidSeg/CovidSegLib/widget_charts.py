@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 HEIGHT = 130
-#: Margins in pixels; what lies between them is the plot. "100 %" fits on the left; the slider in the .ui lies under it.
+#: Margins of the plot in pixels. LEFT has room for "100 %"; the slider in the .ui is aligned with the plot.
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 8, 24
 
 
 @dataclass(frozen=True)
 class Line:
-    """A curve: its name, its heights in per cent at the chart's x (NaN for a gap), and its colour (RGB, 0 to 1)."""
+    """A curve: its name, its y in per cent at each x of the axes (NaN for a gap), and its colour (RGB, 0 to 1)."""
 
     name: str
     y: np.ndarray
@@ -25,7 +25,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Axes:
-    """What a chart shows along the bottom.
+    """The x axis of a chart.
 
     Attributes:
         x: (n,) ascending, n at least 1, shared by all lines.
@@ -48,12 +48,12 @@ def chart_picture(
     """Return a chart as `qt.QPixmap`.
 
     Args:
-        axes: What is along the bottom.
+        axes: The x axis.
         lines: The curves, the first at the back.
         width: In pixels.
         palette: The widget's `qt.QPalette`.
-        marker_x: Where a vertical line marks the place that is looked at; none if None.
-        ratio: Dots of the screen per pixel, in each direction; with fewer, Qt would blur the picture by enlarging it.
+        marker_x: Where a vertical line marks the slice on show; no line if None.
+        ratio: The screen's device pixel ratio; at a lower one Qt would enlarge the picture and blur it.
     """
     import qt
 
@@ -105,7 +105,7 @@ class _Scale:
 
 
 def _round_up(value: float) -> float:
-    """Return the next number whose half is round, too: 1, 2, 3, 4, 6, 8, 10, 20, 30 ...; 1 for 0."""
+    """Return the smallest of 1, 2, 3, 4, 6, 8, 10, 20, 30, ... (whose halves are round) from the value on; 1 for 0."""
     if value <= 0:
         return 1.0
     power = 10.0 ** np.floor(np.log10(value))
@@ -115,7 +115,7 @@ def _round_up(value: float) -> float:
 
 
 def _draw_axes(painter: Any, *, axes: Axes, scale: _Scale, color: Any) -> None:
-    """Draw three lines across with their per cent, and the ticks' texts, none of them beyond the plot."""
+    """Draw three horizontal lines with their per cent, and the tick labels, kept within the plot."""
     import qt
 
     faint = qt.QColor(color)
@@ -180,7 +180,7 @@ def _flags(*flags: Any) -> int:
 
 
 def watch_label(label: Any, *, clicked: Callable[[float], None], resized: Callable[[], None]) -> Any:
-    """Call `clicked` with the x of every click on a label, and `resized`; return the filter, which has to be kept."""
+    """Call `clicked` with the x of each click on a label, and `resized`; return the event filter, to be kept alive."""
     import qt
 
     class LabelFilter(qt.QObject):  # type: ignore[misc, name-defined]
@@ -188,7 +188,7 @@ def watch_label(label: Any, *, clicked: Callable[[float], None], resized: Callab
 
         def eventFilter(self, watched: Any, event: Any) -> bool:
             if event.type() == qt.QEvent.MouseButtonPress:
-                # Qt 6 has another name for it, and warns of the old one.
+                # `pos` is deprecated in Qt 6, which warns of it.
                 point = event.position() if hasattr(event, "position") else event.pos()
                 clicked(float(point.x()))
             elif event.type() == qt.QEvent.Resize:

@@ -1,4 +1,4 @@
-"""What the user chooses from lists: how thoroughly, on what the network runs, and of which CT."""
+"""Choices in the panel's lists: mode, device, CT."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from enum import Enum
 from typing import Any
 
 from .scene import SceneContext
-from .scene_display import nodes_of_class
 from .scene_uncertainty import is_map
 
 
@@ -44,8 +43,8 @@ class Device(Enum):
 
 
 def offer_no_maps(selector: Any, *, context: SceneContext) -> None:
-    """Leave maps of uncertainty out of a list of CTs, a `qMRMLNodeComboBox`; they are volumes like these."""
-    maps = [node.GetID() for node in nodes_of_class(context, "vtkMRMLScalarVolumeNode") if is_map(node)]
+    """Hide maps of uncertainty, which are volumes like CTs, from a list of CTs (`qMRMLNodeComboBox`)."""
+    maps = [node.GetID() for node in context.nodes_of_class("vtkMRMLScalarVolumeNode") if is_map(node)]
     model = selector.sortFilterProxyModel()
     if list(model.hiddenNodeIDs) != maps:
         model.hiddenNodeIDs = maps

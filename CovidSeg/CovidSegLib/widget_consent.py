@@ -1,4 +1,4 @@
-"""What the panel asks the user, and how: windows of the application."""
+"""The panel's questions to the user: the text of the consent, and the application's dialogs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .dependencies import Missing
 
 TITLE = "CovidSeg"
 
-#: Where Slicer's settings keep the folder that was saved into last.
+#: Key in Slicer's settings of the folder that was last saved into.
 FOLDER_KEY = "CovidSeg/lastFolder"
 
 
@@ -43,7 +43,7 @@ def consent_text(missing: Missing) -> str:
 
 
 class SlicerDialogs:
-    """Windows of the Slicer application."""
+    """Dialogs of the Slicer application."""
 
     def confirm(self, text: str) -> bool:
         """Ask a question; OK or Cancel."""
@@ -52,7 +52,7 @@ class SlicerDialogs:
         return bool(slicer.util.confirmOkCancelDisplay(text, windowTitle=TITLE))
 
     def choose(self, text: str, *, choices: tuple[str, ...]) -> int | None:
-        """Ask which of several things to do; None for Cancel, which is also the default."""
+        """Ask which of several things to do; return its index, or None for Cancel, the default button."""
         import qt
         import slicer
 
@@ -73,7 +73,7 @@ class SlicerDialogs:
         slicer.util.errorDisplay(text, windowTitle=TITLE, detailedText=details)
 
     def file_to_save(self, title: str, *, suggestion: str, kinds: str) -> str:
-        """Ask for a file's name; empty if the user changed their mind."""
+        """Ask for the path of a file to save; empty if the user cancelled."""
         import qt
         import slicer
 
@@ -83,7 +83,7 @@ class SlicerDialogs:
         return _remembered(path, folder=Path(path).parent)
 
     def folder(self, title: str) -> str:
-        """Ask for a folder; empty if the user changed their mind."""
+        """Ask for a folder; empty if the user cancelled."""
         import qt
         import slicer
 
@@ -92,16 +92,16 @@ class SlicerDialogs:
 
 
 def _last_folder() -> Path:
-    """Return the folder that was saved into last; Qt alone would begin in the one that Slicer was started from."""
+    """Return the folder that was last saved into, or home; by default Qt offers the current folder of the process."""
     import qt
 
     folder = Path(str(qt.QSettings().value(FOLDER_KEY) or ""))
-    # A share that was left may not be looked at any more, of which Path would raise.
+    # Not Path.is_dir, which raises where a network share is gone.
     return folder if folder.is_absolute() and os.path.isdir(folder) else Path.home()
 
 
 def _remembered(path: str, *, folder: Path) -> str:
-    """Return what the user chose, and keep its folder for the next time; an empty path is no choice."""
+    """Keep the folder for the next time, and return the path; nothing is kept if it is empty."""
     import qt
 
     if path:
@@ -110,5 +110,5 @@ def _remembered(path: str, *, folder: Path) -> str:
 
 
 def _run(box: Any) -> None:
-    """Show a window and wait; the method's name differs between PythonQt's generations."""
+    """Show a dialog and wait for its end; Qt 5 calls the method `exec_`."""
     (getattr(box, "exec_", None) or box.exec)()

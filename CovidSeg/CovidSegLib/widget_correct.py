@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from slicer.i18n import tr as _
 
 from .errors import CovidSegError
-from .scene_edit import EditMask, editor_node, erasing_adds_to_mask, remove_infection_islands, set_up_editor
+from .scene_edit import EditMask, clear_tool, editor_node, erasing_adds_to_mask, remove_infection_islands, set_up_editor
 from .scene_outputs import ct_of
-from .scene_segments import find_segments
+from .scene_segments import find_segments, missing_lungs, why_not_corrected
+from .scene_texts import shown
+from .widget_texts import no_result_text
 from .widget_tools import Workplace, explain_error, show_text
 
 #: Tools shown, in this order; the others are in Slicer's module Segment Editor.
 EFFECTS = ("Paint", "Draw", "Erase", "Threshold", "Level tracing", "Scissors", "Islands", "Smoothing", "Margin")
 
-#: Those that can take voxels away; not shown where Slicer would add these to the infection.
+#: Tools that take voxels away; hidden where Slicer would add these to the infection.
 TAKING_AWAY = ("Erase", "Scissors", "Islands")
 
 UNDO_STATES = 10
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is corrected: the first of these segments that is there, and where editing has an effect by default."""
+
+    segments: tuple[str, ...]
+    mask: EditMask
+
+
+INFECTION_INSIDE_LUNGS = Task(("infection",), EditMask.LUNGS)
+A_LUNG_ANYWHERE = Task(("left_lung", "right_lung"), EditMask.EVERYWHERE)
 
 
 class CorrectSection:
@@ -29,7 +43,7 @@ class CorrectSection:
         """Work in `place`."""
         self._place, self._ui = place, place.ui
         self._editor: Any = None
-        self._set_up: Callable[[], None] | None = None
+        self._task: Task | None = None
         self._edited: Any = None  # the segmentation that the editor is set up for
         self._watched: tuple[Any, int] | None = None  # the editor's node, with the tag of the observer
         self._confined: tuple[bool, tuple[int, int] | None] = (False, None)
@@ -41,26 +55,26 @@ class CorrectSection:
         self._say("")
 
     def refresh(self) -> None:
-        """Show what can be done now."""
+        """Enable what can be done now, and say of the rest why not."""
         reason = self._why_not()
         for name in ("editInfectionButton", "editLungsButton", "islandButton"):
             self._place.allow(name, unless=reason)
         if reason or not self._edits_the_chosen_one():
             self._put_down()
-        confined = (self._only_inside_infection(), self._chosen_range())
+        confined = self._chosen_limits()
         if confined != self._confined:
             self._confined = confined
-            self._renew()
+            self._set_up_editor()
         self._offer_tools()
         self._offer_keys()
 
     def edit_infection(self) -> None:
-        """Take up the infection, inside the lungs or itself, with the brush."""
-        self._begin(lambda: self._set_editor(mask=EditMask.LUNGS, segments=("infection",)))
+        """Select the infection and the brush, confined to the lungs, or to the infection itself if that is checked."""
+        self._begin(INFECTION_INSIDE_LUNGS)
 
     def edit_lungs(self) -> None:
-        """Take up the left lung, everywhere or inside the infection, with the brush."""
-        self._begin(lambda: self._set_editor(mask=EditMask.EVERYWHERE, segments=("left_lung", "right_lung")))
+        """Select the left lung and the brush, unconfined, or confined to the infection if that is checked."""
+        self._begin(A_LUNG_ANYWHERE)
 
     def remove_islands(self) -> None:
         """Remove the pieces of infection below the chosen size."""
@@ -88,8 +102,8 @@ class CorrectSection:
         )
 
     def segments_replaced(self) -> None:
-        """Set the editor up again: with a segment that was taken away, Slicer forgets the choice and the mask of it."""
-        self._renew()
+        """Set the editor up again: Slicer has dropped its selected segment and mask with the segments replaced."""
+        self._set_up_editor()
 
     def scene_closes(self) -> None:
         """Let go of the scene."""
@@ -99,19 +113,19 @@ class CorrectSection:
             self._editor.setMRMLScene(None)
 
     def close(self) -> None:
-        """Listen to the editor and its keys no longer."""
+        """Stop listening to the editor's node and keys."""
         self._stop_watching()
         self._on_show = False
         self._offer_keys()
 
     def scene_opened(self) -> None:
-        """Follow the scene again, after it was closed; a scene that was read set the editor up as it was saved."""
+        """Work on the new scene, without a tool in hand: a scene brings the state in which its editor was saved."""
         self._put_down()
         if self._editor is not None:
             self._connect_editor()
 
     def enter(self) -> None:
-        """Listen to the editor's keys while the panel is on show; to the views it listens while a tool is in hand."""
+        """Let the editor's keys work while the panel is on show; its views it follows whenever a tool is in hand."""
         self._on_show = True
         self._offer_keys()
 
@@ -126,58 +140,70 @@ class CorrectSection:
     def _why_not(self) -> str:
         segmentation = self._place.segmentation()
         if segmentation is None:
-            return _("Segment a CT first, or choose a result above.")
-        if "infection" not in find_segments(segmentation):
-            return _("This segmentation has no infection segment. Segment the CT first.")
-        if ct_of(segmentation) is None:
-            return _("The CT of this segmentation is not in the scene.")
+            return no_result_text()
+        if problem := why_not_corrected(segmentation, volume_node=ct_of(segmentation)):
+            return shown(problem)
         if not segmentation.GetSelectable():
             return _("The segmentation '{name}' is locked. Unlock it first.").format(name=segmentation.GetName())
         return ""
 
-    def _begin(self, set_up: Callable[[], None]) -> None:
+    def _begin(self, task: Task) -> None:
         if self._why_not():
             self.refresh()
             return
         self._ensure_editor()
-        self._set_up = set_up
-        self._renew()
+        self._task = task
+        self._set_up_editor()
         self._offer_tools()
         self._offer_keys()
         if self._edited is not None:
             self._editor.setActiveEffectByName("Paint")
 
-    def _renew(self) -> None:
-        """Set the editor up as it was chosen, confined as is chosen now."""
+    def _set_up_editor(self) -> None:
+        """Set the editor up for the task, if there is one that can be done, confined as is chosen now."""
         self._edited = None
-        if self._set_up is None:
+        if self._task is None or self._why_not():
             return
+        segmentation = self._place.segmentation()
+        found = find_segments(segmentation)
+        segment_id = next((found[name] for name in self._task.segments if name in found), None)
+        if segment_id is None:
+            self._say(shown(missing_lungs()), role="error")
+            return
+        inside_infection, range_hu = self._chosen_limits()
         try:
-            self._set_up()
+            set_up_editor(
+                self._place.logic.context,
+                segmentation_node=segmentation,
+                volume_node=ct_of(segmentation),
+                segment_id=segment_id,
+                mask=EditMask.INFECTION if inside_infection else self._task.mask,
+                range_hu=range_hu,
+            )
         except CovidSegError as error:
             self._say(explain_error(error), role="error")
             return
         self._say("")
-        self._edited = self._place.segmentation()
+        self._edited = segmentation
 
     def _edits_the_chosen_one(self) -> bool:
-        """Tell whether the editor works on the chosen result, if on any: its own hidden list chooses one, too."""
+        """Tell whether the editor, if set up, works on the chosen result; its own, hidden selector can change that."""
         if self._edited is None:
             return True
         return self._place.segmentation() is self._edited is self._editor.segmentationNode()
 
     def _offer_tools(self) -> None:
-        """Offer the editor's tools only as set up here: by itself it lets a segment take voxels from the others."""
+        """Enable the editor only while it is set up here: by default painting takes voxels from other segments."""
         ready = self._edited is not None
         if self._editor is not None and self._editor.readOnly == ready:
             self._editor.enabled = ready
-            self._editor.readOnly = not ready  # lays the tool down; else the keys would still take one up
+            self._editor.readOnly = not ready  # also lays the tool down, and keeps the keys from taking one up
         self._leave_out_harmful_tools()
 
     def _offer_keys(self) -> None:
-        """Listen to the editor's keys while the chosen result can be corrected, and the editor works on no other one.
+        """Let the editor's keys work only while it edits the chosen result and that can be corrected.
 
-        Its undo knows neither locks nor read-only; by a key it would change what is not on show.
+        The editor's undo respects neither locks nor read-only: its key would change a segmentation that is not on show.
         """
         if self._editor is None:
             return
@@ -192,7 +218,7 @@ class CorrectSection:
             self._editor.uninstallKeyboardShortcuts()
 
     def _leave_out_harmful_tools(self, caller: Any = None, event: Any = None) -> None:
-        """Show the tools that do what they promise with the segment and the mask of now."""
+        """Hide the tools that would change the infection, too, with the present segment and mask."""
         if self._edited is None:
             return
         node = self._editor.mrmlSegmentEditorNode()
@@ -202,41 +228,20 @@ class CorrectSection:
             return
         in_hand = node.GetActiveEffectName()
         self._editor.setEffectNameOrder(tools)
-        # The space key brings back the tool before this one, shown or not: let that be the brush.
+        # The space key brings back the previous tool, hidden or not: make that the brush.
         for name in ("Paint", "", in_hand if in_hand in tools else ""):
             self._editor.setActiveEffectByName(name)
 
-    def _set_editor(self, *, mask: EditMask, segments: tuple[str, ...]) -> None:
-        """Set the editor up for the first of these segments that is there."""
-        segmentation = self._place.segmentation()
-        if segmentation is None:
-            return
-        found = find_segments(segmentation)
-        segment_id = next((found[name] for name in segments if name in found), None)
-        if segment_id is None:
-            raise CovidSegError(_("Both lung segments are missing. Segment the CT again."))
-        set_up_editor(
-            self._place.logic.context,
-            segmentation_node=segmentation,
-            volume_node=ct_of(segmentation),
-            segment_id=segment_id,
-            mask=EditMask.INFECTION if self._only_inside_infection() else mask,
-            range_hu=self._chosen_range(),
-        )
-
-    def _only_inside_infection(self) -> bool:
+    def _chosen_limits(self) -> tuple[bool, tuple[int, int] | None]:
+        """Return whether editing is confined to the infection, and to which range of HU, None for no limit."""
         parameters = self._place.parameters
-        return parameters is not None and bool(parameters.insideInfection)
-
-    def _chosen_range(self) -> tuple[int, int] | None:
-        """Return the range of HU that painting is confined to, None for any."""
-        parameters = self._place.parameters
-        if parameters is None or not parameters.rangeEnabled:
-            return None
-        return parameters.rangeFromHu, parameters.rangeToHu
+        if parameters is None:
+            return False, None
+        range_hu = (parameters.rangeFromHu, parameters.rangeToHu) if parameters.rangeEnabled else None
+        return bool(parameters.insideInfection), range_hu
 
     def _ensure_editor(self) -> None:
-        """Make the editor when it is first needed; it is a large widget."""
+        """Create the editor, a large widget, when it is first needed."""
         if self._editor is not None:
             return
         import slicer
@@ -250,17 +255,17 @@ class CorrectSection:
         self._editor.unorderedEffectsVisible = False
         self._connect_editor()
         self._ui.editorPlace.layout().addWidget(self._editor)
-        self._on_show = True  # somebody pressed a button; a panel that is reloaded is not entered anew
+        self._on_show = True  # a button was pressed; a reloaded panel gets no `enter`
         self._offer_tools()
 
     def _connect_editor(self) -> None:
         context = self._place.logic.context
         node = editor_node(context)
-        _name_no_tool(node)
+        clear_tool(node)
         self._editor.setMRMLScene(context.scene)
         self._editor.setMRMLSegmentEditorNode(node)
         self._stop_watching()
-        # Not the editor's signal: by its keys another segment is chosen without one.
+        # The node, because the editor sends no signal when its keys select another segment.
         self._watched = node, node.AddObserver("ModifiedEvent", self._leave_out_harmful_tools)
 
     def _stop_watching(self) -> None:
@@ -270,16 +275,16 @@ class CorrectSection:
             self._watched = None
 
     def _put_down(self) -> None:
-        """Lay the tool down, and forget what it was meant for."""
-        self._set_up = self._edited = None
+        """Lay the tool down, and forget the task."""
+        self._task = self._edited = None
         self._lay_tool_down()
 
     def _lay_tool_down(self) -> None:
         if self._editor is not None:
-            _name_no_tool(self._editor.mrmlSegmentEditorNode())
+            clear_tool(self._editor.mrmlSegmentEditorNode())
 
     def _save_state(self) -> None:
-        """Let the editor's undo bring back what is changed next."""
+        """Save the segmentation for the editor's undo."""
         self._ensure_editor()
         self._editor.setSegmentationNode(self._place.segmentation())
         self._offer_keys()
@@ -289,9 +294,3 @@ class CorrectSection:
 
     def _say(self, text: str, *, role: str = "") -> None:
         show_text(self._ui.correctStatusLabel, text, role=role)
-
-
-def _name_no_tool(node: Any) -> None:
-    """Lay the tool down that an editor's node names, in hand or not: read with a scene, Slicer takes it up later."""
-    if node is not None and node.GetActiveEffectName():
-        node.SetActiveEffectName("")

@@ -1,6 +1,6 @@
 """The two charts of the section Results, and the slider that moves the slice views along the lungs.
 
-What they show is what `scene_plots` shows in a plot view; names are shorter here, as there is less room.
+They show the curves that `scene_plots` puts into a plot view, with shorter names, as there is less room.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .scene_plots import COLORS
 from .widget_charts import HEIGHT, Axes, Line, chart_picture, share_at, watch_label
 from .widget_measure import Measurement
 
-#: To be seen on light and on dark; plot views are white, and have a darker one.
+#: Visible on light and dark; `scene_plots` has a darker grey, as plot views are white.
 _BOTH_LUNGS_RGB = (0.55, 0.55, 0.55)
 _WIDGETS = ("histogramTitle", "histogramLabel", "profileTitle", "profileLabel", "positionSlider")
 
@@ -25,7 +25,7 @@ class CurvesView:
     """Draws histogram and profile of a measurement."""
 
     def __init__(self, ui: Any, *, moved: Callable[[int], None]) -> None:
-        """Draw into the widgets of `ui`; `moved` is told the number of the slice that is to be looked at."""
+        """Draw into the widgets of `ui`; `moved` is called with the row of the profile that the user chose."""
         import qt
 
         self._ui, self._moved = ui, moved
@@ -40,7 +40,7 @@ class CurvesView:
         ui.positionSlider.connect("valueChanged(int)", self._slid)
 
     def show(self, measurement: Measurement | None) -> None:
-        """Draw a measurement's curves; none for None, or where there is nothing to draw."""
+        """Draw a measurement's curves; hide the charts for None, or without lungs."""
         self._measurement = measurement if measurement is not None and measurement.profile.distance_mm.size else None
         for name in _WIDGETS:
             getattr(self._ui, name).visible = self._measurement is not None

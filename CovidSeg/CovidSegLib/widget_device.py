@@ -1,6 +1,6 @@
 """The line that says which device will be used, as soon as torch is loaded, and how long the chosen CT will take.
 
-torch is loaded on the main thread and never unasked: it takes seconds, in which the window stands still.
+torch is loaded on the main thread, and only when the user asks: for some seconds the window does not respond.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class DeviceLine:
     def __init__(self, place: Workplace) -> None:
         """Work in `place`."""
         self._place, self._ui = place, place.ui
-        self._asked = self._kind = self._problem = ""
+        self._asked = self._kind = self._text = self._problem = ""
         self._found: Missing | None = None
         self._glance = Glance()
         self._ui.deviceButton.connect("clicked(bool)", self.check)
         show_text(self._ui.deviceStatusLabel, "")
 
     def refresh(self) -> None:
-        """Show the chosen device, as far as it is known."""
+        """Show the device that will be used, as far as it is known."""
         if self._place.parameters is None:
             return
         loaded = torch_is_loaded()
@@ -52,7 +52,7 @@ class DeviceLine:
             self._show()
 
     def look_again(self) -> None:
-        """Look again for packages, which may have been installed or changed meanwhile."""
+        """Look for packages and device again; packages may have been installed or changed meanwhile."""
         self._found = None
         self._asked = self._problem = ""
         self.refresh()
@@ -71,7 +71,7 @@ class DeviceLine:
             self.refresh()
 
     def remember(self, runtime: dict[str, Any]) -> None:
-        """Keep how fast a run of the chosen CT was on its device, for CTs to come."""
+        """Keep how fast a run of the chosen CT was on its device, to estimate later runs."""
         import qt
 
         if not runtime.get("device") or not runtime.get("stages"):
@@ -84,7 +84,7 @@ class DeviceLine:
             self._show()
 
     def _missing(self) -> Missing:
-        """Return what is not installed, looked up once: it takes a moment."""
+        """Return the packages that are not installed; looked up once, as it takes a moment."""
         if self._found is None:
             try:
                 self._found = find_missing()
@@ -106,13 +106,13 @@ class DeviceLine:
 
     def _answer(self, text: str, *, problem: str) -> None:
         changed = problem != self._place.device_problem
-        self._place.device_text, self._place.device_problem = text, problem
+        self._text, self._place.device_problem = text, problem
         self._show()
         if changed:
             self._place.refresh()
 
     def _show(self) -> None:
-        text = self._place.device_problem or self._place.device_text
+        text = self._place.device_problem or self._text
         tooltip = _("The device that will be used.")
         if text and not self._place.device_problem:
             duration, source = self._expected()
@@ -125,10 +125,10 @@ class DeviceLine:
         self._ui.deviceStatusLabel.toolTip = tooltip
 
     def _expected(self) -> tuple[str, str]:
-        """Return how long the chosen CT will take, and where that is known from; empty if nobody can tell."""
+        """Return how long the chosen CT will take, and what that estimate rests on; empty if it is not known."""
         assert self._place.parameters is not None
         mode, asked = self._place.parameters.mode.value, self._place.parameters.device.value
-        # As long as torch was not asked, of what Automatic may become only the processor is sure to be there.
+        # Before torch is asked, the processor is the only device that Automatic is sure to find.
         kind = self._kind or ("cpu" if asked in ("auto", "cpu") else "")
         work = self._work(mode=mode) if kind else None
         if work is None:
@@ -147,14 +147,14 @@ class DeviceLine:
         return duration_text(rates.seconds(work, loaded=torch_is_loaded())), source
 
     def _work(self, *, mode: str) -> Work | None:
-        """Return what a run on the chosen CT has to do; None without a CT that can be segmented."""
+        """Return the amount of work of a run on the chosen CT; None without a CT that can be segmented."""
         try:
             return self._glance.work(self._place.volume(), bundle=self._place.bundle(), mode=mode)
-        except (CovidSegError, ImportError):  # Segment says what is wrong; SciPy may be missing until then
+        except (CovidSegError, ImportError):  # the button Segment says what is wrong; SciPy may not be installed yet
             return None
 
     def _kept_rates(self, kind: str, *, mode: str) -> Rates | None:
-        """Return how fast the last run was on a device in a mode; None if there was none."""
+        """Return how fast the last run on a device in a mode was; None if there was none."""
         import qt
 
         try:
@@ -167,14 +167,14 @@ class DeviceLine:
 
 
 class Glance:
-    """How large the chest in a CT is, looked up once for each state of the CT: it takes some 30 ms."""
+    """The size of the chest in a CT, found once for each state of the CT, as it takes some 30 ms."""
 
     def __init__(self) -> None:
         self._seen: tuple[Any, ...] = ()
         self._shape_kji: tuple[int, int, int] | None = None
 
     def work(self, node: Any, *, bundle: Any, mode: str) -> Work | None:
-        """Return what a run on a volume node in a mode has to do; None if no lungs are seen.
+        """Return the amount of work of a run on a volume node; None if no lungs are seen in it.
 
         Raises:
             InputError: The volume cannot be segmented.
@@ -201,12 +201,12 @@ class Glance:
 
 
 def torch_is_loaded() -> bool:
-    """Return whether asking torch takes no time."""
+    """Tell whether torch can be asked without the seconds that loading it takes."""
     return "torch" in sys.modules
 
 
 def ask_torch(device: str) -> tuple[str, str]:
-    """Return kind and description of the device that a request is resolved to.
+    """Return kind ("cpu", "cuda" or "mps") and description of the device that a requested one resolves to.
 
     Raises:
         DeviceError: It is not there.

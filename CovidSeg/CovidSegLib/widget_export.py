@@ -1,4 +1,4 @@
-"""What the panel writes: the table as text or CSV, and a case folder as the command line's; without Qt."""
+"""Files that the panel writes: the table as text or CSV, and a case folder like the command line's; without Qt."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class CaseSource:
     Attributes:
         name: The CT's.
         stored: The report of the run that made the segments, if any.
-        warnings: What to know of the figures.
-        quantities: The figures now.
+        warnings: About the figures.
+        quantities: The figures of the segments as they are now.
         hu_kji: (k, j, i) the CT in HU.
         masks: The segments on the CT's grid.
         edited: Whether the segments were corrected by hand.
-        uncertainty: None: the map is of the run, and stays in the scene.
+        uncertainty: None; the map of uncertainty belongs to the run, and stays in the scene.
     """
 
     name: str
@@ -55,13 +55,13 @@ class CaseSource:
         return self.masks.geometry
 
     def report(self) -> dict[str, Any]:
-        """Return the content of report.json: figures of now, model and runtime of the run."""
+        """Return the content of report.json: the present figures, with model and runtime of the run."""
         stored = self.stored or {}
         warnings = [*self.warnings, *([CORRECTED] if self.edited else [])]
         given = dict(stored.get("input") or {})
         fingerprint = str(given.pop("fingerprint", ""))
         return build_report(
-            case=safe_case_name(self.name),  # as the folder: a CT that was renamed must not keep its old name
+            case=safe_case_name(self.name),  # like the folder; the CT may have been renamed since the run
             quantities=self.quantities,
             geometry=self.geometry,
             fingerprint=fingerprint,
@@ -92,7 +92,7 @@ def save_case(
 
 
 def save_table(path: str | Path, *, figures: Mapping[str, Any]) -> None:
-    """Write the figures as CSV, a row per region, not rounded; undefined is n/a."""
+    """Write the figures as CSV, a row per region, to four decimals; undefined is n/a."""
     from .case_folder import new_file
 
     with new_file(Path(path)) as partial, partial.open("w", encoding="utf-8", newline="") as stream:

@@ -20,9 +20,9 @@ from .scene_followup import (
     time_point,
 )
 from .scene_outputs import ct_of
+from .scene_report import stored_report
 from .widget_texts import NOT_DEFINED
 from .widget_tools import Workplace, explain_error, fit_height, show_text, waiting
-from .widget_update import stored_report
 from .widget_views import Views
 
 #: Columns of the table of results that the user may change.
@@ -53,7 +53,7 @@ class FollowUpSection:
         self._say("")
 
     def refresh(self) -> None:
-        """Show the results that are in the scene now; order and choice stay."""
+        """List the results that are in the scene now; their order and check marks stay."""
         volume = self._place.volume()
         context = self._place.logic.context
         present = [] if volume is None else segmentations_of_patient(context, volume_node=volume)
@@ -86,7 +86,7 @@ class FollowUpSection:
 
     def compare(self) -> None:
         """Make a table and plots of the checked results."""
-        self.refresh()  # a CT may have been removed a moment ago
+        self.refresh()  # a CT may just have been removed
         if self._why_not():
             return
         context = self._place.logic.context
@@ -105,7 +105,7 @@ class FollowUpSection:
         self._say(_("The table '{name}' and its plots are in the scene.").format(name=course.tableNode.GetName()))
 
     def _time_point(self, node: Any) -> TimePoint:
-        """Return a result's figures, measured again only if it was corrected."""
+        """Return a result's figures; they are measured again only if it was corrected."""
         day = self._day(node)
         figures = self._figures_on_show(node)
         if figures is None and not is_edited(node):
@@ -132,7 +132,7 @@ class FollowUpSection:
         self._place.allow("compareButton", unless=self._why_not())
 
     def _fill(self) -> None:
-        """Show the results in the table; untouched where nothing changed, because somebody may be typing a date."""
+        """Fill the table, but only if something changed: the user may be typing a date."""
         rows = [self._row(node) for node in self._nodes]
         if rows == self._shown:
             return
@@ -144,7 +144,7 @@ class FollowUpSection:
             self._filling = False
 
     def _row(self, node: Any) -> tuple[bool, str, str, str]:
-        """Return whether a result is checked, and its texts."""
+        """Return whether a result is checked, and the texts of its row."""
         day = self._day(node)
         name = ct_of(node).GetName()
         return node.GetID() not in self._left_out, name, "" if day is None else day.isoformat(), node.GetName()
@@ -170,7 +170,7 @@ class FollowUpSection:
         fit_height(table, rows=max(len(rows), 2))
 
     def _cell_changed(self, row: int, column: int) -> None:
-        """Take a date or a check mark that the user set."""
+        """Take over a date or a check mark that the user has set."""
         import qt
 
         if self._filling or not 0 <= row < len(self._nodes):
@@ -183,13 +183,13 @@ class FollowUpSection:
                 self._left_out.add(node.GetID())
         elif column == DAY:
             self._set_day(node, text=item.text())
-            self._shown = None  # what was typed gives way to what was understood
+            self._shown = None  # show the date as it was understood
             self._fill()
         self._drop_changes()
         self._allow()
 
     def _drop_changes(self) -> None:
-        """Hide the table of changes if it is not of the checked results with their dates, or was removed."""
+        """Hide the table of changes if the checked results or their dates are others, or its node was removed."""
         if self._table_node is None:
             return
         if self._chosen() != self._compared or not self._place.logic.context.scene.IsNodePresent(self._table_node):
@@ -202,7 +202,7 @@ class FollowUpSection:
         return frozenset((node.GetID(), self._day(node)) for node in self._checked())
 
     def _set_day(self, node: Any, *, text: str) -> None:
-        """Keep a date in the CT's node, so that it is saved with the scene; an empty one hides what DICOM says."""
+        """Keep a date in the CT's node, and so in a saved scene; an empty one overrides the date of DICOM."""
         import slicer
 
         if text.strip() and parse_date(text) is None:

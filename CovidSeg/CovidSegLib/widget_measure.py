@@ -1,4 +1,4 @@
-"""What the section Results shows of the segments as they are now; arrays in, numbers out, on the worker thread."""
+"""Figures and curves of the segments for the section Results: arrays in, numbers out, on the worker thread."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .axis_profile import AxisProfile, axis_profile
+from .chest import chest_in
 from .errors import Cancelled
-from .field_of_view import chest_in, field_of_view_warnings
+from .field_of_view import field_of_view_warnings
 from .intensity import to_hounsfield
 from .orient import Orientation
 from .quantify import Quantities, quantify
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class KnownCt:
-    """What a measurement needs of a CT, and may be kept while only the segments change.
+    """What a measurement needs to know of a CT; it may be kept while only the segments change.
 
     Attributes:
         hu_kji: (k, j, i) the CT in HU.
-        chest: Where it is; None if no lungs hold air, or before anybody looked, which takes as long as the rest.
-        warnings: What to know of the CT itself, a sentence each.
+        chest: Where the chest is; None before it is searched (half of a measurement's time), or if no lung holds air.
+        warnings: About the CT itself, a sentence each.
     """
 
     hu_kji: np.ndarray
@@ -43,8 +44,8 @@ class Measurement:
     Attributes:
         quantities: Volumes, POI, density with its curves, severity.
         profile: Infection slice by slice.
-        ct: To measure again after the next edit.
-        unseen: What of the lungs the CT does not show, a sentence each.
+        ct: What is known of the CT, for the next measurement.
+        unseen: Warnings about parts of the lungs that the CT does not show, a sentence each.
     """
 
     quantities: Quantities
@@ -64,10 +65,10 @@ def measure(
     """Return figures and curves.
 
     Args:
-        source: The CT as it is in the scene, or as a measurement before left it.
+        source: The CT as it is in the scene, or the `ct` of an earlier measurement.
         masks: The segments on the CT's grid.
-        orientation: How the CT lies in the patient.
-        progress: Not told anything: it takes a second or two.
+        orientation: How the CT's grid lies in the world.
+        progress: Not called: it takes a second or two.
         cancelled: Asked between the steps.
 
     Raises:

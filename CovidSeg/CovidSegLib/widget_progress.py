@@ -1,4 +1,4 @@
-"""How far a run is, and how long it will still take; without Qt."""
+"""How far a run has come, and how long it will still take; without Qt."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _STAGES = {"read": (0, 20), "preprocess": (20, 80), "network": (80, 920), "back"
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How far a run is.
+class Position:
+    """How far a run has come.
 
     Attributes:
         permille: Of the whole run.
         stage: "read", "preprocess", "network", "back", "quantify" or "write".
         done: Patches done, in the stage "network".
         total: Patches in all, in the stage "network".
-        left_s: Seconds that the network will still take; None as long as nobody knows.
+        left_s: Seconds that the network will still take; None before it is known.
     """
 
     permille: int
@@ -34,7 +34,7 @@ class Standing:
 
 
 class RunClock:
-    """Turns a run's progress into its standing; the time left follows from the patches done so far."""
+    """Turns a run's progress into its position; the time left is reckoned from the patches done so far."""
 
     def __init__(self, *, now_s: Callable[[], float] = time.monotonic) -> None:
         """Measure time by `now_s`."""
@@ -47,11 +47,11 @@ class RunClock:
         """Seconds since the start."""
         return self._now_s() - self._started_s
 
-    def update(self, progress: Progress) -> Standing:
-        """Return the standing after a step."""
+    def update(self, progress: Progress) -> Position:
+        """Return the position after a step of the run."""
         start, end = _STAGES.get(progress.stage, (990, PERMILLE))
         share = progress.done / progress.total if progress.total else 0.0
-        return Standing(
+        return Position(
             permille=round(start + (end - start) * min(1.0, share)),
             stage=progress.stage,
             done=progress.done,
@@ -60,9 +60,9 @@ class RunClock:
         )
 
     def _left_s(self, progress: Progress) -> float | None:
-        """Return the time that the patches to come will take, if they take what those since the first took."""
+        """Return the time left if the remaining patches take as long, on average, as those after the first."""
         if self._first is None or progress.done < self._first[1] or progress.message:
-            # The first patch warms up; a message means that the network starts again on another device.
+            # The first patch also warms up; a message means that the network starts again on another device.
             self._first = None if progress.done == 0 else (self._now_s(), progress.done)
             return None
         started_s, first = self._first

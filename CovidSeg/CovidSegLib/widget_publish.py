@@ -1,4 +1,4 @@
-"""A result goes into the scene and onto the screen, and what it replaced can come back; without Qt."""
+"""Put a result into the scene and on show, and bring back what it replaced; without Qt."""
 
 from __future__ import annotations
 
@@ -16,16 +16,24 @@ from .scene import SceneContext
 from .scene_display import jump_to, most_infected_ras, show_result
 from .scene_edit import remember_previous
 from .scene_edited import segments_digest
-from .scene_outputs import TABLE_ROLE, VOLUME_ROLE, check_output, ct_of
-from .scene_segments import restore_segments, snapshot_segments
-from .scene_uncertainty import find_map, put_map, show_map
+from .scene_outputs import (
+    TABLE_ROLE,
+    VOLUME_ROLE,
+    attributes_of,
+    check_output,
+    ct_of,
+    restore_attributes,
+    restore_segments,
+    snapshot_segments,
+)
+from .scene_uncertainty import find_map, put_map, remove_map, show_map
 from .scene_volume import remember_hu_scale
 from .widget_tools import PanelLogic
 
 
 @dataclass(frozen=True)
 class Before:
-    """A segmentation's segments, attributes and map of uncertainty, to bring them back."""
+    """A segmentation as it was before a run replaced its segments: these, its attributes and its map of uncertainty."""
 
     context: SceneContext
     segmentation: Any
@@ -35,14 +43,13 @@ class Before:
 
     @classmethod
     def of(cls, context: SceneContext, *, segmentation: Any) -> Before:
-        """Return the state of now."""
-        attributes = {name: segmentation.GetAttribute(name) for name in segmentation.GetAttributeNames()}
+        """Return the present state."""
         map_node = find_map(segmentation)
         map_image = None if map_node is None else map_node.GetImageData()
-        return cls(context, segmentation, snapshot_segments(segmentation), attributes, map_image)
+        return cls(context, segmentation, snapshot_segments(segmentation), attributes_of(segmentation), map_image)
 
     def why_not_restore(self, *, chosen: Any) -> str:
-        """Return why it cannot be brought back now, while the segmentation `chosen` is on show; empty if it can."""
+        """Return why the run cannot be undone while `chosen` is the segmentation on show; empty if it can."""
         if not self.context.scene.IsNodePresent(self.segmentation):
             return _("The segmentation is not in the scene any more.")
         name = self.segmentation.GetName()
@@ -53,49 +60,46 @@ class Before:
         return ""
 
     def restore(self) -> None:
-        """Bring it all back; the map only if its CT is in the scene."""
+        """Undo the run: bring the state back."""
         restore_segments(self.segmentation, before=self.segments)
-        for name in {*self.segmentation.GetAttributeNames(), *self.attributes}:
-            self.segmentation.SetAttribute(name, self.attributes.get(name))
-        volume = ct_of(self.segmentation)
-        if volume is not None:
-            with ExitStack() as undo:
-                map_node = put_map(
-                    self.context,
-                    image=self.map_image,
-                    segmentation_node=self.segmentation,
-                    volume_node=volume,
-                    undo=undo,
-                )
-                undo.pop_all()
-            show_map(self.context, map_node=map_node)
-        self._restore_table()
-
-    def _restore_table(self) -> None:
-        """Leave no table, either, where there were no segments."""
-        if not self.segments:
+        restore_attributes(self.segmentation, before=self.attributes)
+        self._restore_map()
+        if not self.segments:  # there were no figures of them, either
             self.context.remove_node(self.segmentation.GetNodeReference(TABLE_ROLE))
             for role in (TABLE_ROLE, VOLUME_ROLE):
                 self.segmentation.SetNodeReferenceID(role, None)
 
+    def _restore_map(self) -> None:
+        """Bring the map back, or leave none: that of the run belongs to other segments."""
+        volume = ct_of(self.segmentation)
+        if self.map_image is None or volume is None:
+            remove_map(self.context, segmentation_node=self.segmentation)
+            return
+        with ExitStack() as undo:
+            map_node = put_map(
+                self.context, image=self.map_image, segmentation_node=self.segmentation, volume_node=volume, undo=undo
+            )
+            undo.pop_all()
+        show_map(self.context, map_node=map_node)
+
 
 @dataclass(frozen=True)
-class Voxels:
-    """A CT's voxels as they were when a run began; another frame of a sequence comes into the same node.
+class VoxelStamp:
+    """Tells whether a CT still has the voxels that it had when a run began; playing a sequence changes them in place.
 
     Attributes:
         fingerprint: Of the copy that is segmented.
-        time: Modification time of the node's image, so that it is looked through only if it was touched.
+        time: Modification time of the node's image; as long as it is the same, the voxels need not be compared.
     """
 
     fingerprint: str
     time: int
 
     def check(self, logic: PanelLogic, *, volume: Any) -> None:
-        """Refuse a result for voxels that are not those of the node any more.
+        """Refuse a result if the voxels have changed since the run began.
 
         Raises:
-            CovidSegError: What happened.
+            CovidSegError: They have.
         """
         image = volume.GetImageData()
         if image is None or image.GetMTime() == self.time:
@@ -152,8 +156,8 @@ def publish(
     return Published(outputs.segmentationNode, before, outputs.report, hu_kji)
 
 
-def check_unlocked(context: SceneContext, *, segmentation: Any, volume: Any) -> None:
-    """Refuse an output that is locked, or that cannot take a result without harm to what else is in it.
+def check_replaceable(context: SceneContext, *, segmentation: Any, volume: Any) -> None:
+    """Refuse to put a result into a segmentation that is locked, or whose other segments would come to harm.
 
     Raises:
         CovidSegError: Why, and what to do.
@@ -164,8 +168,10 @@ def check_unlocked(context: SceneContext, *, segmentation: Any, volume: Any) -> 
         raise CovidSegError(text.format(name=segmentation.GetName()))
 
 
-def still_free(context: SceneContext, *, segmentation: Any, volume: Any, digest: str) -> tuple[Any, str]:
-    """Return the segmentation that a run was meant for, None for a new one if somebody was there meanwhile, and why.
+def where_to_publish(context: SceneContext, *, segmentation: Any, volume: Any, digest: str) -> tuple[Any, str]:
+    """Return the segmentation that takes the result of a run, None for a new one, and what to tell the user of it.
+
+    A segmentation that was corrected during the run is left alone, and one that was removed cannot be used.
 
     Args:
         context: The scene.
@@ -174,13 +180,13 @@ def still_free(context: SceneContext, *, segmentation: Any, volume: Any, digest:
         digest: Of the segments when the run began.
 
     Raises:
-        CovidSegError: It was locked, or cannot take the result any more.
+        CovidSegError: The segmentation was locked, or cannot take the result any more.
     """
     if segmentation is None:
         return None, ""
     if not context.scene.IsNodePresent(segmentation):
         return None, _("The segmentation for the result was removed meanwhile; a new one was made.")
-    check_unlocked(context, segmentation=segmentation, volume=volume)
+    check_replaceable(context, segmentation=segmentation, volume=volume)
     if segments_digest(segmentation) != digest:
         return None, _("The segments were corrected meanwhile and kept; the result is in a new segmentation.")
     return segmentation, ""

@@ -1,4 +1,4 @@
-"""The section Results: figures, severity, curves, and what can be done with them."""
+"""The section Results: figures, severity and curves of the chosen segmentation; copied, plotted, saved."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from .runner import Failure, Handlers, Runner
 from .scene_display import jump_to, most_infected_ras
 from .scene_edit import previous_result
 from .scene_edited import is_edited
-from .scene_segments import read_masks
+from .scene_plots import show_histogram, show_profile
+from .scene_report import stored_report
+from .scene_segments import read_masks, why_not_measured
 from .scene_texts import shown
 from .severity import DEFINITION as SEVERITY_DEFINITION
 from .widget_curves import CurvesView
@@ -24,6 +26,7 @@ from .widget_texts import (
     comparison_text,
     composition_text,
     headline_text,
+    no_result_text,
     previous_text,
     severity_text,
     table_rows,
@@ -31,12 +34,12 @@ from .widget_texts import (
 from .widget_tools import (
     Workplace,
     explain_error,
-    explain_failure,
     fit_height,
     import_for_worker,
+    log_and_explain,
     show_text,
 )
-from .widget_update import Figures, stored_report, why_not_measured
+from .widget_update import Figures
 from .widget_views import Views
 
 if TYPE_CHECKING:
@@ -47,7 +50,7 @@ class ResultsSection:
     """Shows what was found in the chosen segmentation."""
 
     def __init__(self, place: Workplace, *, measurer: Runner, views: Views) -> None:
-        """Work in `place`; `measurer` measures and saves beside a run, `views` shows plots."""
+        """Work in `place`; the worker `measurer` measures and saves, also during a run; `views` shows plots."""
         self._place, self._ui, self._measurer, self._views = place, place.ui, measurer, views
         self._curves = CurvesView(place.ui, moved=self._look_at)
         self._drawn: Any = None
@@ -73,15 +76,14 @@ class ResultsSection:
         return self.figures.current if on_show else None
 
     def refresh(self) -> None:
-        """Show what can be done now."""
-        figures, unmeasured = self.figures.current, self._why_not_measured()
-        infection = unmeasured
-        if figures is not None and not unmeasured and not figures["regions"]["lungs"]["infection_ml"]:
-            infection = _("No infection was found.")
-        self._place.allow("mostInfectedButton", unless=infection)
-        self._place.allow("plotsButton", unless=self._why_not_of_now())
+        """Enable what can be done now, and say of the rest why not."""
+        figures, reason = self.figures.current, self._why_no_measurement()
+        if figures is not None and not reason and not figures["regions"]["lungs"]["infection_ml"]:
+            reason = _("No infection was found.")
+        self._place.allow("mostInfectedButton", unless=reason)
+        self._place.allow("plotsButton", unless=self._why_not_up_to_date())
         for name in ("copyButton", "csvButton"):
-            self._place.allow(name, unless=self._why_not_kept())
+            self._place.allow(name, unless=self._why_not_copied())
         self._place.allow("reportButton", unless=self._why_not_reported())
         self._place.allow("updateButton", unless=_wait() if self._measurer.busy else "")
 
@@ -94,9 +96,12 @@ class ResultsSection:
 
     def show_plots(self) -> None:
         """Show profile and histogram in the layout's plot view; a click there moves the slice views."""
-        node, volume, measurement = self.figures.node, self.figures.volume, self.figures.measurement
-        if measurement is not None and not self._why_not_of_now():
-            self._views.show_plots(node, volume_node=volume, measurement=measurement)
+        context, measurement = self._place.logic.context, self.figures.measurement
+        if measurement is not None and not self._why_not_up_to_date():
+            node, volume = self.figures.node, self.figures.volume
+            show_histogram(context, segmentation_node=node, quantities=measurement.quantities)
+            plot = show_profile(context, segmentation_node=node, volume_node=volume, profile=measurement.profile)
+            self._views.show_chart(plot.chartNode)
         self.refresh()
 
     def copy(self) -> None:
@@ -143,37 +148,37 @@ class ResultsSection:
             self._say(_("Saving the report..."))
         self.refresh()
 
-    def _why_not_kept(self) -> str:
-        """Return why the figures cannot be copied or saved now; empty if they can."""
+    def _why_not_copied(self) -> str:
+        """Return why the figures on show cannot be copied or saved; empty if they can."""
         if self.figures.current is None:
-            return _("Segment a CT first, or choose a result above.")
+            return no_result_text()
         if self.figures.left_behind and self.figures.measurement is not None:
             return self.figures.problem
         return _wait() if self.figures.measuring else ""
 
-    def _why_not_measured(self) -> str:
-        """Return why what was measured of the voxels cannot be used; empty if it can, be it old."""
+    def _why_no_measurement(self) -> str:
+        """Return why there is no measurement of the voxels; empty if there is one, though perhaps out of date."""
         figures = self.figures
         if figures.current is None:
-            return _("Segment a CT first, or choose a result above.")
+            return no_result_text()
         if figures.problem or figures.measurement is None:
             return figures.problem or _("Still measuring...")
-        return why_not_measured(figures.node, volume=figures.volume)
+        return shown(why_not_measured(figures.node, volume_node=figures.volume))
 
-    def _why_not_of_now(self) -> str:
-        """Return why what was measured may not be of the segments as they are now; empty if it is."""
-        return self._why_not_measured() or self._why_not_kept()
+    def _why_not_up_to_date(self) -> str:
+        """Return why the measurement may not be that of the segments as they are now; empty if it is."""
+        return self._why_no_measurement() or self._why_not_copied()
 
     def _why_not_reported(self) -> str:
-        """Return why no case report can be made now."""
-        return self._why_not_of_now() or (_wait() if self._measurer.busy else "")
+        """Return why the case report cannot be saved now; empty if it can."""
+        return self._why_not_up_to_date() or (_wait() if self._measurer.busy else "")
 
     def _saved(self, text: str) -> None:
         self._say(text)
         self.figures.work_is_over()
 
     def _not_saved(self, failure: Failure) -> None:
-        self._say(explain_failure(failure), role="error")
+        self._say(log_and_explain(failure), role="error")
         self.figures.work_is_over()
 
     def _look_at(self, row: int) -> None:
@@ -184,9 +189,9 @@ class ResultsSection:
             self._views.look_at(volume, index_ijk=index_ijk)
 
     def _show(self) -> None:
-        """Show figures and curves, and whether they are those of the segments."""
+        """Show figures and curves, and whether they are up to date."""
         ui, figures, node = self._ui, self.figures.current, self.figures.node
-        if node is not self._shown:  # what was saved was of another result
+        if node is not self._shown:  # the last message was about another result
             self._shown = node
             self._say("")
         ui.headlineLabel.text = headline_text(figures)
@@ -232,7 +237,7 @@ def _wait() -> str:
 
 
 def _fill_table(table: Any, *, rows: list[tuple[str, list[str]]]) -> None:
-    """Put rows of texts under their headers; the first row holds the headers."""
+    """Fill a table widget with rows of texts, the first of which holds the headers."""
     import qt
 
     (_corner, headers), *body = rows

@@ -1,4 +1,4 @@
-"""The section Segment: one button, progress with time left, Cancel, and what became of it."""
+"""The section Segment: start a run, show its progress, cancel it, publish its result, undo it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from .errors import Cancelled, CovidSegError, DeviceError
+from .errors import Cancelled, CovidSegError
 from .progress import Progress
 from .runner import Failure, Handlers, Work
 from .scene_edited import is_edited, segments_digest
+from .scene_report import stored_report
 from .scene_texts import shown
 from .scene_uncertainty import is_map
 from .scene_volume import check_volume
 from .widget_progress import RunClock
-from .widget_publish import Before, Published, Voxels, check_unlocked, publish, still_free
-from .widget_texts import duration_text, standing_text
+from .widget_publish import Before, Published, VoxelStamp, check_replaceable, publish, where_to_publish
+from .widget_texts import duration_text, position_text
 from .widget_tools import Workplace, details_of, explain_error, show_text
-from .widget_update import stored_report
 
-#: What is chosen before a run, and not changed during it.
+#: Inputs that are disabled during a run.
 OPTIONS = ("inputVolumeSelector", "segmentationSelector", "modeSelector", "deviceSelector", "mapUncertaintyCheckBox")
 
 
@@ -35,7 +35,7 @@ class _Run:
         volume: The CT's node.
         segmentation: The node for the result, None for a new one.
         digest: Of that node's segments when the run began.
-        voxels: The CT's, then.
+        stamp: Of the CT's voxels, then.
         clock: Knows how far the run is.
         messages: What the user should know, such as a change of device.
     """
@@ -43,7 +43,7 @@ class _Run:
     volume: Any
     segmentation: Any
     digest: str
-    voxels: Voxels
+    stamp: VoxelStamp
     clock: RunClock
     messages: list[str]
 
@@ -63,9 +63,9 @@ class SegmentSection:
 
         Args:
             place: What the sections share.
-            changing: Returns a context in which changes of segments are no edits.
-            figures_of: Returns the figures of a segmentation if they are up to date, to compare with later.
-            published: Told of a new result.
+            changing: Returns a context in which changes of segments do not count as the user's edits.
+            figures_of: Returns the figures of a segmentation if they are up to date, for the later comparison.
+            published: Called with a new result.
         """
         self._place = place
         self._ui = place.ui
@@ -91,10 +91,8 @@ class SegmentSection:
         """Return why Segment cannot be pressed now; empty if it can."""
         if self.running:
             return _("Stopping the run...") if self._place.runner.stopping else _("A run is under way.")
-        if self._place.starting or self._place.runner.busy:
-            return _("CovidSeg is busy. Wait until it is done, or cancel it.")
-        if self._place.parameters is None:
-            return _("There is no scene.")
+        if reason := self._place.why_not_start():
+            return reason
         if self._place.volume() is None:
             return _("Load a chest CT and choose it above.")
         if is_map(self._place.volume()):
@@ -108,7 +106,7 @@ class SegmentSection:
         return self._place.device_problem
 
     def refresh(self) -> None:
-        """Show what can be done now."""
+        """Enable what can be done now, and say of the rest why not."""
         stopping = self.running and self._place.runner.stopping
         self._place.allow("segmentButton", unless=self.why_not())
         self._ui.segmentButton.text = _("&Segment again") if self._place.segmentation() is not None else _("&Segment")
@@ -122,12 +120,12 @@ class SegmentSection:
             self._place.allow("undoRunButton", unless=before.why_not_restore(chosen=self._place.segmentation()))
 
     def start(self) -> None:
-        """Start a run on the chosen CT, unless something speaks against it."""
+        """Start a run on the chosen CT, if nothing prevents it."""
         if self.why_not():
             self._place.refresh()
             return
         self._show_status(_("Loading..."))
-        self._ui.statusLabel.repaint()  # the window stands still for a moment
+        self._ui.statusLabel.repaint()  # now, as the window will not respond for a moment
         try:
             with self._place.preparing():
                 run, work = self._prepared()
@@ -149,20 +147,19 @@ class SegmentSection:
         self._place.refresh()
 
     def _prepared(self) -> tuple[_Run, Work]:
-        """Return a run on the chosen CT, and what the worker does for it with a copy of the voxels.
+        """Return a run on the chosen CT, and its work for the worker, which holds a copy of the voxels.
 
         Raises:
-            Cancelled: The user does not want it after all.
+            Cancelled: The user declined, or the scene was closed meanwhile.
+            Exception: Anything that keeps the run from starting.
         """
         volume, segmentation, parameters = self._place.volume(), self._place.segmentation(), self._place.parameters
         assert parameters is not None
         if segmentation is not None and is_edited(segmentation):
             segmentation = self._ask_about_edits(segmentation)
-        self._place.prepare()
+        self._place.make_ready()
         if self._place.parameters is not parameters:
             raise Cancelled(_("The scene was closed; nothing was started."))
-        if self._place.device_problem:
-            raise DeviceError(self._place.device_problem)
         ct = self._place.logic.volumeFromNode(volume)
         work = partial(
             self._place.logic.engine,
@@ -173,8 +170,8 @@ class SegmentSection:
             uncertainty=parameters.mapUncertainty,
         )
         digest = "" if segmentation is None else segments_digest(segmentation)
-        voxels = Voxels(ct.fingerprint, volume.GetImageData().GetMTime())
-        return _Run(volume, segmentation, digest, voxels, RunClock(), []), work
+        stamp = VoxelStamp(ct.fingerprint, volume.GetImageData().GetMTime())
+        return _Run(volume, segmentation, digest, stamp, RunClock(), []), work
 
     def cancel(self) -> None:
         """Stop the run at its next step."""
@@ -218,10 +215,10 @@ class SegmentSection:
     def _check_output(self) -> None:
         segmentation = self._place.segmentation()
         if segmentation is not None:
-            check_unlocked(self._place.logic.context, segmentation=segmentation, volume=self._place.volume())
+            check_replaceable(self._place.logic.context, segmentation=segmentation, volume=self._place.volume())
 
     def _ask_about_edits(self, segmentation: Any) -> Any:
-        """Return where the result shall go: the corrected segmentation, or None for a new one.
+        """Ask what to do with a corrected segmentation; return it if it may be replaced, None for a new one.
 
         Raises:
             Cancelled: The user changed their mind.
@@ -239,9 +236,9 @@ class SegmentSection:
         if progress.message:
             self._run.messages.append(shown(progress.message))
             self._show_status(self._run.messages[-1], role="warning")
-        standing = self._run.clock.update(progress)
-        self._ui.progressBar.setValue(standing.permille)
-        self._ui.progressBar.setFormat(standing_text(standing))
+        position = self._run.clock.update(progress)
+        self._ui.progressBar.setValue(position.permille)
+        self._ui.progressBar.setFormat(position_text(position))
 
     def _on_finished(self, result: Any) -> None:
         run, self._run = self._run, None
@@ -259,8 +256,10 @@ class SegmentSection:
     def _publish(self, result: Any, *, run: _Run) -> Published:
         """Put the result into the scene and show it."""
         context = self._place.logic.context
-        run.voxels.check(self._place.logic, volume=run.volume)
-        segmentation, message = still_free(context, segmentation=run.segmentation, volume=run.volume, digest=run.digest)
+        run.stamp.check(self._place.logic, volume=run.volume)
+        segmentation, message = where_to_publish(
+            context, segmentation=run.segmentation, volume=run.volume, digest=run.digest
+        )
         run.messages += [message] if message else []
         previous = None if segmentation is None else self._figures_of(segmentation) or stored_report(segmentation)
         with self._changing():

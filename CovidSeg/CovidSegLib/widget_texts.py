@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 
 from .followup import PastResult
 from .scene_table import figures_of_region
-from .widget_progress import Standing
+from .widget_progress import Position
 
 NOT_DEFINED = _("n/a")
 #: Volumes that differ by less read the same.
@@ -17,6 +17,11 @@ SAME_ML = 0.05
 
 #: Decimals of the table's columns, fewer than in the scene's table: to be read at a glance.
 DIGITS = (0, 1, 1, 0, 0)
+
+
+def no_result_text() -> str:
+    """Return why something that needs a result cannot be done yet."""
+    return _("Segment a CT first, or choose a result above.")
 
 
 def headline_text(figures: Mapping[str, Any] | None) -> str:
@@ -113,19 +118,19 @@ def percent(value: float | None) -> str:
     return NOT_DEFINED if value is None else f"{value:.1f} %"
 
 
-def standing_text(standing: Standing) -> str:
+def position_text(position: Position) -> str:
     """Return how far a run is, for people."""
-    if standing.stage != "network":
+    if position.stage != "network":
         return {
             "read": _("Reading the CT..."),
             "preprocess": _("Finding the chest..."),
             "back": _("Bringing the answer back onto the CT..."),
             "quantify": _("Measuring..."),
-        }.get(standing.stage, _("Working..."))
-    text = _("Patch {done} of {total}").format(done=min(standing.done + 1, standing.total), total=standing.total)
-    if standing.left_s is None:
+        }.get(position.stage, _("Working..."))
+    text = _("Patch {done} of {total}").format(done=min(position.done + 1, position.total), total=position.total)
+    if position.left_s is None:
         return text
-    return _("{patch}, {left} left").format(patch=text, left=duration_text(standing.left_s))
+    return _("{patch}, {left} left").format(patch=text, left=duration_text(position.left_s))
 
 
 def duration_text(seconds: float) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from slicer.i18n import tr as _
 
-from .errors import CovidSegError
+from .errors import CovidSegError, DeviceError
 from .runner import POLL_EVERY_MS, Failure, Runner
 from .scene_texts import shown
 
@@ -81,12 +81,11 @@ class Workplace:
     Attributes:
         ui: The widgets of CovidSeg.ui, by name.
         logic: Does what the scene needs.
-        runner: Does what takes time.
-        dialogs: Asks the user.
+        runner: Runs what takes time on a worker thread.
+        dialogs: Ask the user.
         prepare: Makes sure that the network can run, or raises; may ask.
         parameters: What the user chose; None while there is no scene to keep it in.
         refresh: Brings the whole panel up to date.
-        device_text: The device that will be used, in words; empty while nobody knows.
         device_problem: Why the chosen device cannot be used; empty if it can.
         starting: Whether a run is being prepared: the user is asked, or packages are installed.
     """
@@ -98,7 +97,6 @@ class Workplace:
     prepare: Callable[[], None]
     parameters: Parameters | None = None
     refresh: Callable[[], None] = lambda: None
-    device_text: str = ""
     device_problem: str = ""
     starting: bool = False
     _tooltips: dict[str, str] = field(default_factory=dict)
@@ -111,6 +109,24 @@ class Workplace:
     def segmentation(self) -> Any:
         """Return the chosen result, or None for a new one."""
         return None if self.parameters is None else self.parameters.segmentation
+
+    def why_not_start(self) -> str:
+        """Return why neither a run nor a batch can be started now; empty if nothing common to both is in the way."""
+        if self.starting or self.runner.busy:
+            return _("CovidSeg is busy. Wait until it is done, or cancel it.")
+        return "" if self.parameters is not None else _("There is no scene.")
+
+    def make_ready(self) -> None:
+        """Make sure that the network can run on the chosen device; the user may be asked.
+
+        Raises:
+            Cancelled: The user said no.
+            DependencyError: A package is missing or does not work.
+            DeviceError: The device is not there.
+        """
+        self.prepare()
+        if self.device_problem:  # known only once torch is loaded
+            raise DeviceError(self.device_problem)
 
     def bundle(self) -> Bundle:
         """Return the shipped bundle, whose network is loaded once and kept.
@@ -125,7 +141,7 @@ class Workplace:
         return self._bundle
 
     def allow(self, name: str, *, unless: str) -> None:
-        """Enable a button, or another input, if nothing speaks against it; else its tooltip says what."""
+        """Enable a button or another input, or disable it and give the reason `unless` as its tooltip."""
         button = getattr(self.ui, name)
         tooltip = self._tooltips.setdefault(name, button.toolTip)
         button.enabled = not unless
@@ -133,7 +149,7 @@ class Workplace:
 
     @contextmanager
     def preparing(self) -> Iterator[None]:
-        """Let nothing else be started meanwhile: windows may open, and buttons be pressed."""
+        """Let nothing else be started in this context: dialogs may open, and buttons be pressed meanwhile."""
         self.starting = True
         self.refresh()
         try:
@@ -144,13 +160,13 @@ class Workplace:
 
 
 def import_for_worker(*names: str) -> None:
-    """Import packages on the main thread that a worker will need, see `dependencies.load_packages`."""
+    """Import, on the main thread, packages that a worker will need; `dependencies.load_packages` says why."""
     for name in names:
         importlib.import_module(name)
 
 
 def show_text(label: Any, text: str, *, role: str = "") -> None:
-    """Show a text in a label, which takes no room without one; coloured if its role is "error" or "warning"."""
+    """Show a text in a label, or hide the label if it is empty; the role "error" or "warning" colours it."""
     _set_role(label, role=role if text else "")
     label.text = text
     label.visible = bool(text)
@@ -166,12 +182,12 @@ def _set_role(label: Any, *, role: str) -> None:
 
 
 def fit_height(table: Any, *, rows: int, scrolls: bool = False) -> None:
-    """Make a table as high as its header, which may have two lines in any font, and so many rows.
+    """Make a table as high as its header, whose height depends on the font, and a number of rows.
 
     Args:
         table: The `qt.QTableWidget`, with its headers.
-        rows: There is room for so many.
-        scrolls: Whether it has room for a bar to scroll sideways, too.
+        rows: The number of rows that are to be visible.
+        scrolls: Whether to leave room for a horizontal scroll bar.
     """
     height = table.horizontalHeader().sizeHint.height() + rows * table.verticalHeader().defaultSectionSize
     bar = table.horizontalScrollBar().sizeHint.height() if scrolls else 0
@@ -180,7 +196,7 @@ def fit_height(table: Any, *, rows: int, scrolls: bool = False) -> None:
 
 @contextmanager
 def waiting() -> Iterator[None]:
-    """Show the cursor of waiting while the window stands still."""
+    """Show the wait cursor while the window does not respond."""
     import qt
 
     qt.QApplication.setOverrideCursor(qt.Qt.WaitCursor)
@@ -201,7 +217,7 @@ def poll_timer(callback: Callable[[], None]) -> Any:
 
 
 def explain_error(error: BaseException, *, hint: str = "") -> str:
-    """Return what went wrong and what to do, for the panel; `hint` says where the details of a fault are shown."""
+    """Return what went wrong and what to do; `hint` says, of an unforeseen error, where its details are shown."""
     if isinstance(error, CovidSegError):
         return shown(error)
     if isinstance(error, MemoryError):
@@ -218,8 +234,8 @@ def explain_error(error: BaseException, *, hint: str = "") -> str:
     )
 
 
-def explain_failure(failure: Failure) -> str:
-    """Return what went wrong and what to do; details are logged unless the text says all there is to know."""
+def log_and_explain(failure: Failure) -> str:
+    """Return what went wrong and what to do; the traceback of an unforeseen error goes to the log."""
     if not isinstance(failure.error, CovidSegError):
         logging.getLogger(__name__).error(failure.details)
     return explain_error(failure.error)

@@ -1,4 +1,4 @@
-"""In the section Correct: the map of uncertainty over the slices, and a walk through what deserves a look."""
+"""In the section Correct: the map of uncertainty over the slices, and a walk through the regions to check."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ from .scene_uncertainty import find_map, follow_foregrounds, map_array, map_is_s
 from .segment_masks import SegmentMasks
 from .uncertainty import NEXT_TO_MM, UncertainRegion, uncertain_regions
 from .widget_choices import offer_no_maps
-from .widget_tools import Workplace, explain_error, explain_failure, import_for_worker, show_text
+from .widget_texts import no_result_text
+from .widget_tools import Workplace, explain_error, import_for_worker, log_and_explain, show_text
 from .widget_update import Figures
 
-#: Pause after which the regions are looked for, or it is tried again while the figures are being measured.
+#: Pause before the regions are searched, and before the next try while the figures are being measured.
 LOOK_AFTER_MS = 100
 
 
 @dataclass(frozen=True)
 class Stop:
-    """A region to look at.
+    """A region to check.
 
     Attributes:
-        region: What and where.
-        lung: "left" or "right"; empty if it is next to neither.
-        inside: Whether its middle is in that lung.
+        region: Its place and volume.
+        lung: The lung it belongs to, "left" or "right"; empty if it is near neither.
+        inside: Whether its centre is inside that lung.
     """
 
     region: UncertainRegion
@@ -41,10 +42,10 @@ class Stop:
 
 
 class UncertaintySteps:
-    """Looks for the uncertain regions of the chosen result, beside everything else, and steps through them."""
+    """Searches the uncertain regions of the chosen result in the background, and steps through them."""
 
     def __init__(self, place: Workplace, *, measurer: Runner, figures: Figures) -> None:
-        """Work in `place`; look on `measurer`, whenever `figures` do not need it."""
+        """Work in `place`; search on the worker `measurer` whenever `figures` do not need it."""
         import qt
 
         self._place, self._ui, self._measurer, self._figures = place, place.ui, measurer, figures
@@ -67,7 +68,7 @@ class UncertaintySteps:
         follow_foregrounds(self._place.logic.context)
         key = self._key_of(self._map())
         if key != self._key:
-            if self._ui.uncertaintyMapCheckBox.checked:  # what lies over the CT is the map of the result before
+            if self._ui.uncertaintyMapCheckBox.checked:  # the map over the CT is that of the earlier result
                 show_map(self._place.logic.context, map_node=self._map())
             self._forget()
             self._key = key
@@ -76,26 +77,26 @@ class UncertaintySteps:
         self._show()
 
     def show_map(self) -> None:
-        """Lay the map over the slices, or take it away, as is checked."""
+        """Lay the map over the slices or take it away, as the check box says."""
         checked = self._ui.uncertaintyMapCheckBox.checked
         show_map(self._place.logic.context, map_node=self._map() if checked else None)
         self.refresh()
 
     def go_on(self) -> None:
-        """Move the slice views to the next region; after the last comes the first."""
+        """Move the slice views to the next region; the first follows the last."""
         self._go_to(0 if self._at is None else self._at + 1)
 
     def go_back(self) -> None:
-        """Move the slice views to the region before; before the first comes the last."""
+        """Move the slice views to the previous region; the last precedes the first."""
         self._go_to((self._at or 0) - 1)
 
     def scene_closes(self) -> None:
-        """Forget the scene's map and regions; what the map covers comes back, as the panel may be closed alone."""
+        """Forget the scene's map and regions, and uncover what the map hides: the scene may outlive the panel."""
         self._forget()
         show_map(self._place.logic.context, map_node=None)
 
     def _go_to(self, number: int) -> None:
-        self.refresh()  # the map may have been removed a moment ago
+        self.refresh()  # the map may just have been removed
         if not self._stops:
             return
         self._at = number % len(self._stops)
@@ -108,7 +109,7 @@ class UncertaintySteps:
         return find_map(self._place.segmentation())
 
     def _key_of(self, node: Any) -> tuple[str, int] | None:
-        """Return what changes with the map, None without one that has voxels."""
+        """Return a key that changes with the map's voxels; None without a map, or without voxels."""
         image = None if node is None else node.GetImageData()
         return None if image is None else (node.GetID(), image.GetMTime())
 
@@ -120,7 +121,7 @@ class UncertaintySteps:
 
     def _why_no_map(self) -> str:
         if self._place.segmentation() is None:
-            return _("Segment a CT first, or choose a result above.")
+            return no_result_text()
         if self._key is None:
             text = _("This result has no map of uncertainty. Check '{option}' above, and segment again.")
             return text.format(option=str(self._ui.mapUncertaintyCheckBox.text).replace("&", ""))
@@ -140,11 +141,11 @@ class UncertaintySteps:
         self._ui.uncertaintyMapCheckBox.checked = shown
         for name in ("previousRegionButton", "nextRegionButton"):
             self._place.allow(name, unless=reason)
-        text = "" if no_map else reason or self._standing()
+        text = "" if no_map else reason or self._progress_text()
         show_text(self._ui.regionLabel, text, role="error" if self._problem else "")
 
-    def _standing(self) -> str:
-        """Return where the walk is."""
+    def _progress_text(self) -> str:
+        """Return which of the regions is on show."""
         stops = self._stops or []
         if self._at is None:
             many = _("{count} uncertain regions, the most important first.").format(count=len(stops))
@@ -156,7 +157,7 @@ class UncertaintySteps:
         )
 
     def _look(self) -> None:
-        """Start to look for regions; the figures go first."""
+        """Start to search the regions, unless the worker is busy; the figures have precedence."""
         self.refresh()
         if self._key is None or self._stops is not None:
             return
@@ -174,22 +175,22 @@ class UncertaintySteps:
         self._place.refresh()
 
     def _work(self) -> Work:
-        """Return what the worker does, with copies of all it needs."""
+        """Return the work for the worker, with copies of all that it needs."""
         import_for_worker("scipy.ndimage")
         node = self._map()
         return partial(find_stops, map_array(node), masks=read_masks(self._place.segmentation(), volume_node=node))
 
     def _found(self, stops: list[Stop]) -> None:
-        """Take the regions; they are of the map on show, as another one stops what is under way."""
+        """Take the regions over; they are of the present map, as another map stops a search."""
         self._stops = stops
         self._over()
 
     def _failed(self, failure: Failure) -> None:
-        self._problem = explain_failure(failure)
+        self._problem = log_and_explain(failure)
         self._over()
 
     def _over(self) -> None:
-        """Let the figures have the worker again; look once more if the map is another one by now."""
+        """Give the worker back to the figures; search again if the map has changed meanwhile."""
         self._underway = False
         if self._stops is None and not self._problem:
             self._timer.start()
@@ -209,7 +210,7 @@ def find_stops(
     Args:
         uncertainty_kji: (k, j, i) uint8 in per cent; not modified.
         masks: The segments on its grid.
-        progress: Not told anything: it takes a second or two.
+        progress: Not called: it takes a second or two.
         cancelled: Asked before the work begins.
 
     Raises:

@@ -1,31 +1,28 @@
-"""Keeps the figures of the chosen segmentation up to date: measured again after every edit.
+"""Keeps the figures of the chosen segmentation up to date: they are measured again after every edit.
 
-They are measured from the segments as they are now, on a worker of their own, so that a run may go on
-beside. Until they arrive, the report that was stored with the segmentation is at hand; it stays as the
-state before correction.
+A worker of their own measures them from the segments as they are now, so that a run may go on at the same time. Until
+they arrive, those of the report stored with the segmentation are shown; it remains the state before correction.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from slicer.i18n import tr as _
-
 from .errors import CovidSegError
-from .logic import REPORT_ATTRIBUTE, WARNINGS_ATTRIBUTE
 from .report import renewed_warnings
 from .runner import Failure, Handlers, Runner
 from .scene_display import world_orientation
 from .scene_edited import EditWatcher
 from .scene_outputs import TABLE_ROLE, ct_of
-from .scene_segments import find_segments, read_masks
-from .texts import Text
+from .scene_plots import update_plots
+from .scene_report import stored_report, stored_warnings
+from .scene_segments import read_masks, why_not_measured
+from .scene_texts import shown
 from .widget_measure import KnownCt, Measurement, measure
-from .widget_tools import PanelLogic, explain_error, explain_failure, import_for_worker
+from .widget_tools import PanelLogic, explain_error, import_for_worker, log_and_explain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,14 +39,14 @@ class Figures:
     Attributes:
         node: The segmentation; None for none.
         current: As in report.json; None without a result.
-        warnings: What to know of `current`, as texts that can be translated.
-        measurement: Figures and curves as measured; None before that.
-        stale: Whether the segments were changed since the measurement began.
-        problem: Why they cannot be measured; empty if they can.
+        warnings: About `current`, as texts that can be translated.
+        measurement: Figures and curves as measured; None before the first measurement.
+        stale: Whether the segments have changed since the last measurement began.
+        problem: Why the segments cannot be measured; empty if they can.
     """
 
     def __init__(self, logic: PanelLogic, *, measurer: Runner, changed: Callable[[], None]) -> None:
-        """Measure on `measurer`; `changed` is called whenever anything here did."""
+        """Measure on the worker `measurer`; `changed` is called whenever anything here has changed."""
         import qt
 
         self._logic, self._measurer, self._changed = logic, measurer, changed
@@ -70,12 +67,12 @@ class Figures:
 
     @property
     def measuring(self) -> bool:
-        """Whether figures will come without anybody's doing."""
+        """Whether newer figures are on their way."""
         return self.node is not None and not self.problem and (self.stale or self._underway)
 
     @property
     def left_behind(self) -> bool:
-        """Whether the segments may have changed since they were measured, and cannot be measured now."""
+        """Whether `current` may not be of the segments as they are, because these cannot be measured now."""
         return self.current is not None and self.stale and bool(self.problem)
 
     @property
@@ -99,7 +96,7 @@ class Figures:
         self._changed()
 
     def renew(self, *, hu_kji: np.ndarray | None = None) -> None:
-        """Begin anew with the stored report, after a run or an undo; the CT in HU saves a copy if it is at hand."""
+        """Start again from the stored report, after a run or an undo; `hu_kji`, the CT in HU, saves reading it."""
         if self.node is not None:
             self.current, self.warnings = stored_report(self.node), stored_warnings(self.node)
             if self.current is None:
@@ -109,11 +106,11 @@ class Figures:
             self._outdated()
 
     def ignoring_edits(self) -> AbstractContextManager[Any]:
-        """Return a context in which changes of the segments are CovidSeg's own."""
+        """Return a context in which changes of the segments do not count as the user's edits."""
         return nullcontext() if self._watcher is None else self._watcher.ignoring()
 
     def work_is_over(self) -> None:
-        """Measure now, if that had to wait for something else on the measurer."""
+        """Measure soon, if that had to wait for other work of the measurer."""
         if self.stale:
             self._timer.start()
         self._changed()
@@ -126,7 +123,7 @@ class Figures:
             self._timer.start()
             return
         try:
-            self.problem = why_not_measured(self.node, volume=self.volume)
+            self.problem = shown(why_not_measured(self.node, volume_node=self.volume))
             work = None if self.problem else self._work()
         except (CovidSegError, MemoryError) as error:
             self.problem, work = explain_error(error), None
@@ -138,12 +135,12 @@ class Figures:
         self._changed()
 
     def _stop(self) -> None:
-        """Stop measuring; what else the measurer does goes on."""
+        """Stop measuring; other work of the measurer goes on."""
         if self._underway:
             self._measurer.cancel()
 
     def _work(self) -> Any:
-        """Return what the measurer does, with copies of all it needs."""
+        """Return the work for the measurer, with copies of all that it needs."""
         import_for_worker("scipy.ndimage")
         source: CTVolume | KnownCt | None = self._ct
         if source is None or self._ct_time != self.volume.GetImageData().GetMTime():
@@ -152,12 +149,12 @@ class Figures:
         return partial(measure, source, masks=masks, orientation=world_orientation(self.volume))
 
     def _keep(self, ct: KnownCt) -> None:
-        """Keep what is known of the CT for as long as nobody changes the volume's voxels."""
+        """Keep what is known of the CT; it holds as long as the volume's voxels are not changed."""
         if self.volume is not None:
             self._ct, self._ct_time = ct, self.volume.GetImageData().GetMTime()
 
     def _outdated(self) -> None:
-        """Note that the figures are not those of the segments, and measure them soon."""
+        """Note that the segments have changed, and measure them soon."""
         self.stale = True
         self._stop()
         self._timer.start()
@@ -168,7 +165,7 @@ class Figures:
         self.work_is_over()
 
     def _measured(self, measurement: Measurement) -> None:
-        """Take the figures; they are of the chosen segmentation, as choosing another stops what is under way."""
+        """Take the figures over; they are of `node`, as choosing another segmentation stops a measurement."""
         self._underway = False
         self.measurement, self.current = measurement, measurement.quantities.to_dict()
         self.warnings = warnings_of_now(self.node, measurement=measurement)
@@ -176,53 +173,21 @@ class Figures:
         table = self.node.GetNodeReference(TABLE_ROLE)
         if table is not None:
             self._logic.updateTable(table, quantities=measurement.quantities)
+        volume = self.volume
+        if volume is not None:  # else it was removed while the worker measured
+            update_plots(self.node, volume_node=volume, quantities=measurement.quantities, profile=measurement.profile)
         self.work_is_over()
 
     def _failed(self, failure: Failure) -> None:
-        """Say why; it is not tried again by itself, as it would fail again."""
+        """Say why; the user may try again, a retry by itself would only fail again."""
         self._underway = False
         self.stale = True  # what is on show is of an earlier state
-        self.problem = explain_failure(failure)
+        self.problem = log_and_explain(failure)
         self._changed()
 
 
-def stored_report(segmentation: Any) -> dict[str, Any] | None:
-    """Return the report of the run that made a segmentation; None if there is none, or it is damaged."""
-    text = segmentation.GetAttribute(REPORT_ATTRIBUTE)
-    try:
-        report = json.loads(text) if text else None
-    except json.JSONDecodeError:
-        return None
-    return report if isinstance(report, dict) and "regions" in report and "severity" in report else None
-
-
-def stored_warnings(segmentation: Any) -> Sequence[str]:
-    """Return what the report of `stored_report` warns of, as texts that can be translated."""
-    warnings = (stored_report(segmentation) or {}).get("warnings", [])
-    try:
-        texts = [Text.from_dict(entry) for entry in json.loads(segmentation.GetAttribute(WARNINGS_ATTRIBUTE) or "[]")]
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return warnings
-    # Those of another report are left alone.
-    return texts if list(map(str, texts)) == warnings else warnings
-
-
 def warnings_of_now(segmentation: Any, *, measurement: Measurement) -> tuple[str, ...]:
-    """Return what to know of the figures that were just measured, as texts that can be translated."""
+    """Return the warnings about figures that were just measured, as texts that can be translated."""
     earlier = {**(stored_report(segmentation) or {}), "warnings": stored_warnings(segmentation)}
     now = (*measurement.ct.warnings, *measurement.unseen)
     return renewed_warnings(earlier, quantities=measurement.quantities, now=now)
-
-
-def why_not_measured(segmentation: Any, *, volume: Any) -> str:
-    """Return why a segmentation cannot be measured; empty if it can."""
-    found = find_segments(segmentation)
-    if not found:
-        return _("This segmentation has no segments of CovidSeg. Press Segment to make them.")
-    if "infection" not in found:
-        return _("The infection segment is missing. If nothing is infected, keep the segment and erase its content.")
-    if "left_lung" not in found and "right_lung" not in found:
-        return _("Both lung segments are missing. Segment the CT again.")
-    if volume is None:
-        return _("The CT of this segmentation is not in the scene. Load it; if several have its grid, choose it above.")
-    return ""

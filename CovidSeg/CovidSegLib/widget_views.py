@@ -1,24 +1,19 @@
-"""What the panel asks of the application's windows: plots, slices, clipboard, file manager, other modules."""
+"""What the panel asks of the application's windows: plot view, slice views, clipboard, file manager."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from .errors import InputError
 from .scene import SceneContext
 from .scene_display import local_point, scroll_to, world_point
-from .scene_plots import ras_of_profile_point, show_histogram, show_profile
-
-if TYPE_CHECKING:
-    from .widget_measure import Measurement
+from .scene_plots import ras_of_profile_point
 
 
 class Views(Protocol):
-    """What the sections need; `SlicerViews` in the application, a stand-in in some tests."""
-
-    def show_plots(self, segmentation: Any, *, volume_node: Any, measurement: Measurement) -> None: ...
+    """What the sections need of the windows; `SlicerViews` in the application, a stand-in in some tests."""
 
     def show_chart(self, chart_node: Any) -> None: ...
 
@@ -39,15 +34,8 @@ class SlicerViews:
         self._points: dict[str, int] = {}
         self._clicked = ""
 
-    def show_plots(self, segmentation: Any, *, volume_node: Any, measurement: Measurement) -> None:
-        """Make histogram and profile as plot nodes, and show the profile in a plot view."""
-        owned = {"segmentation_node": segmentation}
-        show_histogram(self._context, **owned, quantities=measurement.quantities)
-        plot = show_profile(self._context, **owned, volume_node=volume_node, profile=measurement.profile)
-        self.show_chart(plot.chartNode)
-
     def show_chart(self, chart_node: Any) -> None:
-        """Show a chart in the layout's plot view; a layout that has one is chosen if this has none."""
+        """Show a chart in the layout's plot view; if it has none, a layout with one is chosen."""
         import slicer
 
         manager = slicer.app.layoutManager()
@@ -81,7 +69,8 @@ class SlicerViews:
     def _point_selected(self, series_ids: Any, selections: Any) -> None:
         """Move the slice views to the point that was clicked in a profile's plot.
 
-        Slicer tells the points of all curves: each keeps the one that was clicked last when another curve is clicked.
+        Slicer reports the selected points of all curves, and a curve keeps its point when another curve is clicked;
+        the curve whose point changed is the one that was clicked.
         """
         before, self._points = self._points, _points(series_ids, selections)
         changed = [series_id for series_id, row in self._points.items() if before.get(series_id) != row]
@@ -90,18 +79,18 @@ class SlicerViews:
         series = self._context.scene.GetNodeByID(self._clicked)
         table = None if series is None else series.GetTableNode()
         if table is not None:
-            with suppress(InputError):  # the points of another plot have no place; or the CT is gone
+            with suppress(InputError):  # a plot other than the profile, or the CT is gone
                 scroll_to(self._context, ras=ras_of_profile_point(table, row=self._points[self._clicked]))
 
 
 def _plot_on_show(manager: Any) -> Any:
-    """Return the first plot view of the present layout, None without one: Slicer keeps those of layouts before."""
+    """Return the first plot view of the present layout, or None; Slicer keeps, and counts, those of earlier layouts."""
     widgets = [manager.plotWidget(index) for index in range(manager.plotViewCount)]
     return next((widget for widget in widgets if widget.mrmlPlotViewNode().IsMappedInLayout()), None)
 
 
 def _points(series_ids: Any, selections: Any) -> dict[str, int]:
-    """Return the row of the point that is selected on each curve, by the ID of its series."""
+    """Return the row of the selected point of each curve, by the ID of the curve's series."""
     count = min(series_ids.GetNumberOfValues(), selections.GetNumberOfItems())
     rows = ((series_ids.GetValue(n), selections.GetItemAsObject(n)) for n in range(count))
     return {series_id: int(chosen.GetValue(0)) for series_id, chosen in rows if chosen.GetNumberOfTuples()}

@@ -1,7 +1,7 @@
-"""Run cases in several processes: a process that dies fails its own case, and only that.
+"""Run cases in several processes; if one of them dies, its case fails, and no other.
 
-Own processes instead of `concurrent.futures`, whose pool breaks as a whole when one worker is
-killed (out of memory, a crash in a decoder) and does not say which case did it.
+A pool of `concurrent.futures` will not do: it breaks as a whole when one worker is killed (out of memory, a crash in a
+decoder), and does not say which case did it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from .itk_paths import let_itk_open_any_path
 from .runtime import cores
 from .texts import text as _
 
-#: Windows waits for 63 things at once, and no more.
+#: Windows cannot wait for more than 63 objects at once.
 _MOST_ON_WINDOWS = 60
-#: How often it is looked whether a silent worker still lives.
+#: Interval at which silent workers are checked for being alive.
 _LOOK_EVERY_S = 2.0
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
 
@@ -49,10 +49,10 @@ class _Worker:
 def run_in_workers(
     cases: Sequence[Case], *, runner: CaseRunner, workers: int
 ) -> Generator[Case | Outcome | WorkerNote, None, None]:
-    """Yield cases as they begin, notes, and outcomes as they come, one per case, in the order of finishing.
+    """Yield, as it happens: each case when it begins, notes, and the outcome of each case when it has ended.
 
-    On leaving early (an error, Ctrl-C) all processes are ended; what they were writing is cleared
-    by `case_folder.recover`.
+    If the caller stops early (an error, Ctrl-C), all processes are ended; `case_folder.recover` clears what they were
+    writing.
     """
     workers = min(workers, _MOST_ON_WINDOWS) if sys.platform == "win32" else workers
     waiting = list(reversed(cases))
@@ -73,14 +73,14 @@ def run_in_workers(
 
 def _give(worker: _Worker, case: Case) -> None:
     worker.case = case
-    with contextlib.suppress(OSError):  # already dead: found out, and the case failed, in _collect
+    with contextlib.suppress(OSError):  # the worker is dead; _collect finds that out and fails the case
         worker.connection.send(case)
 
 
 def _collect(crew: list[_Worker]) -> Iterator[Outcome | WorkerNote]:
-    """Yield what has arrived; take the dead out of the crew."""
+    """Yield the messages that have arrived; remove dead workers from the crew."""
     ready = wait([worker.connection for worker in crew], timeout=_LOOK_EVERY_S)
-    # On Windows the connection of a process that died before it took its end over stays open for ever.
+    # On Windows the connection of a process that died before it had taken over its end stays open for ever.
     dead = [member for member in crew if not member.process.is_alive()]
     for worker in [member for member in crew if member.connection in ready or member in dead]:
         try:
@@ -145,7 +145,7 @@ def _work(*, connection: Connection, runner: CaseRunner, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     let_itk_open_any_path()
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    for variable in _THREAD_VARIABLES:  # read when torch and ITK are first imported, which is later
+    for variable in _THREAD_VARIABLES:  # read when torch and ITK are imported, later on
         os.environ.setdefault(variable, str(threads))
     bundle = runner.engine.load_bundle(runner.options.bundle)
     while (case := connection.recv()) is not None:
@@ -157,7 +157,7 @@ def _work(*, connection: Connection, runner: CaseRunner, threads: int) -> None:
 
 
 def _exit_with_parent() -> None:
-    """End this process when the parent dies, lest it write beside the run that is started next."""
+    """End this process when its parent dies, so that it does not write into the folder of a later run."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

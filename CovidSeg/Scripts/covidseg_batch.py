@@ -2,8 +2,8 @@
 
     Slicer --no-splash --no-main-window --python-script CovidSeg/Scripts/covidseg_batch.py -- INPUT... -o OUT
 
-Options, files and exit codes are those of `covidseg segment`. Slicer takes the options it knows
-for itself, so CovidSeg's follow `--`. On Linux without a display, put `xvfb-run -a` in front.
+Options, files and exit codes are those of `covidseg segment`. Slicer consumes the options that it knows, so CovidSeg's
+follow `--`. On Linux without a display, put `xvfb-run -a` in front.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ def run(arguments: list[str]) -> int:
     from CovidSegLib.dependencies import DependencyError, check_installed
     from CovidSegLib.exit_codes import FAILED
 
-    if not {"-h", "--help"} & set(arguments):  # the help needs no network
+    if not {"-h", "--help"} & set(arguments):  # help works without the packages
         try:
             check_installed()
-        except DependencyError as error:  # else every case would fail of it, one by one
+        except DependencyError as error:  # else each case would fail with it
             print_failure(error, details="--verbose" in arguments)
             return FAILED
     return main(["segment", *arguments])
 
 
 def _use_python_slicer() -> None:
-    """Have `--workers` start Slicer's Python rather than the application itself."""
+    """Make `--workers` start Slicer's Python instead of the application."""
     import multiprocessing
     import shutil
 

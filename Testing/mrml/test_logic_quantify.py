@@ -38,7 +38,7 @@ def test_ct_that_the_segmentation_refers_to_is_taken_by_itself(context: Any, log
     node = logic.process(case.volume).segmentationNode
     assert logic.quantifySegmentation(node) == logic.quantifySegmentation(node, volumeNode=case.volume)
     context.remove_node(case.volume)
-    with pytest.raises(InputError, match=r"The CT of .* is not in the scene\. Load it, and give it as volumeNode"):
+    with pytest.raises(InputError, match=r"'.*': The CT of this segmentation is not in the scene\. Load it"):
         logic.quantifySegmentation(node)
 
 
@@ -97,14 +97,14 @@ def test_named_like_ours_without_id_or_terminology_is_not_ours(context: Any, log
     node = context.add_node("vtkMRMLSegmentationNode", name="by name")
     for index, name in enumerate(("left lung", "right lung", "infection")):
         node.GetSegmentation().AddEmptySegment(f"Segment_{index}", name)
-    with pytest.raises(InputError, match="No lung segment in 'by name'"):
+    with pytest.raises(InputError, match="'by name': This segmentation has no segments of CovidSeg"):
         logic.quantifySegmentation(node, volumeNode=case.volume)
 
 
 def test_deleted_infection_segment_is_an_error_not_zero_percent(logic: Any, case: Any) -> None:
     node = logic.process(case.volume).segmentationNode
     node.GetSegmentation().RemoveSegment("infection")
-    with pytest.raises(InputError, match="No infection segment"):
+    with pytest.raises(InputError, match="The infection segment is missing"):
         logic.quantifySegmentation(node, volumeNode=case.volume)
 
 

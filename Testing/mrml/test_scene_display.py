@@ -19,7 +19,8 @@ from CovidSegLib.scene_display import (  # noqa: E402
     scroll_to,
     show_result,
 )
-from CovidSegLib.scene_segments import make_segments, replace_segments  # noqa: E402
+from CovidSegLib.scene_outputs import replace_segments  # noqa: E402
+from CovidSegLib.scene_segments import make_segments  # noqa: E402
 from CovidSegLib.scene_volume import geometry_of, remember_hu_scale  # noqa: E402
 
 pytestmark = pytest.mark.slicer

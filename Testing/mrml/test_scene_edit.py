@@ -162,8 +162,8 @@ def test_there_is_one_editor_node_apart_from_slicers_own(context: Any, logic: An
 @pytest.mark.parametrize(
     ("removed", "options", "message"),
     [
-        (("infection",), {}, "No infection segment"),
-        (("left_lung", "right_lung"), {}, "No lung segment"),
+        (("infection",), {}, "The infection segment is missing"),
+        (("left_lung", "right_lung"), {}, "Both lung segments are missing"),
         ((), {"range_hu": (-300.0, -300.0)}, "is empty"),
     ],
 )
@@ -241,7 +241,7 @@ def test_removing_islands_without_infection_or_with_a_negative_size_is_an_error(
     with pytest.raises(InputError, match="Give 0 ml or more"):
         remove_infection_islands(context, segmentation_node=node, min_ml=-1.0, save_state=lambda: None)
     node.GetSegmentation().RemoveSegment("infection")
-    with pytest.raises(InputError, match="No infection segment"):
+    with pytest.raises(InputError, match="The infection segment is missing"):
         remove_infection_islands(context, segmentation_node=node, min_ml=1.0, save_state=lambda: None)
 
 

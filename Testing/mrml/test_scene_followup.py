@@ -13,7 +13,6 @@ slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip 
 from CovidSegLib.errors import InputError  # noqa: E402
 from CovidSegLib.followup import FIGURES, TimePoint  # noqa: E402
 from CovidSegLib.labels import Label  # noqa: E402
-from CovidSegLib.scene_display import nodes_of_class  # noqa: E402
 from CovidSegLib.scene_followup import (  # noqa: E402
     find_follow_up,
     parse_date,
@@ -123,7 +122,7 @@ def test_date_that_was_cleared_stays_so_whatever_dicom_says_also_in_a_saved_scen
     volume.SetAttribute("DICOM.StudyDate", "")
     assert study_date(context, volume_node=volume) is None
     save_and_load(context)
-    (loaded,) = nodes_of_class(context, "vtkMRMLScalarVolumeNode")
+    (loaded,) = context.nodes_of_class("vtkMRMLScalarVolumeNode")
     assert study_date(context, volume_node=loaded) is None
 
 
@@ -139,7 +138,7 @@ def test_follow_up_is_found_by_the_results_that_it_compares(context: Any, logic:
     context.remove_node(second)
     assert find_follow_up(context, segmentation_nodes=[other]) is table
     save_and_load(context)
-    by_name = {node.GetName(): node for node in nodes_of_class(context, "vtkMRMLSegmentationNode")}
+    by_name = {node.GetName(): node for node in context.nodes_of_class("vtkMRMLSegmentationNode")}
     found = [find_follow_up(context, segmentation_nodes=[node]) is not None for _, node in sorted(by_name.items())]
     assert found == [False, True], "the first and the other one"
 

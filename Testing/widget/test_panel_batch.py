@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from CovidSegLib.progress import Progress
-from helpers_panel import Journey
+from helpers_panel import Journey, module
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "cli"))  # the command line's small engine
 
@@ -59,7 +59,7 @@ def test_second_run_skips_what_is_complete(batch: Journey, tmp_path: Path) -> No
     for _ in range(2):
         batch.ui.batchButton.click()
         wait(batch)
-    assert batch.ui.batchStatusLabel.text.startswith("3 complete already.")
+    assert batch.ui.batchStatusLabel.text.startswith("3 already complete.")
     batch.ui.batchOverwriteCheckBox.checked = True
     batch.ui.batchButton.click()
     wait(batch)
@@ -163,7 +163,7 @@ def test_cancel_keeps_what_is_done_and_a_second_run_goes_on(
     def hear(news: Any) -> None:
         real(news)
         seen.append(news)
-        if news.kind == "done":
+        if isinstance(news, module("case_run").Outcome):
             batch.ui.batchCancelButton.click()
 
     monkeypatch.setattr(batch.panel.batch, "_on_news", hear)

@@ -98,6 +98,50 @@ def test_plots_wait_for_the_figures_of_an_edit(host: Any) -> None:
     assert journey.ui.plotsButton.enabled
 
 
+def test_plots_follow_an_edit(host: Any) -> None:
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    journey = Journey(host)
+    segmentation = journey.run()
+    journey.ui.plotsButton.click()
+    charts = [segmentation.GetNodeReference(f"CovidSeg.{plot}.chart") for plot in ("profile", "histogram")]
+    charts[0].SetTitle("my title")
+    redrawn: list[Any] = []
+    for chart in charts:  # what a plot view listens to
+        chart.AddObserver(chart.PlotModifiedEvent, lambda caller, _event: redrawn.append(caller))
+    count = host.scene.GetNumberOfNodes()
+    edit_segment(journey, "infection", np.zeros_like(journey.phantom.labelmap_kji, dtype=bool))
+    journey.wait_for_figures()
+    for plot, name in (("profile", "poi_percent"), ("histogram", "infection_percent")):
+        table = segmentation.GetNodeReference(f"CovidSeg.{plot}.table").GetTable()
+        assert np.nanmax(vtk_to_numpy(table.GetColumnByName(name))) == 0.0
+    assert all(chart in redrawn for chart in charts)
+    assert charts[0].GetTitle() == "my title"
+    assert host.scene.GetNumberOfNodes() == count
+
+
+def test_plots_stay_as_they_are_if_the_ct_is_removed_while_it_is_measured(host: Any) -> None:
+    journey = Journey(host)
+    segmentation = journey.run()
+    journey.ui.plotsButton.click()
+    table_node = segmentation.GetNodeReference("CovidSeg.profile.table")
+    before = table_node.GetTable()
+    edit_segment(journey, "infection", np.zeros_like(journey.phantom.labelmap_kji, dtype=bool))
+    host.wait_until(lambda: journey.panel._measurer.busy, what="the measurement")
+    host.scene.RemoveNode(journey.volume)
+    journey.wait_for_figures()
+    assert table_node.GetTable() is before
+
+
+def test_edit_makes_no_plots_of_its_own(host: Any) -> None:
+    journey = Journey(host)
+    segmentation = journey.run()
+    edit_segment(journey, "infection", np.zeros_like(journey.phantom.labelmap_kji, dtype=bool))
+    journey.wait_for_figures()
+    assert segmentation.GetNodeReference("CovidSeg.profile.table") is None
+    assert segmentation.GetNodeReference("CovidSeg.histogram.table") is None
+
+
 def test_plots_come_back_on_show_after_another_layout_was_chosen(host: Any) -> None:
     import slicer
 

@@ -127,6 +127,20 @@ def test_undo_waits_until_what_it_brings_back_is_chosen(host: Any) -> None:
     assert journey.panel.results.figures.current["poi_percent"] == 0.0
 
 
+def test_undo_without_the_ct_leaves_no_map_of_the_undone_run(host: Any) -> None:
+    from CovidSegLib.scene_uncertainty import find_map
+
+    journey = Journey(host)
+    segmentation = journey.run()
+    journey.ui.mapUncertaintyCheckBox.checked = True
+    assert journey.run() is segmentation
+    assert find_map(segmentation) is not None
+    host.scene.RemoveNode(journey.volume)
+    journey.settle()
+    journey.ui.undoRunButton.click()
+    assert find_map(segmentation) is None
+
+
 def test_undo_of_a_first_run_into_somebodys_segmentation_leaves_no_figures(host: Any) -> None:
     journey = Journey(host)
     mine = journey.choose_own_segmentation()
@@ -141,7 +155,7 @@ def test_undo_of_a_first_run_into_somebodys_segmentation_leaves_no_figures(host:
 
 
 def test_undo_brings_the_report_back(host: Any) -> None:
-    from CovidSegLib.logic import REPORT_ATTRIBUTE
+    from CovidSegLib.scene_report import REPORT_ATTRIBUTE
 
     journey = Journey(host)
     segmentation = journey.run()

@@ -143,7 +143,7 @@ def test_chest_is_looked_for_once_and_not_after_every_edit(host: Any, monkeypatc
 
 
 def test_report_of_a_segmentation_without_a_run_records_no_options(host: Any, tmp_path: Path) -> None:
-    from CovidSegLib.logic import REPORT_ATTRIBUTE
+    from CovidSegLib.scene_report import REPORT_ATTRIBUTE
 
     journey = Journey(host)
     journey.run().RemoveAttribute(REPORT_ATTRIBUTE)

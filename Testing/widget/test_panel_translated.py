@@ -78,7 +78,7 @@ def warned(host: Any) -> Journey:
 
 
 def test_warning_is_translated_in_the_panel_and_english_in_the_report(warned: Journey) -> None:
-    from CovidSegLib.logic import REPORT_ATTRIBUTE
+    from CovidSegLib.scene_report import REPORT_ATTRIBUTE
 
     assert "Dicke: 8 mm." in warned.ui.warningsLabel.text
     report = json.loads(warned.segmentation.GetAttribute(REPORT_ATTRIBUTE))
@@ -91,8 +91,7 @@ def test_warning_is_translated_in_a_saved_scene_too(warned: Journey, host: Any, 
 
 
 def test_warnings_of_another_report_are_not_taken_for_this_ones(warned: Journey) -> None:
-    from CovidSegLib.logic import REPORT_ATTRIBUTE
-    from CovidSegLib.widget_update import stored_warnings
+    from CovidSegLib.scene_report import REPORT_ATTRIBUTE, stored_warnings
 
     report = json.loads(warned.segmentation.GetAttribute(REPORT_ATTRIBUTE))
     report["warnings"] = ["Something else."]
