@@ -1,8 +1,8 @@
-"""Gas in stomach and bowel below the lungs: as dark as air, and easily taken for lung.
+"""Find gas in stomach and bowel below the lungs: as dark as air, it is easily taken for lung.
 
-Lung, emphysema too, is crossed by vessels and passes gradually into its surroundings; a pocket of
-gas is wide, even, and has a wall nearly all around. Only the lower part of the chest is searched,
-so that bullae, which gather at the apices, are not touched.
+Lung, even with emphysema, is crossed by vessels and has gradual borders; a pocket of gas is wide,
+uniform, and has a wall nearly all around. Only the lower part of the chest is searched, so that
+bullae, which occur mostly at the apices, are not touched.
 """
 
 from __future__ import annotations
@@ -11,27 +11,30 @@ import numpy as np
 
 from .boxes import grown
 
-#: Smoothed by this, noise and small vessels are gone while a pocket stays dark.
+#: Standard deviation of the smoothing that removes noise and small vessels, while a pocket stays dark.
 SMOOTHING_MM = 3.0
+#: The core of a pocket is darker than this after smoothing.
 GAS_BELOW_HU = -940.0
-#: Of the dark core; smaller pockets are dropped as pieces, if at all.
+#: Smallest core of a pocket; smaller pockets are left to the rule for small pieces of lung.
 SMALLEST_ML = 2.0
-#: Radius of the largest ball that fits into a pocket; vessels leave less room in lung.
+#: A ball of this radius fits into the core of a pocket; in lung, vessels leave less room.
 WIDE_FROM_MM = 6.0
+#: The wall of a pocket is denser than this.
 WALL_FROM_HU = -400.0
-#: How far the wall may be from the dark core along k, j, i.
+#: How far the wall may be from the core, along k, j and i.
 WALL_WITHIN_MM = 8.0
-#: Share of a pocket's surface that has a wall. Measured: pockets 0.66 to 1, emphysema 0.44 to 0.61.
+#: At least this share of the core's surface has a wall near it. Measured: pockets 0.66 to 1, emphysema 0.44 to 0.61.
 WALLED_SHARE = 0.63
-#: Share of the lungs' height, from the feet, in which a pocket's centre lies.
+#: The centre of a pocket lies in this share of the lungs' height, from the feet.
 LOWER_SHARE = 0.4
-#: The core grows into all that is as dark as gas and hangs together with it: corners, as over a level of fluid, are
-#: too narrow for the smoothing. Lung on the other side of the wall may be as dark, but the wall is not.
+#: First the core grows into all connected voxels darker than this: corners, as above a fluid level, are too narrow to
+#: stay dark when smoothed. Lung beyond the wall may be as dark, but the wall between is not.
 DARK_BELOW_HU = -900.0
-#: Then into what gas and wall share.
+#: Then by this many voxels into those darker than this, a mixture of gas and wall.
 RIM_BELOW_HU = -500.0
 RIM_VOXELS = 2
-#: Then into the wall, a rim of which is taken for lung with the gas; lung beyond the wall is darker than this.
+#: Then by this many voxels into those denser than this: the inner side of the wall, which the network takes for lung
+#: as well. Lung beyond the wall is darker.
 WALL_ABOVE_HU = -700.0
 WALL_VOXELS = 2
 
@@ -43,7 +46,7 @@ def abdominal_gas(
 
     Args:
         hu_kji: (k, j, i) HU in patient axes, k to the head.
-        lungs_kji: (k, j, i) bool, what is taken for lung; gives the height that is searched.
+        lungs_kji: (k, j, i) bool, what the network takes for lung; it gives the height that is searched.
         inside_kji: (k, j, i) bool, the patient.
         spacing_kji_mm: Voxel spacing.
     """
@@ -54,7 +57,7 @@ def abdominal_gas(
     if not levels.size:
         return found
     highest = levels[0] + LOWER_SHARE * (levels[-1] - levels[0])
-    # A pocket's centre lies below `highest`; it may itself reach as far above.
+    # The centre of a pocket lies below `highest`, but its upper part may reach as far above.
     part = slice(0, min(hu_kji.shape[0], int(2 * highest) + 1))
     hu, spacing = hu_kji[part], np.asarray(spacing_kji_mm)
     voxel_ml = float(spacing.prod()) / 1000.0
@@ -74,13 +77,13 @@ def abdominal_gas(
 
 
 def _is_pocket(piece: np.ndarray, hu: np.ndarray, *, spacing_kji_mm: np.ndarray, reach: np.ndarray) -> bool:
-    """Tell whether a dark piece is wide and walled."""
+    """Tell whether a dark piece is wide, and has a wall nearly all around."""
     from scipy import ndimage
 
     wide = ndimage.distance_transform_edt(np.pad(piece, 1), sampling=spacing_kji_mm).max() >= WIDE_FROM_MM
     if not wide:
         return False
-    # Noise is averaged out, so that a wall is more than a bright voxel.
+    # Averaged, so that a single bright voxel of noise is no wall.
     outside = np.where(piece, -np.inf, ndimage.uniform_filter(hu, 3))
     walled = ndimage.maximum_filter(outside, size=tuple(2 * reach + 1)) > WALL_FROM_HU
     surface = piece & ~ndimage.binary_erosion(piece, border_value=1)
@@ -91,7 +94,9 @@ def _with_wall(piece: np.ndarray, hu: np.ndarray) -> np.ndarray:
     """Return the piece grown into the dark voxels around it, then into their wall."""
     from scipy import ndimage
 
-    cube = ndimage.generate_binary_structure(3, 2)
-    gas = ndimage.binary_propagation(piece, cube, mask=piece | (hu < DARK_BELOW_HU))
-    gas = ndimage.binary_dilation(gas, cube, iterations=RIM_VOXELS, mask=hu < RIM_BELOW_HU)
-    return np.asarray(ndimage.binary_dilation(gas, cube, iterations=WALL_VOXELS, mask=hu > WALL_ABOVE_HU) | gas)
+    by_face_or_edge = ndimage.generate_binary_structure(3, 2)
+    gas = ndimage.binary_propagation(piece, by_face_or_edge, mask=piece | (hu < DARK_BELOW_HU))
+    gas = ndimage.binary_dilation(gas, by_face_or_edge, iterations=RIM_VOXELS, mask=hu < RIM_BELOW_HU)
+    return np.asarray(
+        ndimage.binary_dilation(gas, by_face_or_edge, iterations=WALL_VOXELS, mask=hu > WALL_ABOVE_HU) | gas
+    )

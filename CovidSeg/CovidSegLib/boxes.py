@@ -1,4 +1,4 @@
-"""Boxes of voxels: the smallest around a mask, and one with room around it."""
+"""Boxes of voxels: the smallest around a mask, one with room around it, and pairs of neighbours."""
 
 from __future__ import annotations
 
@@ -26,6 +26,13 @@ def grown(box: Box, *, margin_kji: Sequence[int], shape_kji: Sequence[int]) -> B
         for part, margin, size in zip(box, margin_kji, shape_kji, strict=True)
     )
     return (k, j, i)
+
+
+def neighbours(axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Return the indices of two views of a (k, j, i) array that pair each voxel with the next one along an axis."""
+    one, other = [slice(None)] * 3, [slice(None)] * 3
+    one[axis], other[axis] = slice(None, -1), slice(1, None)
+    return tuple(one), tuple(other)
 
 
 def _extent(used: np.ndarray) -> slice:

@@ -1,7 +1,7 @@
 """Model bundles: a folder in the MONAI bundle layout that names its network, preprocessing and weights.
 
-Weights are safetensors, loaded without pickle, and only after their SHA-256 matched the one
-in `configs/metadata.json`. Nothing is ever downloaded.
+Weights are safetensors files, so that loading them runs no code (no pickle), and are loaded only
+if their SHA-256 is the one in `configs/metadata.json`. Nothing is ever downloaded.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class Bundle:
         metadata: Contents of `configs/metadata.json`.
         network_config: Which network.
         preprocessing: What its input must look like.
-        postprocessing: How its output is cleaned.
-        temperature: What makes its probabilities agree with frequencies, see `uncertainty.tempered`; labels do
-            not depend on it.
+        postprocessing: How its output is corrected.
+        temperature: Temperature that calibrates its probabilities, see `uncertainty.tempered`; labels do not
+            depend on it.
     """
 
     path: Path
@@ -64,7 +64,7 @@ class Bundle:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the weights, in hexadecimal, as the metadata states it."""
+        """SHA-256 of the weights, in hexadecimal, as stated in the metadata."""
         return str(self.metadata["covidseg"]["weights"]["sha256"])
 
     @property
@@ -94,8 +94,8 @@ def load_bundle(path: Path | str | None = None) -> Bundle:
     """
     folder = resource_path("Models", DEFAULT_BUNDLE) if path is None else Path(path)
     metadata_path = folder / "configs" / "metadata.json"
+    metadata = _read_metadata(metadata_path)
     try:
-        metadata = json.loads(metadata_path.read_text(encoding="utf-8"))
         if "version" not in metadata:
             raise KeyError("version")
         own = metadata["covidseg"]
@@ -118,10 +118,24 @@ def load_bundle(path: Path | str | None = None) -> Bundle:
             postprocessing=postprocessing,
             temperature=_temperature(own.get("calibration", {}), metadata_path=metadata_path),
         )
+    except (KeyError, TypeError) as error:
+        raise ModelError(
+            _("{file} lacks or misspells a key that CovidSeg needs: {key}").format(file=metadata_path, key=str(error))
+        ) from error
+
+
+def _read_metadata(metadata_path: Path) -> dict[str, Any]:
+    """Return the contents of a bundle's `metadata.json`.
+
+    Raises:
+        ModelError: The file is missing, unreadable or no JSON.
+    """
+    try:
+        return json.loads(metadata_path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelError(
             _("{folder} is no model bundle: {file} is missing in its configs folder").format(
-                folder=folder, file=metadata_path.name
+                folder=metadata_path.parents[1], file=metadata_path.name
             )
         ) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -134,15 +148,11 @@ def load_bundle(path: Path | str | None = None) -> Bundle:
                 file=metadata_path, reason=error.strerror
             )
         ) from error
-    except (KeyError, TypeError) as error:
-        raise ModelError(
-            _("{file} lacks or misspells a key that CovidSeg needs: {key}").format(file=metadata_path, key=str(error))
-        ) from error
 
 
 @contextmanager
 def _naming(metadata_path: Path) -> Iterator[None]:
-    """Put the file's name before an error of a part of it."""
+    """Prefix model errors with the file's name, which the code that raises them does not know."""
     try:
         yield
     except ModelError as error:
@@ -150,7 +160,12 @@ def _naming(metadata_path: Path) -> Iterator[None]:
 
 
 def _check_weights_entry(entry: dict[str, Any], *, metadata_path: Path) -> None:
-    """Raise a ModelError unless the metadata name a file in the models folder and its SHA-256; KeyError without."""
+    """Check that the metadata's entry on the weights names a file in the models folder, and its SHA-256.
+
+    Raises:
+        ModelError: Name or SHA-256 are impossible.
+        KeyError: One of them is missing.
+    """
     file, sha256 = entry["file"], entry["sha256"]
     if not isinstance(file, str) or not file.endswith(".safetensors") or set("/\\:") & set(file):
         raise ModelError(
@@ -181,8 +196,7 @@ def _temperature(calibration: dict[str, Any], *, metadata_path: Path) -> float:
 def load_network(weights_path: Path, *, config: NetworkConfig, sha256: str) -> torch.nn.Module:
     """Return the network with the weights of a safetensors file, checked before they are read.
 
-    Weights stored in half precision or 8 bits (`int8_weights`) are computed with in float32 (or bfloat16, see
-    `inference`).
+    Weights stored in half precision or in 8 bits (`int8_weights`) become float32.
 
     Raises:
         ModelError: The file is missing, its checksum differs, or it fits another network.
@@ -190,24 +204,9 @@ def load_network(weights_path: Path, *, config: NetworkConfig, sha256: str) -> t
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    try:
-        data = weights_path.read_bytes()
-    except OSError as error:
-        raise ModelError(
-            _("the weights {file} cannot be read: {reason}. Install the bundle again.").format(
-                file=weights_path, reason=error.strerror
-            )
-        ) from error
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        raise ModelError(
-            _(
-                "the weights {file} are damaged or were exchanged: SHA-256 {found}..., expected {expected}... "
-                "Install the bundle again."
-            ).format(file=weights_path, found=found[:12], expected=sha256[:12])
-        )
+    data = _verified_bytes(weights_path, sha256=sha256)
     network = build_network(config)
-    # Counters of batches are of use to training only and are not stored.
+    # The counters of batches serve training only, and are not stored.
     expected = {name for name in network.state_dict() if not name.endswith("num_batches_tracked")}
     try:
         tensors = dequantized(load(data))
@@ -226,3 +225,28 @@ def load_network(weights_path: Path, *, config: NetworkConfig, sha256: str) -> t
             )
         ) from error
     return network.eval().requires_grad_(False)
+
+
+def _verified_bytes(weights_path: Path, *, sha256: str) -> bytes:
+    """Return the contents of a file whose SHA-256 is the one given.
+
+    Raises:
+        ModelError: The file cannot be read, or its SHA-256 differs.
+    """
+    try:
+        data = weights_path.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            _("the weights {file} cannot be read: {reason}. Install the bundle again.").format(
+                file=weights_path, reason=error.strerror
+            )
+        ) from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise ModelError(
+            _(
+                "the weights {file} are damaged or were exchanged: SHA-256 {found}..., expected {expected}... "
+                "Install the bundle again."
+            ).format(file=weights_path, found=found[:12], expected=sha256[:12])
+        )
+    return data

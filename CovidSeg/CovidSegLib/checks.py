@@ -1,6 +1,6 @@
-"""Whether an image can be a chest CT: size, spacing, straight axes, values.
+"""Checks that an image can be a chest CT: size, spacing, straight axes, values.
 
-Limits are wide on purpose: they catch wrong units, wrong files and broken headers, not unusual scanners.
+The limits are deliberately wide: they catch wrong units, wrong files and broken headers, not unusual scanners.
 """
 
 from __future__ import annotations
@@ -14,20 +14,26 @@ from .geometry import Geometry
 from .texts import text as _
 
 MIN_SLICES = 8
-#: Share of the slice spacing by which slices may be off: shear, tilt, uneven spacing.
+#: How far a slice may lie from its place, by shear, tilt or uneven spacing, as a share of the slice spacing.
 GRID_TOLERANCE = 0.01
-#: Voxels longer than 6 mm blur the chest wall so much that air inside is not told from air around.
+#: Pixels above 6 mm blur the chest wall so much that air inside the body cannot be told from air around it.
 IN_PLANE_SPACING_MM = (0.1, 6.0)
 SLICE_SPACING_MM = (0.1, 20.0)
+#: Longer than any patient or table.
 MAX_EXTENT_MM = 2500.0
+#: From this slice spacing on, the report warns.
 THICK_SLICES_MM = 5.0
-#: Across the body. Measured on a CT made coarser: POI 1.6 points too high at 4 mm, 4.5 at 4.5 mm both ways.
+#: Above this pixel spacing the report warns. Measured on one CT made coarser: POI came out 1.6 points too high with
+#: pixels of 4 mm one way, 4.5 points with 4.5 mm both ways.
 COARSE_PIXELS_MM = 3.0
-#: Beyond this a number is no Hounsfield unit, whatever the padding or the metal.
+#: No value beyond this is in Hounsfield units; padding and metal stay far below.
 MAX_ABS_HU = 1e6
 NO_ORIENTATION = _("The file states no orientation: left and right are a guess. Check the sides.")
 NO_HU = _("{label}: values from {low:g} to {high:g} are no Hounsfield units. Give a CT in HU.")
+#: An image of whole numbers with no more distinct values than this is a labelmap.
 _MAX_LABELS = 16
+#: So is one in which more than this share of the voxels other than 0 equal the voxel before them in their row.
+_PATCH_SHARE = 0.9
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,7 @@ def check_straight_axes(columns: np.ndarray, *, label: str) -> None:
     unit = columns / lengths
     for a, b in ((0, 2), (1, 2), (0, 1)):
         cosine = float(abs(unit[:, a] @ unit[:, b]))
-        # tangent: sideways step per step along the perpendicular, the share of the slice spacing
+        # The tangent of the tilt: the sideways shift per slice, as a share of the slice spacing.
         shear = cosine / max(float(np.sqrt(max(1.0 - cosine**2, 0.0))), 1e-9)
         if shear > GRID_TOLERANCE:
             text = _(
@@ -182,17 +188,17 @@ def _times(size: tuple[int, ...]) -> str:
 
 
 def _is_labelmap(values_kji: np.ndarray) -> bool:
-    """Tell whether whole numbers in 0..255 are labels: a handful of them, or large patches of one value.
+    """Tell whether an image of values in 0..255 holds labels: whole numbers, few of them or in large patches.
 
-    Grey images have noise: neighbours in the body differ. Zero is left out, grey images have it as air.
+    In a grey image noise makes neighbours in the body differ. Zeros are not counted: the air of grey images is 0, too.
     """
     if values_kji.dtype.kind == "f" and not np.array_equal(np.rint(values_kji), values_kji):
         return False
     found = np.zeros(256, dtype=bool)
-    for values_ji in values_kji:  # by slice: as indices the values take up to eight times their memory
+    for values_ji in values_kji:  # a slice at a time: as indices, values take up to eight times their memory
         found[values_ji.astype(np.uint8)] = True
     if np.count_nonzero(found) <= _MAX_LABELS:
         return True
     inside = values_kji[..., 1:] != 0
     same = (values_kji[..., 1:] == values_kji[..., :-1]) & inside
-    return bool(int(np.count_nonzero(same)) > 0.9 * max(int(np.count_nonzero(inside)), 1))
+    return bool(int(np.count_nonzero(same)) > _PATCH_SHARE * max(int(np.count_nonzero(inside)), 1))

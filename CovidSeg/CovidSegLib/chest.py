@@ -1,9 +1,9 @@
 """Find body and lungs cheaply, on a 4 mm grid: what is inside the patient, and where the chest lies.
 
-The result only steers where the network looks and what it is shown as "outside"; it never
-labels a voxel. It must therefore not lose lung that holds no air: around the air-filled lung
-the box has room for consolidation where it gathers (bases, back), and reaches to the end of the
-body on a side that shows no lung, and all around where little air is found.
+The result decides only where the network looks and what it is shown as "outside"; no voxel is
+labelled by it. So it must not lose lung without air, which cannot be seen here: the box leaves
+room around the air-filled lung where consolidation gathers (bases, back), spans the body's whole
+width if one lung may be without air, and the whole body if little air is found.
 """
 
 from __future__ import annotations
@@ -19,22 +19,24 @@ from .orient import Orientation
 from .resample import Axes, AxisGrid, covering_axis, image_axes, resample_kji
 from .texts import text as _
 
+#: Voxel size of the coarse grid.
 COARSE_STEP_MM = 4.0
+#: Longest voxels across the body that are interpolated to it, see `_coarse_axes`.
 LONGEST_ACROSS_MM = 6.0
-#: Less aerated lung than this and the box is the whole body (both lungs may be consolidated).
+#: With less air-filled lung than this the box is the whole body: both lungs may be consolidated.
 LITTLE_LUNG_ML = 1200.0
-#: Less air than this inside the body is no chest at all.
+#: With less air than this inside the body there is no chest.
 NO_LUNG_ML = 60.0
-#: A guess at the intensities' scale is believed from this much on: more than a CT in HU has to show.
+#: A guessed intensity scale is accepted from this volume of air-filled lung on; more than a CT in HU has to show.
 SURE_LUNG_ML = 300.0
-#: If more than this share of a coarse voxel is padding, it is padding.
+#: A coarse voxel with more than this share of padding counts as padding.
 PADDED_SHARE = 0.2
-#: Room around the air-filled lung along k, j, i, towards feet, front, right and head, back, left: lung without
-#: air lies mostly at the bases and, in patients on their back, behind the rest. Never beyond the body.
+#: Room around the air-filled lung, never beyond the body, along k (feet, head), j (front, back) and i (right, left):
+#: lung without air lies mostly at the bases and, in patients on their back, behind the rest.
 BOX_MARGINS_MM = ((80.0, 40.0), (30.0, 200.0), (30.0, 30.0))
-#: The smaller of both sides' air-filled lung, as a share of the larger, below which one lung may be without air.
+#: One lung may be without air if either half of the body holds less air-filled lung than this share of the other's...
 ONE_SIDED_SHARE = 0.5
-#: Air-filled lung narrower than this share of the body: the same, where an arm shifts the middle of the body.
+#: ... or if air-filled lung is narrower than this share of the body: an arm may have shifted the body's middle.
 NARROW_SHARE = 0.55
 
 
@@ -43,14 +45,14 @@ class Chest:
     """Body and lungs of a volume in patient axes (k to the head, j to the back, i to the left).
 
     Attributes:
-        axes: Coarse grid (k, j, i), in mm from the first voxel's centre.
+        axes: Coarse grid (k, j, i), in mm from the centre of the CT's first voxel.
         inside: (k, j, i) bool on the coarse grid: the patient, lungs included.
-        padding_hu: Value of padding that fills part of the image, None if there is none.
-        padding: (k, j, i) bool on the coarse grid, where padding meets the patient; None if there is none.
+        padding_hu: The value with which the image is padded, None if it is not.
+        padding: (k, j, i) bool on the coarse grid: where padding meets the patient; None without padding.
         box_mm: Per axis (k, j, i) the lower and upper end of the region that holds the lungs.
         aerated_ml: Volume of air-filled lung found.
         touches_side: Whether aerated lung reaches the border of the image in-plane (a cropped field of view).
-        touches_padding: Whether it reaches padding, e.g. around a small round field of view.
+        touches_padding: Whether aerated lung reaches padding, e.g. around a small round field of view.
     """
 
     axes: Axes
@@ -64,7 +66,7 @@ class Chest:
 
 
 def find_chest(volume_spl: np.ndarray, *, spacing_mm: tuple[float, float, float]) -> Chest:
-    """Return body and lung region of a CT.
+    """Return body and lungs of a CT.
 
     Args:
         volume_spl: (k, j, i) HU along the patient's axes (`Orientation.view`).
@@ -105,10 +107,10 @@ def find_chest(volume_spl: np.ndarray, *, spacing_mm: tuple[float, float, float]
 
 
 def _coarse_axes(source: Axes) -> Axes:
-    """Return the coarse grid of a CT's axes.
+    """Return the coarse grid for a CT; along k its voxels are never shorter than the CT's.
 
-    Across the body somewhat longer voxels are interpolated: a thin chest wall needs the masks' small steps. Beyond
-    `LONGEST_ACROSS_MM` it is too blurred for that.
+    Across the body voxels up to `LONGEST_ACROSS_MM` are interpolated to the coarse step, since the masks need steps
+    that small to follow a thin chest wall. Longer ones have blurred it too much, and keep their length.
     """
 
     def across(axis: AxisGrid) -> AxisGrid:
@@ -118,27 +120,34 @@ def _coarse_axes(source: Axes) -> Axes:
     return (covering_axis(k, max(COARSE_STEP_MM, k.step_mm)), across(j), across(i))
 
 
-def lungs_found(hu_kji: np.ndarray, geometry: Geometry) -> bool:
-    """Tell whether a (k, j, i) volume in HU on a grid shows air-filled lungs inside a body."""
+def chest_in(hu_kji: np.ndarray, *, geometry: Geometry) -> Chest | None:
+    """Return body and lungs of a CT (k, j, i) in HU on its own grid; None if no air-filled lung is found."""
     orientation = Orientation.of(geometry)
     try:
-        chest = find_chest(orientation.view(hu_kji), spacing_mm=orientation.spacing_mm(geometry))
+        return find_chest(orientation.view(hu_kji), spacing_mm=orientation.spacing_mm(geometry))
     except InputError:
-        return False
-    return chest.aerated_ml >= SURE_LUNG_ML
+        return None
+
+
+def lungs_found(hu_kji: np.ndarray, geometry: Geometry) -> bool:
+    """Tell whether (k, j, i) HU show enough air-filled lung inside a body for a guessed scale to be accepted."""
+    chest = chest_in(hu_kji, geometry=geometry)
+    return chest is not None and chest.aerated_ml >= SURE_LUNG_ML
 
 
 def _box(
     lungs: np.ndarray, *, inside: np.ndarray, axes: tuple[AxisGrid, ...], aerated_ml: float
 ) -> tuple[tuple[float, float], ...]:
     """Return the region that holds both lungs, air-filled or not, in mm per axis."""
+    shows_little_lung = aerated_ml < LITTLE_LUNG_ML
     in_lung_slices = inside & lungs.any(axis=(1, 2), keepdims=True)
     extents = []
     for axis, grid in enumerate(axes):
-        # Along k the body may end anywhere above and below the lungs; across it, arms elsewhere do not count.
-        first, last = _range(inside if axis == 0 or aerated_ml < LITTLE_LUNG_ML else in_lung_slices, axis)
+        # Across the body only the lungs' slices count, so that arms above or below them do not widen the box.
+        first, last = _range(inside if axis == 0 or shows_little_lung else in_lung_slices, axis)
         lower_mm, upper_mm = float(grid.centers_mm[first]), float(grid.centers_mm[last])
-        if aerated_ml >= LITTLE_LUNG_ML and not (axis == 2 and _one_sided(lungs, first=first, last=last)):
+        spans_body = shows_little_lung or (axis == 2 and _one_sided(lungs, first=first, last=last))
+        if not spans_body:
             below_mm, above_mm = BOX_MARGINS_MM[axis]
             first, last = _range(lungs, axis)
             lower_mm = max(lower_mm, float(grid.centers_mm[first]) - below_mm)
@@ -148,7 +157,7 @@ def _box(
 
 
 def _one_sided(lungs: np.ndarray, *, first: int, last: int) -> bool:
-    """Tell whether a lung may be without air, given the range of the body along i."""
+    """Tell whether one lung may be without air, given the body's first and last voxel along i."""
     per_column = lungs.sum(axis=(0, 1))
     middle = (first + last + 1) // 2
     right, left = int(per_column[:middle].sum()), int(per_column[middle:].sum())

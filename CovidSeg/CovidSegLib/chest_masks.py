@@ -7,25 +7,27 @@ from __future__ import annotations
 
 import numpy as np
 
+#: Halfway between aerated lung and soft tissue; "air" below means voxels under it, lung included.
 AIR_BELOW_HU = -400.0
-#: Median of air around the patient, blankets included; aerated lung is mostly denser.
+#: The median of air around the patient, blankets included, is below this; aerated lung is mostly denser.
 OUTSIDE_AIR_BELOW_HU = -860.0
-#: A piece of air with more of its surface than this on the image's border lies around the patient; with more than
-#: the second share, it does if it is as thin as air.
+#: A piece of air with more than the first share of its surface on the image's border lies around the patient. With
+#: more than the second share it does if it is also as dark as the air around a patient (`OUTSIDE_AIR_BELOW_HU`).
 SURELY_OUTER_SHARE, MAYBE_OUTER_SHARE = 0.6, 0.2
-#: Pieces of inner air are lung from this volume on, and from this share of the largest.
+#: A piece of air inside the body is lung only from this volume on, and from this share of the largest piece.
 SMALL_PIECE_ML, SMALL_PIECE_SHARE = 15.0, 0.01
-#: Median of air in trachea and bowel; in lung there is tissue, too.
+#: The median of air in trachea and bowel is below this; lung also contains tissue.
 LUMEN_BELOW_HU = -975.0
-#: Less of a piece than this lies a voxel deep if noise made it.
+#: A piece of which no more than this share survives an erosion by one voxel is noise.
 LACE_SHARE = 0.03
-#: A piece of air that the image cuts open is foam of the table, not lung, if less than this share of it lies between
-#: parts of the body. Measured: foam 0.00; lung, cut by a small round field of view, 0.17 to 1.
+#: A piece of air that the border of the image cuts open is foam of the table, not lung, if less than this share of it
+#: lies between parts of the body. Measured: foam 0.00; lung cut by a small round field of view 0.17 to 1.
 LUNG_BETWEEN_SHARE = 0.1
-#: More of the border than this with one and the same value is padding: a body that reaches it has many values.
+#: One value on more than this share of the border is padding: where a body reaches the border, values differ.
 PADDING_SHARE = 0.3
+#: Padding lies outside this range, see `padding_value`.
 NO_TISSUE_BELOW_HU, NO_AIR_FROM_HU = -900.0, -200.0
-#: If there is less tissue around the lungs than this share of their volume, there is no body.
+#: With less tissue around the lungs than this share of their volume, there is no body.
 LITTLE_BODY_SHARE = 0.1
 
 
@@ -40,22 +42,21 @@ def body_and_lungs(coarse_hu: np.ndarray, *, padding: np.ndarray, voxel_ml: floa
     from scipy import ndimage
 
     air = (coarse_hu < AIR_BELOW_HU) & ~padding
-    # The patient is the largest piece of tissue once thin shells (table, blankets) are opened away.
+    # The patient is the largest piece of tissue after an opening, which removes thin shells (table, blankets).
     tissue = ~air & ~padding
-    # Beyond the first and last slice the patient goes on: the border erodes nothing.
+    # The patient continues beyond the first and the last slice, so the border must not erode.
     core = _largest(dilate(ndimage.binary_erosion(tissue, border_value=1), 1))
     body = dilate(core, 2) & tissue
 
     pieces, count = _pieces(air)
-    border = dilate(padding, 1)
-    border[:, (0, -1)] = border[:, :, (0, -1)] = True
+    border = dilate(padding, 1) | in_plane_border(air.shape)
     outer = _outer_air(coarse_hu, air=air, pieces=pieces, count=count, border=border)
     open_lung = np.setdiff1d(np.unique(pieces[border]), [0, *outer])
     between = np.asarray(ndimage.mean(_between(body), pieces, open_lung))
     foam, open_lung = open_lung[between < LUNG_BETWEEN_SHARE], open_lung[between >= LUNG_BETWEEN_SHARE]
     outside = padding | np.isin(pieces, [*outer, *foam])
     filled = _filled(body, outside=outside)
-    # Lung cut open by a cropped image is not enclosed by tissue: it is inside all the same.
+    # Lung that a cropped image cuts open is not enclosed by tissue, yet lies inside the body.
     inner_air = air & ~outside & (filled | np.isin(pieces, open_lung))
     lungs = _lung_pieces(inner_air, coarse_hu, voxel_ml=voxel_ml)
     if body.sum() < LITTLE_BODY_SHARE * lungs.sum():
@@ -65,10 +66,10 @@ def body_and_lungs(coarse_hu: np.ndarray, *, padding: np.ndarray, voxel_ml: floa
 
 
 def _cut_off(loose: np.ndarray, *, lungs: np.ndarray) -> np.ndarray:
-    """Return the pieces of tissue that touch lung, though a cropped image cuts them off from the body.
+    """Return the pieces of loose tissue that touch lung: parts of the patient that a cropped image cuts off from it.
 
-    Consolidation and a strip of chest wall at the border of the image are the patient; what lies around a patient is
-    parted from the lungs by the chest wall.
+    Such are consolidation and a strip of chest wall at the border of the image. What does not belong to the patient
+    never touches lung, as the chest wall lies between.
     """
     from scipy import ndimage
 
@@ -78,19 +79,17 @@ def _cut_off(loose: np.ndarray, *, lungs: np.ndarray) -> np.ndarray:
 
 
 def _filled(body: np.ndarray, *, outside: np.ndarray) -> np.ndarray:
-    """Return the body with the holes of each slice filled; where the image cuts it, its border closes the hole."""
+    """Return the body with the holes of each slice filled; the border of the image closes holes that it cuts open."""
     from scipy import ndimage
 
-    wall = np.zeros(body.shape, dtype=bool)
-    wall[:, (0, -1)] = wall[:, :, (0, -1)] = True
-    wall &= ~outside & ~body
+    wall = in_plane_border(body.shape) & ~outside & ~body
     return np.stack([ndimage.binary_fill_holes(plane) for plane in body | wall]) & ~wall
 
 
 def _between(body: np.ndarray) -> np.ndarray:
-    """Return the voxels with body on both sides, in front and behind or right and left.
+    """Return the voxels that have body both in front and behind, or both to the right and to the left.
 
-    So lies lung, also where a cropped image cuts it open; the foam of a table lies behind the body.
+    Lung lies like this, even where a cropped image cuts it open; the foam of a table does not: it lies behind the body.
     """
     found = np.zeros(body.shape, dtype=bool)
     for axis in (1, 2):
@@ -103,10 +102,10 @@ def _between(body: np.ndarray) -> np.ndarray:
 def _outer_air(
     coarse_hu: np.ndarray, *, air: np.ndarray, pieces: np.ndarray, count: int, border: np.ndarray
 ) -> list[int]:
-    """Return the pieces of air that lie around the patient.
+    """Return the numbers of the pieces of air that lie around the patient.
 
-    Air around the patient has much of its surface on the border of the image; lung cut by a
-    cropped image touches it little, or is denser than air.
+    They have much of their surface on the border of the image. Lung that a cropped image cuts has little of it there,
+    or is denser than air.
     """
     from scipy import ndimage
 
@@ -122,7 +121,7 @@ def _outer_air(
 
 
 def _lung_pieces(inner_air: np.ndarray, coarse_hu: np.ndarray, *, voxel_ml: float) -> np.ndarray:
-    """Return the pieces of air inside the body that look like lung, not like bowel gas, trachea or table."""
+    """Return the air inside the body that is lung rather than bowel gas, trachea or noise, as a mask."""
     from scipy import ndimage
 
     labels, count = _pieces(inner_air)
@@ -131,7 +130,7 @@ def _lung_pieces(inner_air: np.ndarray, coarse_hu: np.ndarray, *, voxel_ml: floa
     index = np.arange(1, count + 1)
     volumes_ml = np.asarray(ndimage.sum_labels(inner_air, labels, index)) * voxel_ml
     medians = _medians(coarse_hu, labels, count=count)
-    # Noise makes connected pieces as well, but they are lace.
+    # Noise makes connected pieces as well, but they are nowhere thick.
     inner_ml = (
         np.asarray(ndimage.sum_labels(ndimage.binary_erosion(inner_air, border_value=1), labels, index)) * voxel_ml
     )
@@ -141,9 +140,9 @@ def _lung_pieces(inner_air: np.ndarray, coarse_hu: np.ndarray, *, voxel_ml: floa
 
 
 def _pieces(air: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return connected pieces of air, numbered from 1; bridges of one or two voxels do not connect.
+    """Return the connected pieces of air, numbered from 1, and their count; bridges one or two voxels wide are cut.
 
-    On this grid a thin chest wall (armpit, lean patient) can leak, and would join lung to outside air.
+    On this grid a thin chest wall (armpit, lean patient) can leak, which would join lung to the air outside.
     """
     from scipy import ndimage
 
@@ -161,12 +160,13 @@ def _medians(coarse_hu: np.ndarray, pieces: np.ndarray, *, count: int) -> np.nda
 
     if count == 0:
         return np.zeros(0)
-    # scipy sorts all that it is given, background included.
+    # Without the background: scipy sorts all the voxels that it is given.
     used = pieces > 0
     return np.asarray(ndimage.median(coarse_hu[used], pieces[used], np.arange(1, count + 1)))
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:
+    """Return the largest connected piece of a mask; empty masks as they are."""
     from scipy import ndimage
 
     labels, count = ndimage.label(mask)
@@ -176,7 +176,7 @@ def _largest(mask: np.ndarray) -> np.ndarray:
 
 
 def dilate(mask: np.ndarray, iterations: int) -> np.ndarray:
-    """Return `mask` grown by so many voxels along the axes."""
+    """Return `mask` grown by `iterations` voxels, each to the six neighbours that share a face."""
     from scipy import ndimage
 
     return np.asarray(ndimage.binary_dilation(mask, iterations=iterations))
@@ -191,20 +191,27 @@ def touching_sides(mask: np.ndarray) -> np.ndarray:
     return np.isin(labels, np.unique(on_rim[on_rim > 0]))
 
 
+def in_plane_border(shape_kji: tuple[int, ...]) -> np.ndarray:
+    """Return a (k, j, i) mask of the first and last row and column of every slice."""
+    border = np.zeros(shape_kji, dtype=bool)
+    border[:, (0, -1)] = border[:, :, (0, -1)] = True
+    return border
+
+
 def rim(volume: np.ndarray) -> np.ndarray:
-    """Return the voxels on the in-plane border of every slice."""
+    """Return the values of the voxels on the in-plane border of every slice, flat; those of the corners twice."""
     return np.concatenate(
         [volume[:, 0].ravel(), volume[:, -1].ravel(), volume[:, :, 0].ravel(), volume[:, :, -1].ravel()]
     )
 
 
 def padding_value(volume: np.ndarray) -> float | None:
-    """Return the value that fills the corners or borders, if one does: scanners and croppers pad with a constant.
+    """Return the value with which the image is padded, None if it is not: scanners and croppers pad with a constant.
 
-    Mostly it is below any tissue, but programs that turn or resample images may fill with 0 or white. In between lies
-    what a wrong scale makes of the air around the patient.
+    Usually it is below that of any tissue, but programs that rotate or resample images may pad with 0 or white. A
+    value in between is not taken for padding: on a wrong scale it may be the air around the patient.
     """
     values, counts = np.unique(rim(volume), return_counts=True)
     most = int(np.argmax(counts))
-    is_air_or_none = values[most] <= NO_TISSUE_BELOW_HU or values[most] >= NO_AIR_FROM_HU
-    return float(values[most]) if is_air_or_none and counts[most] > PADDING_SHARE * counts.sum() else None
+    is_plausible = values[most] <= NO_TISSUE_BELOW_HU or values[most] >= NO_AIR_FROM_HU
+    return float(values[most]) if is_plausible and counts[most] > PADDING_SHARE * counts.sum() else None

@@ -12,16 +12,16 @@ DEVICE_CHOICES = ("auto", "cpu", "cuda", "mps")
 
 
 def is_device_name(device: str) -> bool:
-    """Tell whether a device is called auto, cpu, cuda, cuda:N or mps; whether it is there is another question."""
+    """Tell whether a text is auto, cpu, cuda, cuda:N or mps; whether that device is present is not checked."""
     kind, colon, index = device.partition(":")
     return device in DEVICE_CHOICES or (kind == "cuda" and bool(colon) and index.isascii() and index.isdigit())
 
 
 def resolve_device(device: str = "auto") -> str:
-    """Return the torch device for a request: auto takes cuda, then mps, then cpu.
+    """Return the name of the torch device for a request; "auto" takes cuda, else mps, else cpu.
 
     Raises:
-        DeviceError: A device was asked for by name and is not there, or the name is unknown.
+        DeviceError: A device was asked for by name and is not present, or the name is unknown.
     """
     import torch
 
@@ -45,7 +45,7 @@ def resolve_device(device: str = "auto") -> str:
 
 
 def describe_device(device: str) -> str:
-    """Return a device for people, e.g. "NVIDIA H200, 140 GB" or "CPU, 8 threads"."""
+    """Return a description of a device for people, e.g. "NVIDIA H200, 140 GB" or "CPU (x86_64), 8 threads"."""
     import torch
 
     if device.startswith("cuda"):
@@ -65,8 +65,8 @@ def gains_from_bfloat16(device: str) -> bool:
     if device.startswith("cuda"):
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device != "cpu" or not torch.backends.mkldnn.is_available():
-        return False  # torch for Apple processors has no oneDNN, and then not even the question below
-    # oneDNN needs AVX-512 BF16 (or AMX) for a gain; without it bfloat16 is emulated, slowly.
+        return False  # torch for Apple processors comes without oneDNN, and without the function called below
+    # oneDNN gains by bfloat16 only with AVX-512 BF16 or AMX; otherwise it emulates it, slowly.
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and _cpu_has_native_bfloat16()
 
 

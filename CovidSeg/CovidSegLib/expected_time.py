@@ -1,8 +1,8 @@
-"""How long a run will take, told before it starts: without torch, without weights, in about a tenth of a second.
+"""Estimate how long a run will take before it starts: without torch or weights, in about a tenth of a second.
 
-A glance at voxels 10 mm apart shows where the chest lies, by the functions of the run itself, and with
-it how many patches there will be. Seconds come from the last run like it, or from a first estimate for a CPU; of a
-GPU that was never used nothing is known, and nothing is said.
+The functions of the run itself, applied to voxels 10 mm apart, show where the chest lies, and so how many patches there
+will be. Seconds per patch come from the last run like it, or from a first estimate for a CPU. For a GPU that was never
+used there is no estimate.
 """
 
 from __future__ import annotations
@@ -25,25 +25,27 @@ from .resample import image_axes
 from .runtime import cores
 from .volume import CTVolume
 
-#: Voxels looked at are so far apart; on seven CTs the patches then hold at most 1.11 times the voxels of the run.
+#: Distance between the voxels that are looked at. On seven CTs the patches planned from them hold at most 1.11 times
+#: the voxels of the patches of the run.
 GLANCE_STEP_MM = 10.0
 
-#: Of one core with bfloat16 arithmetic, per million voxels in patches, at 16 filters (AMD EPYC; 0.63 to 0.81 on four
-#: CTs in both modes). Two cores take half of it.
+#: Seconds that one core with bfloat16 arithmetic needs per million voxels in patches, for a network of
+#: `NETWORK_WIDTH` filters (AMD EPYC; 0.63 to 0.81 on four CTs in both modes). Two cores need half of it.
 NETWORK_S = 0.70
-#: Times longer where the CPU has no bfloat16 arithmetic (the same machine, in float32).
-WITHOUT_BFLOAT16 = 2.4
 NETWORK_WIDTH = 16
-#: Twice the filters take 4.3 times the seconds (16 and 32 filters, the same machine).
+#: How many times longer a CPU without bfloat16 arithmetic takes (the same machine, in float32).
+WITHOUT_BFLOAT16 = 2.4
+#: Time grows with this power of the width: twice the filters take 4.3 times the seconds (16 and 32 filters measured).
 WIDTH_POWER = 2.1
-#: More cores count as so many. Measured are one and two; that three to eight go on like that is an assumption.
+#: More cores than these are not counted. One and two were measured; that up to eight gain alike is an assumption.
 MOST_CORES = 8
-#: Of everything but the network, per million voxels of the network's grid and of the CT (within 10 % on four CTs).
+#: Seconds for everything but the network, per million voxels of the network's grid and per million of the CT (within
+#: 10 % on four CTs).
 GRID_S, CT_S = 0.39, 0.018
-#: Of copying the CT out of the scene and of putting the result into it: once, and per million voxels of the CT (three
-#: CTs, with Slicer's libraries but not in the application).
+#: Seconds for copying the CT out of the scene and the result into it: once, and per million voxels of the CT (three
+#: CTs, measured with Slicer's libraries outside the application).
 SCENE_S, SCENE_CT_S = 1.0, 0.07
-#: Of importing torch and MONAI and reading the weights, once per process, from a disk that is in use.
+#: Seconds for importing torch and MONAI and reading the weights, once per process, from a disk that is in use.
 LOAD_S = 3.3
 
 
@@ -52,8 +54,8 @@ class Work:
     """What a run has to do, in millions of voxels.
 
     Attributes:
-        patches: How many there are.
-        in_patches: Voxels of all patches, overlaps counted as often as they are computed.
+        patches: Number of patches (this one not in millions).
+        in_patches: Voxels of all patches; where patches overlap, voxels count once for each.
         in_grid: Voxels of the network's grid.
         in_ct: Voxels of the CT.
     """
@@ -65,12 +67,12 @@ class Work:
 
     @property
     def rest_s(self) -> float:
-        """Seconds of the engine without the network, on the machine of the first estimate."""
+        """Seconds for everything in the engine but the network, on the machine of the first estimate."""
         return GRID_S * self.in_grid + CT_S * self.in_ct
 
     @property
     def scene_s(self) -> float:
-        """Seconds of the way from and to Slicer's scene, on the same machine."""
+        """Seconds for copying from and to Slicer's scene, on the same machine."""
         return SCENE_S + SCENE_CT_S * self.in_ct
 
 
@@ -80,7 +82,7 @@ class Rates:
 
     Attributes:
         network_s: Seconds per million voxels in patches.
-        rest: Seconds of everything else, as a multiple of what the machine of the first estimate needs.
+        rest: Time for everything else, as a multiple of what the machine of the first estimate needs.
     """
 
     network_s: float
@@ -88,7 +90,7 @@ class Rates:
 
     @classmethod
     def measured(cls, stages_s: Mapping[str, float], *, work: Work) -> Rates | None:
-        """Return the rates of a run from the seconds of its stages; None if they do not tell."""
+        """Return the rates of a finished run from the seconds of its stages; None if some are missing."""
         network_s = stages_s.get("network", 0.0)
         rest_s = sum(seconds for stage, seconds in stages_s.items() if stage not in ("network", "load"))
         return cls(network_s / work.in_patches, rest_s / work.rest_s) if network_s > 0.0 and rest_s > 0.0 else None
@@ -98,7 +100,7 @@ class Rates:
         """Return the rates written by `to_dict`.
 
         Raises:
-            ValueError, TypeError, KeyError: They are not.
+            ValueError, TypeError, KeyError: The values are none that `to_dict` writes.
         """
         rates = cls(float(values["network_s"]), float(values["rest"]))
         if not (0.0 < rates.network_s < math.inf and 0.0 < rates.rest < math.inf):
@@ -117,14 +119,14 @@ class Rates:
 
 @dataclass(frozen=True)
 class Processor:
-    """A CPU, as far as it decides how fast the network runs."""
+    """What decides how fast the network runs on a CPU: its cores, and whether it has bfloat16 arithmetic."""
 
     cores: int
     bfloat16: bool
 
     @classmethod
     def here(cls) -> Processor:
-        """Return this machine's: what torch says once it is loaded, else what the system says."""
+        """Return this machine's processor: as torch sees it once it is loaded, else as the system describes it."""
         if torch := sys.modules.get("torch"):
             from .device import gains_from_bfloat16
 
@@ -139,7 +141,7 @@ def first_rates(processor: Processor, *, width: int) -> Rates:
 
 
 def network_shape(values_kji: np.ndarray, *, geometry: Geometry, recipe: PreprocessingRecipe) -> tuple[int, int, int]:
-    """Return about the shape (k, j, i) of the grid on which the network will see a CT.
+    """Return the approximate shape (k, j, i) of the grid on which the network will see a CT.
 
     Args:
         values_kji: (k, j, i) the CT, in HU or what `to_hounsfield` maps; voxels `GLANCE_STEP_MM` apart are looked at.
@@ -147,7 +149,7 @@ def network_shape(values_kji: np.ndarray, *, geometry: Geometry, recipe: Preproc
         recipe: The bundle's preprocessing.
 
     Raises:
-        InputError: They show no air-filled lung inside a body.
+        InputError: Those voxels show no air-filled lung inside a body.
     """
     orientation = Orientation.of(geometry)
     volume, spacing_mm = orientation.view(values_kji), orientation.spacing_mm(geometry)
@@ -174,7 +176,7 @@ def planned_work(shape_kji: tuple[int, int, int], *, mode: str, ct_voxels: int) 
 
 
 def _has_bfloat16() -> bool:
-    """Tell whether the CPU says that it has bfloat16 arithmetic; only Linux passes it on without torch."""
+    """Tell whether the CPU has bfloat16 arithmetic, as far as the system says so: without torch, only Linux does."""
     try:
         return "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

@@ -1,17 +1,20 @@
-"""Whether the image shows the lungs whole: volumes and POI say nothing of what lies beyond it."""
+"""Warnings for an image that does not show the whole lungs: volumes and POI cover only what it shows."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from .chest import Chest, find_chest
-from .errors import InputError
 from .geometry import Geometry
 from .orient import Orientation
 from .texts import text as _
 
-#: Lungs whose cross-section in the first or last slice is larger than this share of their largest go on beyond it.
-#: On six chests that were scanned whole: up to 0.03.
+if TYPE_CHECKING:
+    from .chest import Chest
+
+#: The lungs continue beyond the first or last slice if their cross-section there exceeds this share of their largest
+#: one. In six chests that were scanned whole it is up to 0.03.
 CUT_OFF_SHARE = 0.1
 
 #: What `field_of_view_warnings` may say.
@@ -24,12 +27,12 @@ NOT_SCANNED_WHOLE = _(
 
 
 def field_of_view_warnings(lungs_kji: np.ndarray, *, geometry: Geometry, chest: Chest | None) -> tuple[str, ...]:
-    """Return what of the lungs the image does not show, a sentence each.
+    """Return the warnings that apply, a sentence each.
 
     Args:
         lungs_kji: (k, j, i), not 0 where there is lung, infected or not.
         geometry: The CT's grid.
-        chest: The chest in the CT (`chest_in`); without, only the slices are looked at.
+        chest: The chest in the CT (`chest.chest_in`); if None, only the first and last slice are checked.
     """
     warnings = []
     if chest is not None and (chest.touches_side or chest.touches_padding):
@@ -38,12 +41,3 @@ def field_of_view_warnings(lungs_kji: np.ndarray, *, geometry: Geometry, chest: 
     if max(lung_voxels[0], lung_voxels[-1]) > CUT_OFF_SHARE * max(lung_voxels):
         warnings.append(NOT_SCANNED_WHOLE)
     return tuple(warnings)
-
-
-def chest_in(hu_kji: np.ndarray, *, geometry: Geometry) -> Chest | None:
-    """Return the chest that a CT (k, j, i) in HU shows; None if its lungs hold no air."""
-    orientation = Orientation.of(geometry)
-    try:
-        return find_chest(orientation.view(hu_kji), spacing_mm=orientation.spacing_mm(geometry))
-    except InputError:
-        return None

@@ -1,8 +1,9 @@
-"""Whether HU are right, told by what every chest holds: air at -1000 HU and soft tissue at 50.
+"""Check the HU scale by what every chest contains: air at -1000 HU and soft tissue at 50 HU.
 
-CTs published as pictures were windowed to grey, each in a way that nobody noted: read with another window, air lies at
--1150 HU and ground glass where healthy lung should. Air and soft tissue give the scale back. A scanner's own HU are
-left alone: its air lies at -1000, whatever the noise, and no mean over a few millimetres lies much below.
+CTs published as pictures were windowed to grey, and which window was used is rarely recorded. Read with a wrong one,
+air lies at -1150 HU, say, and ground glass where healthy lung should be. The values of air and soft tissue restore the
+scale. A scanner's own HU are left alone: its air is at -1000, and averaged over a few millimetres even noisy air
+does not read much less.
 """
 
 from __future__ import annotations
@@ -11,45 +12,50 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .chest_masks import dilate, padding_value, touching_sides
+from .chest_masks import dilate, in_plane_border, padding_value, touching_sides
 from .geometry import Geometry
 from .orient import Orientation
 
-#: Means are taken over about this length in-plane: within the trachea, and little noise is left.
+#: In-plane side of the blocks over which values are averaged: short enough to fit into the trachea, long enough to
+#: leave little noise.
 BLOCK_MM = 5.0
-#: So much air in one piece is in trachea and main bronchi of every chest.
+#: The trachea and main bronchi of every chest hold at least this much air in one piece.
 AIR_ML = 1.0
-#: Where air is looked for, and how exactly.
+#: The range in which the level of air is searched, and how exactly it is found.
 AIR_RANGE_HU, AIR_STEP_HU = (-1400.0, -600.0), 2.0
-#: What the darkest air reads where HU are right (measured: -997 to -1022 in whole chests, -950 to -981 in cropped CTs).
+#: The level of air where HU are right (measured: -997 to -1022 in whole chests, -950 to -981 in cropped CTs).
 AIR_HU = -1000.0
+#: The level of soft tissue where HU are right.
 SOFT_TISSUE_HU = 50.0
-#: Air below this is wrong: scanners store little below -1024. Of a guess, less is believed.
+#: Air below this means a wrong scale: scanners store little below -1024. Guessed HU are trusted less.
 LOW_AIR_HU, LOW_AIR_OF_GUESS_HU = -1060.0, -1030.0
-#: Air above this is wrong if soft tissue reads too high as well; else a cropped CT just shows no large airway.
+#: Guessed HU with air above the first and soft tissue above the second are on a wrong scale. Air alone may read high:
+#: a cropped CT may show no large airway.
 HIGH_AIR_HU, HIGH_SOFT_TISSUE_HU = -940.0, 80.0
-#: If more than this share of a block is padding, the block is padded; single voxels of tissue may have its value.
+#: A block with more padding than this share counts as padded; single voxels of tissue may have padding's value.
 PADDED_SHARE = 0.2
-#: Where soft tissue is looked for; of several peaks (fat, muscle, bone) it is the highest that is no small one.
+#: The range in which the peak of soft tissue is searched. Of several (fat, muscle, bone) it is the one at the highest
+#: HU among those whose height is at least this share of the tallest.
 SOFT_TISSUE_RANGE_HU = (-600.0, 250.0)
 SMALL_PEAK = 0.35
-#: Plausible factors; a window of 1050 to 2250 HU that was read as one of 1500.
+#: Plausible corrections: a window 1050 to 2250 HU wide that was read as one of 1500.
 FACTORS = (0.7, 1.5)
+#: The histogram's bins, and the standard deviation of its smoothing.
 _BIN_HU, _SMOOTH_BINS = 10.0, 1.5
-#: If more than this share of the image is black, a window has cut lung off; airways and bowel gas take up to 0.05.
+#: If more than this share of the image is black, the window cut off lung; airways and bowel gas take up to 0.05.
 BLACK_SHARE = 0.1
-#: If more than this share of what is no air is white, a window has cut soft tissue off; bone takes up to 0.07.
+#: If more than this share of all but air is white, the window cut off soft tissue; bone takes up to 0.07.
 WHITE_SHARE = 0.12
 
 
 @dataclass(frozen=True)
 class HuScale:
-    """A linear map to HU of values that are not.
+    """A linear map to HU, for values on another scale.
 
     Attributes:
-        air: What air reads.
-        soft_tissue: What soft tissue reads.
-        factor: HU are `(value - soft_tissue) * factor + 50`.
+        air: The value of air.
+        soft_tissue: The value of soft tissue.
+        factor: HU = (value - soft_tissue) * factor + 50.
     """
 
     air: float
@@ -58,13 +64,13 @@ class HuScale:
 
 
 def wrong_scale(hu_kji: np.ndarray, *, geometry: Geometry, is_guess: bool = False) -> HuScale | None:
-    """Return the map that puts air at -1000 HU; None if it is there, or if no plausible map is found.
+    """Return the map that puts air at -1000 HU; None if air is there already, or if no plausible map is found.
 
     Args:
         hu_kji: (k, j, i) values that should be HU, on the CT's own grid.
         geometry: The grid.
-        is_guess: Whether the values are themselves a guess (grey mapped to HU): less is believed of them, and air may
-            read too high as well. In true HU it does so only where a cropped CT shows no large airway.
+        is_guess: Whether the values are a guess (grey mapped to HU). They are trusted less, and their air may read
+            too high as well; in true HU it does so only where a cropped CT shows no large airway.
     """
     orientation = Orientation.of(geometry)
     volume_spl = orientation.view(hu_kji)
@@ -82,13 +88,13 @@ def wrong_scale(hu_kji: np.ndarray, *, geometry: Geometry, is_guess: bool = Fals
 
 
 def is_cut_off(hu_kji: np.ndarray, *, geometry: Geometry, black_hu: float, white_hu: float) -> bool:
-    """Tell whether a picture's window left lungs black or soft tissue white, so that their density is lost.
+    """Tell whether a picture's window made lungs black or soft tissue white, so that their density is lost.
 
     Args:
         hu_kji: (k, j, i) grey mapped to HU.
         geometry: The grid.
-        black_hu: What the lowest grey became.
-        white_hu: And the highest.
+        black_hu: The HU to which the lowest grey was mapped.
+        white_hu: The HU to which the highest grey was mapped.
     """
     orientation = Orientation.of(geometry)
     means, padding, _block_ml = _blocks(orientation.view(hu_kji), spacing_mm=orientation.spacing_mm(geometry))
@@ -99,7 +105,7 @@ def is_cut_off(hu_kji: np.ndarray, *, geometry: Geometry, black_hu: float, white
 
 
 def rescale(hu_kji: np.ndarray, *, geometry: Geometry, scale: HuScale) -> np.ndarray:
-    """Return values (k, j, i) put on the scale, of the same type; padding stays what it is."""
+    """Return values (k, j, i) mapped to HU, in the same dtype; padding keeps its value."""
     padding = padding_value(Orientation.of(geometry).view(hu_kji))
     scaled = np.asarray(hu_kji, dtype=np.float32) - np.float32(scale.soft_tissue)
     scaled *= np.float32(scale.factor)
@@ -108,14 +114,17 @@ def rescale(hu_kji: np.ndarray, *, geometry: Geometry, scale: HuScale) -> np.nda
         np.rint(scaled, out=scaled)
         np.clip(scaled, np.iinfo(hu_kji.dtype).min, np.iinfo(hu_kji.dtype).max, out=scaled)
     if padding is not None:
-        # Nothing else may become padding by the way.
+        # No other voxel may end up with the value of padding.
         scaled[scaled == padding] += 1.0
         scaled[hu_kji == padding] = padding
     return scaled.astype(hu_kji.dtype)
 
 
 def _blocks(volume_spl: np.ndarray, *, spacing_mm: tuple[float, float, float]) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return means (k, j, i) over squares of slices about `BLOCK_MM` apart, where padding is, and ml per block."""
+    """Return the means (k, j, i) of blocks, which of them are padded, and the volume that each stands for, in ml.
+
+    A block is a square of about `BLOCK_MM` in one slice; of thinner slices only one per `BLOCK_MM` is looked at.
+    """
     step = [max(1, min(round(BLOCK_MM / s), n)) for s, n in zip(spacing_mm, volume_spl.shape, strict=True)]
     slices = volume_spl[step[0] // 2 :: step[0]]
     count_j, count_i = (n // s for n, s in zip(slices.shape[1:], step[1:], strict=True))
@@ -126,22 +135,21 @@ def _blocks(volume_spl: np.ndarray, *, spacing_mm: tuple[float, float, float]) -
     value = padding_value(volume_spl)
     padding = np.zeros(means.shape, dtype=bool)
     if value is not None:
-        # Air that a window cut off at its lower end has the value of padding, but lies inside.
+        # Air that a window cut off at its lower end has the value of padding, too, but does not reach the border.
         equal = squares == value
         padding = equal.any(axis=(2, 4)) & dilate(touching_sides(equal.mean(axis=(2, 4)) > PADDED_SHARE), 1)
     return means, padding, float(np.prod(spacing_mm) * np.prod(step)) / 1000.0
 
 
 def _air(means: np.ndarray, *, padding: np.ndarray, block_ml: float) -> float | None:
-    """Return the lowest level below which a connected piece inside the body lies; None if there is none.
+    """Return the lowest level below which a connected piece of `AIR_ML` lies inside the body; None if there is none.
 
-    Noise goes below it as well, but is scattered; padding, and what interpolation made of its edge, borders on the
-    image's own border.
+    Noise falls below it as well, but is scattered. Pieces at the border of the image, or of padding, do not count:
+    they lie around the body, or interpolation made them at padding's edge.
     """
     from scipy import ndimage
 
-    border = dilate(padding, 1)
-    border[:, (0, -1)] = border[:, :, (0, -1)] = True
+    border = dilate(padding, 1) | in_plane_border(padding.shape)
     least = max(1, round(AIR_ML / block_ml))
 
     def is_found(level: float) -> bool:
@@ -151,7 +159,8 @@ def _air(means: np.ndarray, *, padding: np.ndarray, block_ml: float) -> float | 
         sizes[0] = 0
         return bool(sizes.max() >= least)
 
-    # Above, where lung joins the airways and a cropped image cuts it, a piece may be lost again.
+    # Asked first, because not every level above one that finds a piece finds it as well: higher up lung joins the
+    # airways, and where a cropped image cuts that lung, the whole piece reaches the border.
     reads_low = is_found(LOW_AIR_HU)
     lower, upper = (AIR_RANGE_HU[0], LOW_AIR_HU) if reads_low else (LOW_AIR_HU, AIR_RANGE_HU[1])
     found = LOW_AIR_HU if reads_low else None
@@ -165,7 +174,7 @@ def _air(means: np.ndarray, *, padding: np.ndarray, block_ml: float) -> float | 
 
 
 def _soft_tissue(means: np.ndarray) -> float | None:
-    """Return the HU at which the histogram of soft tissue has its peak; None if it has none."""
+    """Return the level of soft tissue, the highest large peak of the blocks' histogram; None if there is none."""
     from scipy import ndimage
 
     edges = np.arange(SOFT_TISSUE_RANGE_HU[0], SOFT_TISSUE_RANGE_HU[1] + _BIN_HU, _BIN_HU)

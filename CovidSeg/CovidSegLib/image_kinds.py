@@ -43,7 +43,7 @@ def is_text(path: Path) -> bool:
 
 
 def study_of(path: Path) -> str:
-    """Return which study a DICOM file belongs to, for telling studies apart; "" if it does not say."""
+    """Return the study instance UID of a DICOM file, to tell studies apart; "" if it has none."""
     try:
         return text_of(path, tag=_STUDY_INSTANCE_UID)
     except OSError:  # reading the case will tell
@@ -51,7 +51,7 @@ def study_of(path: Path) -> str:
 
 
 def is_slice(path: Path) -> bool:
-    """Tell whether the file is DICOM of one image alone, as far as its header can be looked into."""
+    """Tell whether the file is readable DICOM of a single image: it does not state several frames."""
     if not is_dicom_file(path):
         return False
     try:
@@ -79,10 +79,10 @@ def _is_dicom_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
 
 
 def is_labelmap(path: Path) -> bool:
-    """Tell whether a volume file holds labels: few whole, non-negative values in a few slices.
+    """Tell whether a volume file holds labels: few distinct values, all whole and not negative, in a few slices.
 
-    One slice decides for nearly every CT, so that a folder of a thousand is looked through
-    quickly. What cannot be read is not a labelmap: its case then fails with the reason.
+    For nearly every CT the first slice settles it, so that a folder of a thousand files is searched
+    quickly. A file that cannot be read does not count as a labelmap: its case then fails with the reason.
     """
     if ".seg." in path.name.lower():
         return True
@@ -97,7 +97,7 @@ def is_labelmap(path: Path) -> bool:
 
 @contextmanager
 def _apart(path: Path) -> Iterator[Path]:
-    """Give the file itself, or a copy where it would be mistaken: ITK reads an `a.nii` beside it for `a.nii.gz`."""
+    """Give the file itself, or a copy if an `a.nii` lies beside an `a.nii.gz`: ITK would read the former instead."""
     if not (path.name.lower().endswith(".nii.gz") and path.with_suffix("").is_file()):
         yield path
         return
@@ -126,7 +126,7 @@ def _holds_labels(path: Path) -> bool:
 
 
 def _some_values(array: np.ndarray) -> set[float]:
-    """Return the distinct values, or at least more of them than labels have."""
+    """Return the distinct values, the lowest of them if there are more than labels have."""
     import numpy as np
 
     return {float(value) for value in np.unique(array)[: _MAX_LABELS + 1]}

@@ -1,8 +1,8 @@
-"""The network over overlapping patches: tiles, device ladder, progress, cancel.
+"""Run the network over overlapping patches: tiling, device ladder, progress, cancel.
 
-MONAI's `sliding_window_inference` cuts, pads and averages; it is imported here, late, and is
-the only part of MONAI that inference needs in Slicer. This file chooses the tiles, the
-precision and the device, and steps down the ladder when memory runs out.
+MONAI's `sliding_window_inference` cuts, pads and averages; it is imported late, and is the only
+part of MONAI that inference needs in Slicer. This file chooses patches, precision and device,
+and steps down a ladder of smaller ways to run when memory runs out.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from .texts import text as _
 if TYPE_CHECKING:
     import torch
 
-#: Twice what the network halves four times, so that its deepest level has several voxels, too.
+#: Size of the patch of noise on which devices are compared: 2 x 2 x 2 voxels remain on the network's deepest level.
 PROBE_KJI = (2 * SIZE_MULTIPLE,) * 3
-#: float32 on different devices agrees to some 1e-4.
+#: Largest difference in a probability; devices that work agree to some 1e-4 in float32.
 PROBE_TOLERANCE = 0.01
 
 
@@ -36,10 +36,10 @@ class Tiling:
     """Size of the patches along k, j, i and the share by which neighbours overlap (METHOD section 4).
 
     Attributes:
-        patch_kji: Size of the patches, the largest if they are even.
+        patch_kji: Size of the patches; if `even`, their largest size.
         overlap: Share of a patch that its neighbour covers as well.
-        even: Whether patches shrink until no fewer would cover the image; without, the last patch is shifted
-            back to end at the border, and may repeat most of its neighbour.
+        even: Whether patches shrink as far as the same number of them still covers the image. If not, the last patch
+            is shifted back to end at the border, and may repeat most of its neighbour.
     """
 
     patch_kji: tuple[int, int, int]
@@ -54,7 +54,7 @@ class Tiling:
     def _fitted(self, patch: int, size: int) -> int:
         """Return the patch's size along an axis of the image."""
         if self.even:
-            # n patches cover n - (n - 1) * overlap patches' lengths.
+            # n patches in a row are n - (n - 1) * overlap times as long as one.
             count = max(1, math.ceil((size / patch - self.overlap) / (1.0 - self.overlap)))
             size = math.ceil(size / (count - (count - 1) * self.overlap))
         return min(patch, math.ceil(size / SIZE_MULTIPLE) * SIZE_MULTIPLE)
@@ -62,17 +62,17 @@ class Tiling:
 
 #: The paper's patches, half overlapping.
 ACCURATE = Tiling(patch_kji=(80, 160, 160), overlap=0.5)
-#: One tile holds most chests whole: less repeated work, and the network sees more around each voxel.
+#: Large enough that one to a few patches cover a chest: less repeated work, and more context around each voxel.
 FAST = Tiling(patch_kji=(128, 192, 256), overlap=0.125, even=True)
 TILINGS = {"accurate": ACCURATE, "fast": FAST}
 MODES = tuple(TILINGS)
-#: For a computer whose memory does not hold the others.
+#: For computers without enough memory for the other patches.
 SMALL_PATCH_KJI = (48, 112, 112)
 
 
 @dataclass(frozen=True)
 class Rung:
-    """A step of the device ladder: where the network runs and where the patches are summed up."""
+    """A step of the device ladder: where the network runs, where its patches are summed up, and which patches."""
 
     device: str
     sum_on: str
@@ -80,25 +80,22 @@ class Rung:
 
     @property
     def text(self) -> str:
-        """The step for people."""
+        """The step as messages name it."""
         if self.device != self.sum_on:
             return _("{device}, summed up on the {sum_on}").format(device=self.device, sum_on=self.sum_on)
         if self.tiling.patch_kji == SMALL_PATCH_KJI:
             return _("{device}, in small patches").format(device=self.device)
         return self.device
 
-    def __str__(self) -> str:
-        return self.text
-
 
 @dataclass(frozen=True)
 class Prediction:
-    """Class probabilities of the network's grid, and how they were obtained.
+    """Class probabilities on the network's grid, and how they were obtained.
 
     Attributes:
-        probabilities: (4, k, j, i) float32, the mean of the patches' softmax.
+        probabilities: (4, k, j, i) float32, the mean of the softmax over all patches that cover a voxel.
         device: Device of the rung that succeeded.
-        messages: What the user should know (each step down the ladder).
+        messages: A sentence for each step down the ladder.
     """
 
     probabilities: np.ndarray
@@ -107,7 +104,7 @@ class Prediction:
 
 
 def load_libraries() -> None:
-    """Import what `predict` needs, once per process: MONAI takes seconds, which are not the network's."""
+    """Import what `predict` needs: MONAI takes seconds to import, which should not count as the network's time."""
     import monai.inferers  # noqa: F401
 
 
@@ -118,7 +115,7 @@ def predict(
 
     Args:
         image_kji: (k, j, i) float32, preprocessed.
-        network: Maps (1, 1, k, j, i) to logits (1, 4, k, j, i); moved to the device, eval mode.
+        network: Maps (1, 1, k, j, i) to logits (1, 4, k, j, i); moved to the device meanwhile, left on the CPU.
         mode: "accurate" (the paper's patches) or "fast" (larger tiles, little overlap).
         device: A device from `resolve_device`.
         reporter: Told after every patch; stops the run at the next patch when cancelled.
@@ -138,7 +135,7 @@ def predict(
 def ladder(device: str, *, tiling: Tiling) -> list[Rung]:
     """Return the ways to run, best first: GPU, GPU summed up on the CPU, CPU, CPU with small patches.
 
-    Where a GPU's memory ran out, the paper's patches are tried next, in any mode: those of "fast" are larger.
+    Once a GPU's memory has run out, the paper's patches are used on it in either mode: those of "fast" are larger.
     """
     small = Tiling(SMALL_PATCH_KJI, overlap=min(tiling.overlap, 0.25))
     cpu = [Rung("cpu", "cpu", tiling), Rung("cpu", "cpu", small)]
@@ -180,7 +177,7 @@ def _climb_down(
 
 
 def _give_memory_back(device: str) -> None:
-    """Let others have what torch keeps of a GPU's memory; an Apple GPU's is the computer's own."""
+    """Return the GPU memory that torch keeps in reserve to the system; an Apple GPU shares the computer's."""
     import torch
 
     if device.startswith("cuda"):
@@ -190,14 +187,15 @@ def _give_memory_back(device: str) -> None:
 
 
 class PatchPredictor:
-    """The network as the sliding window calls it: a patch in, the classes' probabilities out."""
+    """The network on a device, as the sliding window calls it: a patch in, class probabilities out."""
 
     def __init__(self, network: torch.nn.Module, *, device: str) -> None:
         """Move the network to the device, in evaluation mode and the memory format that is fastest."""
         import torch
 
         self.kind = device.partition(":")[0]
-        # mps copies such patches into plain order, and has misread such weights (pytorch's issue 192212).
+        # Not on mps: it copies channels-last patches into plain order, and has misread channels-last weights
+        # (https://github.com/pytorch/pytorch/issues/192212).
         self.format = torch.contiguous_format if self.kind == "mps" else torch.channels_last_3d
         self.network = network.to(torch.device(device), memory_format=self.format).eval()  # type: ignore[call-overload]
         self.in_bfloat16 = gains_from_bfloat16(device)
@@ -213,24 +211,24 @@ class PatchPredictor:
 
 
 class WrongResultsError(RuntimeError):
-    """A device computes without an error, but not what the network says."""
+    """A device computes without an error, but its results are wrong."""
 
 
 def _check_results(network: torch.nn.Module, *, device: str) -> None:
-    """Make sure that a device computes what the CPU does.
+    """Check on a small patch that a device computes what the CPU does.
 
-    Conv3d on mps has given anything, without a word, under macOS 26.2: https://github.com/pytorch/pytorch/issues/197114
+    Under macOS 26.2, Conv3d on mps silently gave wrong results: https://github.com/pytorch/pytorch/issues/197114
 
     Raises:
         WrongResultsError: It does not.
     """
-    expected, found = (_of_noise(network, device=name) for name in ("cpu", device))
+    expected, found = (_probabilities_of_noise(network, device=name) for name in ("cpu", device))
     if not np.allclose(found, expected, rtol=0.0, atol=PROBE_TOLERANCE):
         raise WrongResultsError(f"{device} computes something else than the CPU")
 
 
-def _of_noise(network: torch.nn.Module, *, device: str) -> np.ndarray:
-    """Return the probabilities of a small patch of noise."""
+def _probabilities_of_noise(network: torch.nn.Module, *, device: str) -> np.ndarray:
+    """Return the class probabilities of a small patch of noise, always the same."""
     import torch
 
     noise = torch.rand((1, 1, *PROBE_KJI), generator=torch.Generator().manual_seed(0))
@@ -239,6 +237,7 @@ def _of_noise(network: torch.nn.Module, *, device: str) -> np.ndarray:
 
 
 def _predict_on(rung: Rung, image_kji: np.ndarray, *, network: torch.nn.Module, reporter: Reporter) -> np.ndarray:
+    """Return the class probabilities (4, k, j, i) float32 of an image, computed as the rung says."""
     import torch
     from monai.inferers import sliding_window_inference
 
@@ -271,18 +270,19 @@ def _predict_on(rung: Rung, image_kji: np.ndarray, *, network: torch.nn.Module, 
         return np.asarray(summed[0].cpu().numpy())  # type: ignore[index, union-attr]
 
 
-#: How torch, oneDNN, cuDNN (8, 9) and cuBLAS say that memory ran out, where it is not an OutOfMemoryError.
+#: Parts of the messages by which torch, oneDNN, cuDNN (8, 9) and cuBLAS say that memory ran out, other than by an
+#: OutOfMemoryError.
 _OUT_OF_MEMORY_TEXTS = (
     *("DefaultCPUAllocator", "out of memory", "could not allocate"),
     *("_STATUS_ALLOC_FAILED", "_ALLOCATION_FAILED"),
 )
-#: How torch says that it was not built for so old a GPU, or that cuDNN has no convolution for it or for what memory
-#: is left there.
+#: Parts of the messages by which torch says that it was not built for so old a GPU, or that cuDNN has no convolution
+#: for that GPU or for the memory left on it.
 _NOT_ON_THIS_GPU_TEXTS = ("no kernel image", "unable to find an engine")
 
 
 def _reason_to_step_down(error: Exception, rung: Rung) -> Text | None:
-    """Return why a smaller way of running may help, None if the error is of another kind."""
+    """Return why the next rung may succeed where this one failed; None if the error is of another kind."""
     import torch
 
     text = str(error)

@@ -1,4 +1,4 @@
-"""Take small islands out of a mask: specks that are vessels or noise rather than infection."""
+"""Remove small islands from a mask: specks that are vessels or noise rather than infection."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import numpy as np
 
 from .boxes import bounding_box
 
-#: Relative difference below which an island counts as large as the limit.
+#: Relative difference by which an island may fall short of the limit and still count as large as it.
 ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class IslandRemoval:
-    """A mask without its small islands, and what that took away.
+    """A mask without its small islands, and what was removed.
 
     Attributes:
         mask_kji: (k, j, i) bool, new.
-        removed_count: Islands taken out.
-        removed_ml: Their volume.
-        kept_count: Islands left.
+        removed_count: Number of islands removed.
+        removed_ml: Their volume together.
+        kept_count: Number of islands left.
     """
 
     mask_kji: np.ndarray
@@ -30,17 +30,17 @@ class IslandRemoval:
 
 
 def remove_islands(mask_kji: np.ndarray, *, voxel_ml: float, min_ml: float) -> IslandRemoval:
-    """Return a mask without islands smaller than a volume; one as large as the limit stays.
+    """Return a mask without the islands smaller than `min_ml`; islands of exactly that volume stay.
 
     Voxels that share a face, an edge or a corner belong to one island.
 
     Args:
         mask_kji: (k, j, i) bool.
         voxel_ml: Volume of a voxel.
-        min_ml: Islands below it are removed.
+        min_ml: Smallest volume of an island that stays.
 
     Raises:
-        ValueError: The voxel has no volume, or the limit is negative.
+        ValueError: `voxel_ml` is not above 0, or `min_ml` is negative.
     """
     from scipy import ndimage
 

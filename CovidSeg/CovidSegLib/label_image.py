@@ -1,4 +1,4 @@
-"""Read an image of labels, whole or not at all: ITK alone would fill in what a file lacks."""
+"""Read an image of labels, whole or not at all: ITK alone would make up what a truncated file lacks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from .errors import InputError
 from .metaimage import verify_metaimage
+from .nifti import DTYPES
 from .nrrd import verify_nrrd
 from .pixels import DAMAGED, open_maybe_gzip, reason_of
 from .sitk_quiet import itk_reason, quiet_itk
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     import SimpleITK as sitk
 
 _NIFTI_HEADER_BYTES = 352
-_NIFTI_FLOATS = {16: "f4", 64: "f8"}
-#: Data type -> bytes of a voxel in the file; ITK says how many a scaled one has in memory.
-_NIFTI_WHOLE = {2: 1, 256: 1, 4: 2, 512: 2, 8: 4, 768: 4, 1024: 8, 1280: 8}
 _CHUNK_BYTES = 1 << 22
 
 
@@ -64,7 +62,7 @@ def read_label_image(path: Path, *, expected: str) -> sitk.Image:
 
 
 def _check_nifti_stands_alone(path: Path) -> None:
-    """Raise InputError if an unpacked file of the name lies beside: ITK would take its voxels without a word."""
+    """Raise InputError if `a.nii` lies beside `a.nii.gz`: ITK would silently read its voxels instead."""
     unpacked = path.with_suffix("")
     if path.suffix.lower() == ".gz" and unpacked.is_file():
         text = _(
@@ -75,34 +73,34 @@ def _check_nifti_stands_alone(path: Path) -> None:
 
 
 def _check_nifti_voxels(path: Path, image: sitk.Image, *, expected: str) -> None:
-    """Check in the file itself what ITK does not tell: it fills missing voxels with leftovers and takes NaN for 0.
+    """Check in the file itself what ITK hides: it makes up missing voxels, and reads NaN as 0.
 
     Raises:
         EOFError, zlib.error, gzip.BadGzipFile: Voxels are missing or damaged.
         InputError: Some are NaN or infinite.
     """
-    broken = 0
+    not_numbers = 0
     with open_maybe_gzip(path) as stream:
         header = stream.read(_NIFTI_HEADER_BYTES).ljust(_NIFTI_HEADER_BYTES, b"\0")
         order = "<" if header[0] == 348 % 256 else ">"  # the header starts with its own size
-        kind = int(np.frombuffer(header, f"{order}i2", 1, 70)[0])
-        floats = _NIFTI_FLOATS.get(kind)
+        dtype = DTYPES.get(int(np.frombuffer(header, f"{order}i2", 1, 70)[0]))
         offset = float(np.frombuffer(header, f"{order}f4", 1, 108)[0])
         start = int(offset) if _NIFTI_HEADER_BYTES <= offset < 2**31 else _NIFTI_HEADER_BYTES
-        voxel_bytes = int(floats[1]) if floats else _NIFTI_WHOLE.get(kind, image.GetSizeOfPixelComponent())
+        # Not ITK's size for a known type: scaled voxels are larger in memory than in the file.
+        voxel_bytes = np.dtype(dtype).itemsize if dtype else image.GetSizeOfPixelComponent()
         whole = start + image.GetNumberOfPixels() * voxel_bytes
         stream.seek(start)
         found = stream.tell()
         while chunk := stream.read(min(_CHUNK_BYTES, whole - found)):
             found += len(chunk)
-            if floats:
-                values = np.frombuffer(chunk, f"{order}{floats}", len(chunk) // voxel_bytes)
-                broken += int(np.count_nonzero(~np.isfinite(values)))
+            if dtype in ("f4", "f8"):
+                values = np.frombuffer(chunk, f"{order}{dtype}", len(chunk) // voxel_bytes)
+                not_numbers += int(np.count_nonzero(~np.isfinite(values)))
         stream.read(_CHUNK_BYTES)  # compressed: reaching the end verifies the checksum
     if found < whole:
         raise EOFError(_("{found} bytes instead of {expected}").format(found=found, expected=whole))
-    if broken:
-        raise not_finite(path, count=broken, expected=expected)
+    if not_numbers:
+        raise not_finite(path, count=not_numbers, expected=expected)
 
 
 def not_finite(path: Path, *, count: int, expected: str) -> InputError:

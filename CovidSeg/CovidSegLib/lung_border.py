@@ -1,34 +1,32 @@
-"""The lungs' border where the CT shows it: dense tissue that the network's coarse labels include is background.
+"""Move the lungs' border to where the CT shows it: dense tissue at the lungs' surface becomes background.
 
-The network sees voxels of 1.6 x 1.6 x 2.7 mm, softened; on the CT's own grid its lungs reach into chest wall and
-diaphragm, most where the border runs aslant through the slices. Infection may be dense itself: of it only a thin
-dense layer over what is not dense is taken for the wall.
+The network sees softened voxels of 1.6 x 1.6 x 2.7 mm. On the CT's own grid its lungs therefore reach into chest wall
+and diaphragm, most of all where the border runs obliquely through the slices. As infection may be dense itself, only a
+thin dense layer over infection that is not dense counts as wall.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from .boxes import bounding_box, grown
+from .boxes import bounding_box, grown, neighbours
 from .geometry import Geometry
 from .labels import Label
 from .orient import Orientation
 
-#: Halfway between aerated lung and soft tissue, and a little more: vessels' walls and motion stay.
+#: A little above halfway between aerated lung and soft tissue, so that vessels' walls and blur by motion stay.
 DENSE_FROM_HU = -325.0
-#: So deep from the lungs' surface; vessels go on inside.
+#: Depth below the lungs' surface down to which dense voxels are removed; limited, because vessels lead inwards.
 DEPTH_MM = 3.0
 #: Slices worked on at a time.
 SLAB = 32
-#: Along an axis: the voxels that have one before them, and those before them.
-_NEIGHBOURS = (slice(1, None), slice(None, -1))
 
 
 def trim_lung_border(labelmap_kji: np.ndarray, *, hu_kji: np.ndarray, geometry: Geometry) -> None:
     """Make dense voxels at the border of the lungs background, in place.
 
-    They are taken away from the outside inwards, through dense voxels alone, and infection is given back where it is
-    dense farther inside as well. The border of the image is none of the lungs'.
+    They are removed from the outside inwards, through dense voxels alone; infection is restored where it is dense
+    farther inside as well. Where the border of the image cuts the lungs, nothing is removed from that side.
 
     Args:
         labelmap_kji: (k, j, i) uint8 of `Label`; changed.
@@ -38,7 +36,7 @@ def trim_lung_border(labelmap_kji: np.ndarray, *, hu_kji: np.ndarray, geometry: 
     orientation = Orientation.of(geometry)
     labels, hu = orientation.view(labelmap_kji), orientation.view(hu_kji)
     steps = [round(DEPTH_MM / spacing) for spacing in orientation.spacing_mm(geometry)]
-    # In the plane of coarse slices, one voxel can always be wrong.
+    # In-plane one voxel can always be wrong, however large it is; a thick slice is not taken away whole.
     steps = [steps[0], max(1, steps[1]), max(1, steps[2])]
     box = bounding_box(labels)
     if box is None:
@@ -51,7 +49,7 @@ def trim_lung_border(labelmap_kji: np.ndarray, *, hu_kji: np.ndarray, geometry: 
     for start in range(0, len(labels), SLAB):
         stop = min(start + SLAB, len(labels))
         below = labels[stop : stop + reach]
-        # The slices above are trimmed by now; it must begin from what they were.
+        # The slices above are trimmed already in the labelmap: here they are needed as they were.
         slab = np.concatenate([above, labels[start:stop], below])
         dense = hu[start - len(above) : stop + len(below)] >= DENSE_FROM_HU
         trimmed = _wall(slab, dense=dense, steps=steps)[len(above) : len(slab) - len(below)]
@@ -60,22 +58,26 @@ def trim_lung_border(labelmap_kji: np.ndarray, *, hu_kji: np.ndarray, geometry: 
 
 
 def _wall(labels: np.ndarray, *, dense: np.ndarray, steps: list[int]) -> np.ndarray:
-    """Return the dense voxels of the lungs that so many steps along each axis reach from outside."""
+    """Return the dense voxels of the lungs that can be reached from outside in so many steps along each axis."""
     outside, infection = labels == Label.BACKGROUND, labels == Label.INFECTION
-    wall = _grown(outside, through=dense & ~outside, steps=steps) & ~outside
-    return wall & ~_grown(infection & dense & ~wall, through=infection & wall, steps=steps)
+    wall = _spread(outside, through=dense & ~outside, steps=steps) & ~outside
+    return wall & ~_spread(infection & dense & ~wall, through=infection & wall, steps=steps)
 
 
-def _grown(mask: np.ndarray, *, through: np.ndarray, steps: list[int]) -> np.ndarray:
-    """Return the mask grown by so many steps along each axis, through some voxels alone."""
-    grown = mask.copy()
+def _spread(mask: np.ndarray, *, through: np.ndarray, steps: list[int]) -> np.ndarray:
+    """Return the mask grown by so many steps along each axis, into the voxels of `through` only.
+
+    The steps of axes with fewer of them are spread evenly over the rounds. Shifted copies are used because
+    `scipy.ndimage.binary_dilation` is many times slower on whole CTs.
+    """
+    found = mask.copy()
     rounds = max(steps)
     for n in range(rounds):
-        more = grown.copy()
+        more = found.copy()
         for axis, count in enumerate(steps):
             if (n + 1) * count // rounds > n * count // rounds:
-                ahead, behind = (tuple(s if a == axis else slice(None) for a in range(3)) for s in _NEIGHBOURS)
-                more[ahead] |= grown[behind]
-                more[behind] |= grown[ahead]
-        grown |= more & through
-    return grown
+                one, next_one = neighbours(axis)
+                more[next_one] |= found[one]
+                more[one] |= found[next_one]
+        found |= more & through
+    return found

@@ -1,4 +1,4 @@
-"""Whether a CT fits into memory, estimated from its size before anything large is read."""
+"""Check that a CT fits into memory, estimated from its size before anything large is read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 from .errors import InputError
 from .texts import text as _
 
-#: int16 CT (2), labelmap (1), masks and figures, and what lies on the network's grid: image and probabilities.
+#: Peak memory per voxel of the CT: its int16 values (2), the labelmap (1), and what is left for masks, for measuring,
+#: and for image and probabilities on the network's grid.
 BYTES_PER_VOXEL = 10
 _GIB = float(1 << 30)
 
@@ -55,14 +56,14 @@ def _system_available() -> int | None:
     if sys.platform == "win32":
         return _windows_available()
     try:
-        # macOS tells no cheap "available"; it compresses and swaps, so the whole memory is the honest bound.
+        # macOS has no cheap figure for free memory; as it compresses and swaps, the whole memory is the bound.
         return int(os.sysconf("SC_PHYS_PAGES")) * int(os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, OSError, ValueError):
         return None
 
 
 def _container_available() -> int | None:
-    """Return what a Linux control group (v2) still allows; file cache can be given back, so it counts as free."""
+    """Return what a Linux control group (v2) still allows; file cache can be reclaimed, so it counts as free."""
     folder = Path("/sys/fs/cgroup")
     try:
         limit = int((folder / "memory.max").read_text(encoding="ascii"))

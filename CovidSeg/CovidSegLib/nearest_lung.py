@@ -1,9 +1,9 @@
 """Which lung an infection belongs to: the one it lies in, else the nearer one in millimetres.
 
 In an exclusive labelmap every infected voxel lies outside both lung labels, so this decides
-for all of them. The answer is exact, yet cheap: on a grid of blocks of about 4 mm the two
-distances differ, nearly everywhere, by more than the blocks' own size can change; only
-about half-way between the lungs smaller blocks are needed, down to single voxels.
+for all of them. The answer is exact, yet cheap: distances are compared block by block, about
+4 mm at a time. Nearly everywhere the two differ by more than the position within a block can
+change; only halfway between the lungs smaller blocks are needed, down to single voxels.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from .boxes import Box, bounding_box
 from .geometry import Geometry
 from .labels import Label
 
+#: About the side of the blocks in which distances are compared first.
 BLOCK_MM = 4.0
-#: Distances this close count as equal; equal distances go to the left lung.
+#: Distances that differ by less count as equal, and then the left lung gets the voxel.
 TIE_MM = 1e-6
 
 
@@ -88,15 +89,15 @@ def _split(
 ) -> None:
     """Add each voxel of `outside_kji` to the infection of the nearer lung, in place.
 
-    A block's distance is taken between block centres. A voxel lies at most `radius_mm` from
-    the centre of its block, on either end, so a voxel's own distance differs from its
-    block's by at most 2 radii, and the difference of two distances by at most 4.
+    Block distances are measured between block centres. Both the voxel and the lung's voxel lie
+    at most one radius from the centre of their block, so the distance between them differs from
+    the blocks' by at most 2 radii, and the difference of two distances by at most 4.
     """
     spacing_kji_mm = np.asarray(geometry.spacing_ijk_mm[::-1])
     block = np.maximum(1, np.round(BLOCK_MM / spacing_kji_mm)).astype(int)
     radius_mm = _radius_mm(block, spacing_kji_mm)
     distance_mm = [_block_distance_mm(lung, block, spacing_kji_mm) for lung in lungs_kji]
-    lead_mm = distance_mm[1] - distance_mm[0]  # how much nearer the left lung is
+    lead_mm = distance_mm[1] - distance_mm[0]  # by how much the left lung is nearer
     nearer_left, nearer_right = lead_mm > 4.0 * radius_mm + TIE_MM, lead_mm < -4.0 * radius_mm - TIE_MM
     undecided = np.zeros_like(outside_kji)
     for k_block in range(lead_mm.shape[0]):
@@ -124,7 +125,7 @@ def _block_any(mask_kji: np.ndarray, block: np.ndarray) -> np.ndarray:
 
 
 def _block_distance_mm(lung_kji: np.ndarray, block: np.ndarray, spacing_kji_mm: np.ndarray) -> np.ndarray:
-    """Return, per block, the distance to the nearest block that holds lung, centre to centre."""
+    """Return the distance of each block to the nearest one that holds lung, centre to centre."""
     from scipy.ndimage import distance_transform_edt
 
     return np.asarray(distance_transform_edt(~_block_any(lung_kji, block), sampling=block * spacing_kji_mm))
@@ -150,11 +151,11 @@ def _split_by_halving(
     spacing_kji_mm: np.ndarray,
     reach_mm: float,
 ) -> None:
-    """Do the work of `_split` for the voxels given, by the distances to the lungs' surface voxels.
+    """Add the undecided voxels to the infection of the nearer lung, by distances to the lungs' surface voxels.
 
-    Both distances are measured at the centre of each block. Within a block their difference
-    changes by at most 2 radii; voxels of blocks that this leaves open are looked at again in
-    blocks of half the size, at last one by one.
+    Both distances are measured from the centre of each block; within it, their difference
+    changes by at most 2 radii. Voxels of blocks that this leaves undecided are looked at again
+    in blocks of half the size, in the end one by one. No lung farther than `reach_mm` matters.
     """
     from scipy.spatial import cKDTree
 
@@ -186,15 +187,11 @@ def _radius_mm(block: np.ndarray, spacing_kji_mm: np.ndarray) -> float:
 
 
 def _surface_index(mask_kji: np.ndarray) -> np.ndarray:
-    """Return the (n, 3) indices of the True voxels that have a False neighbour along an axis.
+    """Return the (n, 3) indices of the True voxels that share a face with a False one.
 
-    The voxel nearest to any point outside is always one of these, for stepping from it
-    towards the point would otherwise lead to a nearer one.
+    The voxel of the mask nearest to any point outside is always one of these: from an inner
+    voxel, a step towards the point leads to a nearer one.
     """
-    inner = mask_kji.copy()
-    for axis in range(3):
-        ahead, behind = [slice(None)] * 3, [slice(None)] * 3
-        ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
-        inner[tuple(behind)] &= mask_kji[tuple(ahead)]
-        inner[tuple(ahead)] &= mask_kji[tuple(behind)]
-    return np.argwhere(mask_kji & ~inner)
+    from scipy.ndimage import binary_erosion
+
+    return np.argwhere(mask_kji & ~binary_erosion(mask_kji, border_value=1))

@@ -1,7 +1,7 @@
-"""NIfTI-1 files (.nii, .nii.gz): pixels decoded here, the grid taken from ITK so that Slicer sees the same.
+"""NIfTI-1 files (.nii, .nii.gz): voxels are decoded here, the grid is taken from ITK so that Slicer has the same.
 
-Why not ITK for the pixels: it fills what is missing in a truncated file with leftovers and says nothing, and where
-the sform is sheared it quietly uses the qform. Both must be refused.
+ITK cannot be used alone: it silently fills the missing part of a truncated file with leftovers of memory, and where the
+sform is sheared it silently uses the qform. Both must be refused.
 
 Source: NIfTI-1 header layout, https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h
 """
@@ -30,7 +30,8 @@ from .sitk_quiet import itk_reason, quiet_itk
 from .texts import text as _
 
 _HEADER_BYTES = 348
-_DTYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
+#: numpy's name of each data type that a CT or labelmap may have.
+DTYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 _NOT_GREY = {**dict.fromkeys((32, 1792, 2048), _("complex")), 128: _("colour (RGB)"), 2304: _("colour (RGBA)")}
 _BROKEN = _("{label}: the file is truncated or corrupt ({reason}). Copy or export it again.")
 _MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}
@@ -60,7 +61,7 @@ def read_nifti(path: Path, *, label: str) -> ImageData:
     Raises:
         InputError: Damaged, truncated, not 3D, not grey, sheared, implausible, or too large for memory.
     """
-    # ITK, which reads the grid, goes by the name.
+    # ITK, which reads the grid, tells compressed files by their name.
     if is_gzip(path) and not path.name.lower().endswith(".gz"):
         text = _("{label}: a compressed file without .gz at the end of its name. Rename it to end in .nii.gz.")
         raise InputError(text.format(label=label))
@@ -107,7 +108,7 @@ def parse_header(raw: bytes, *, label: str) -> NiftiHeader:
         text = _("{label}: the header states {count} dimensions; the file is corrupt. Export the CT again.")
         raise InputError(text.format(label=label, count=int(dim[0])))
     code = int(field("i2", 70, 1)[0])
-    if code not in _DTYPES:
+    if code not in DTYPES:
         what = _NOT_GREY.get(code) or _("of unknown data type {code}").format(code=code)
         text = _("{label}: the voxels are {what}; a CT is grey, one number per voxel. Give the CT itself.")
         raise InputError(text.format(label=label, what=what))
@@ -126,7 +127,7 @@ def parse_header(raw: bytes, *, label: str) -> NiftiHeader:
         raise InputError(text.format(label=label))
     return NiftiHeader(
         size_ijk=check_size(tuple(int(n) for n in dim[1 : 1 + dim[0]]), label=label),
-        dtype=np.dtype(f"{order}{_DTYPES[code]}"),
+        dtype=np.dtype(f"{order}{DTYPES[code]}"),
         pixdim=floats(80, 3),
         data_offset=int(offset),
         slope=slope,
@@ -149,7 +150,7 @@ def _read_geometry(path: Path, header: NiftiHeader, *, label: str) -> tuple[Geom
         return geometry, (NO_ORIENTATION,)
     if header.sform_ras is None or header.qform_axes_ras is None or _same_axes(header.qform_axes_ras, header.sform_ras):
         return geometry, ()
-    # Which of the two ITK takes depends on their codes, and on whether one of them mirrors.
+    # Which of the two ITK uses depends on their codes, and on whether one of them mirrors.
     used = "sform" if _same_axes(geometry.ijk_to_ras[:3, :3], header.sform_ras) else "qform"
     text = _(
         "The file states two different orientations (qform and sform); the {used} is used, as in Slicer. "
@@ -200,7 +201,7 @@ def _itk_geometry(path: Path, header: NiftiHeader, *, label: str) -> Geometry:
 
 
 def _qform_axes(quaternion_bcd: np.ndarray, *, qfac: float) -> np.ndarray:
-    """Return the axes that a quaternion states, as unit columns in RAS; a negative `qfac` turns the third round."""
+    """Return the axes that a quaternion states, as unit columns in RAS; a negative `qfac` reverses the third."""
     b, c, d = quaternion_bcd
     rest = 1.0 - float(quaternion_bcd @ quaternion_bcd)
     a = np.sqrt(rest) if rest > 0 else 0.0
@@ -216,7 +217,7 @@ def _qform_axes(quaternion_bcd: np.ndarray, *, qfac: float) -> np.ndarray:
 
 
 def _straightened(sform_ras: np.ndarray, *, size_ijk: tuple[int, int, int]) -> Geometry:
-    """Return the grid of an sform with a shear too small to matter, which ITK refuses: the nearest straight axes."""
+    """Return the grid with the nearest perpendicular axes, for an sform that ITK refuses for a negligible shear."""
     matrix = np.vstack([sform_ras, [0.0, 0.0, 0.0, 1.0]])
     return Geometry.from_ijk_to_ras(matrix, size_ijk=size_ijk).straightened()
 

@@ -1,10 +1,10 @@
-"""Infection that lies on the lungs rather than in them: thin sheets of partial volume, and specks in organs.
+"""Remove false infection that lies on the lungs rather than in them: sheets of partial volume, specks in organs.
 
 Where a dome of liver or heart ends within a slice, its voxels mix lung and organ and look like ground glass; the
-thicker the slices, the wider that sheet. It borders on lung on one face only, and so do specks of spleen or stomach
-below the diaphragm, while infection in a lung has lung around it: on half of its surface, in all labelled cases, and on
-two thirds if it is a film, but for specks of 0.1 ml. What is thick or large stays, whatever it borders on: a collapsed,
-wholly infected lobe touches little lung.
+thicker the slices, the wider that sheet. Lung borders on one of its faces only, as it does on specks of spleen or
+stomach below the diaphragm. Infection in a lung is surrounded by lung: in all labelled cases on half of its surface,
+and on two thirds if it is a film, except for specks of 0.1 ml. Thick or large pieces stay, whatever they border on: a
+collapsed, wholly infected lobe touches little lung.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .boxes import neighbours
 from .labels import Label
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """What is taken for partial volume: pieces thinner than this that border on less lung than this.
+    """Limits below both of which a piece of infection is taken for partial volume.
 
     Attributes:
-        thickness_mm: Twice volume by surface.
-        lung_contact: Share of the surface, 0 to 1.
+        thickness_mm: Twice the volume divided by the surface.
+        lung_contact: Share of the surface that borders on lung, 0 to 1.
     """
 
     thickness_mm: float
@@ -31,13 +32,13 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Islands:
-    """Pieces of infection, numbered from 1; entry 0 of the arrays is the rest.
+    """Pieces of infection, numbered from 1, and per piece its measures; entry 0 of those stands for no piece.
 
     Attributes:
         pieces_kji: (k, j, i) int32, the numbers; voxels that share a face, an edge or a corner are of one piece.
-        volume_ml: Their volume.
-        thickness_mm: Twice volume by surface: the thickness of a sheet, two thirds of the radius of a ball.
-        lung_contact: Share of the surface that borders on lung.
+        volume_ml: (n + 1,) volumes.
+        thickness_mm: (n + 1,) twice volume by surface: the thickness of a sheet, two thirds of a ball's radius.
+        lung_contact: (n + 1,) share of the surface that borders on lung.
     """
 
     pieces_kji: np.ndarray
@@ -56,7 +57,7 @@ def measure_islands(labels_kji: np.ndarray, *, spacing_kji_mm: tuple[float, floa
     voxel_mm3 = float(np.prod(spacing_kji_mm))
     surface_mm2, contact_mm2 = np.zeros(count + 1), np.zeros(count + 1)
     for axis, spacing_mm in enumerate(spacing_kji_mm):
-        one, other = _neighbours(axis)
+        one, other = neighbours(axis)
         for here, there in ((one, other), (other, one)):
             open_faces = infected[here] & ~infected[there]
             owners, on_lung = pieces[here][open_faces], lung[there][open_faces]
@@ -76,13 +77,13 @@ def drop_partial_volume(
     sheets: tuple[Sheet, ...],
     max_ml: float,
 ) -> None:
-    """Give thin pieces of infection that border on little lung to the next likely class; changes both arrays.
+    """Give thin pieces of infection that border on little lung to the next likely class, in place.
 
     Args:
-        probabilities: (4, k, j, i) float32.
-        labels_kji: (k, j, i) uint8, their argmax.
+        probabilities: (4, k, j, i) float32; changed.
+        labels_kji: (k, j, i) uint8, their argmax; changed.
         spacing_kji_mm: Voxel spacing.
-        sheets: Pieces within any of these limits are dropped.
+        sheets: A piece below both limits of any of these is dropped.
         max_ml: Pieces at least this large stay.
     """
     islands = measure_islands(labels_kji, spacing_kji_mm=spacing_kji_mm)
@@ -100,10 +101,3 @@ def drop_partial_volume(
     others[Label.BACKGROUND, total == 0.0] = 1.0
     probabilities[:, where] = others / np.where(total == 0.0, 1.0, total)
     labels_kji[where] = others.argmax(axis=0)
-
-
-def _neighbours(axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Return the slices of a (k, j, i) array that pair every voxel with the next one along an axis."""
-    one, other = [slice(None)] * 3, [slice(None)] * 3
-    one[axis], other[axis] = slice(None, -1), slice(1, None)
-    return tuple(one), tuple(other)

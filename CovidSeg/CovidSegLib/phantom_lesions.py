@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .phantom_anatomy import Anatomy, SmoothNoise
+from .phantom_anatomy import Anatomy, Array, SmoothNoise
 
-Array = np.ndarray
+#: Both lungs of a standard adult.
+_LUNGS_MM3 = 4.2e6
+#: Volume of a ball of radius 1, rounded; a better value would change the patient that a seed stands for.
+_UNIT_BALL = 4.2
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,8 @@ class Lesions:
         self._raggedness = float(rng.uniform(0.12, 0.4))
         count = int(rng.integers(2, 6) + 26 * min(1.0, share / 0.25) * rng.uniform(0.4, 1.0))
         self._centres = _spread(rng, anatomy=anatomy, points=lung_points_mm, count=count)
-        volume_mm3 = max(share, 0.002) * 4.2e6 / count
-        self._radius = np.cbrt(volume_mm3 / 4.2) * rng.lognormal(0.25, 0.45, count)
+        volume_mm3 = max(share, 0.002) * _LUNGS_MM3 / count
+        self._radius = np.cbrt(volume_mm3 / _UNIT_BALL) * rng.lognormal(0.25, 0.45, count)
         self._flat = rng.uniform(0.6, 1.5, (count, 3))
         self._level_hu = rng.uniform(-650.0, -350.0, count) + rng.normal(0, 30, count)
         self._paving = bool(rng.random() < 0.35)

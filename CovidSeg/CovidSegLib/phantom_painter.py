@@ -13,7 +13,7 @@ from .phantom_anatomy import HILA_MM, MIDLINE_MM, Anatomy, Array, SmoothNoise
 from .phantom_lesions import Lesions
 from .phantom_scanner import Scanner, scanned, surroundings
 from .phantom_tissue import Densities, Points, bones, parenchyma, soft_tissue
-from .phantom_tubes import Tubes, draw_tubes
+from .phantom_tubes import Tubes, draw_tubes, widened
 from .phantom_vessels import TubularAnatomy
 
 Side = Literal["left", "right"]
@@ -138,7 +138,7 @@ class Painter:
         in_lung = self.region > 0
         soft_wall = d.muscle - 20.0
         self._paint(tubes.bones, hu=d.cortex)
-        self._paint(_shrunk(tubes.bones, by_mm=2.0), hu=d.marrow)
+        self._paint(widened(tubes.bones, by_mm=-2.0), hu=d.marrow)
         self._paint(tubes.great_vessels, hu=d.blood, where=~in_lung | (self.region == _HILUM))
         self._paint(tubes.lung_vessels, hu=d.blood + 2.0, where=in_lung)
         self._paint(tubes.bronchi_wall, hu=-60.0, where=in_lung)
@@ -179,7 +179,3 @@ def _back_mm(anatomy: Anatomy) -> float:
     x, z = np.meshgrid([-60.0, -30.0, 0.0, 30.0, 60.0], [-60.0, 0.0, 60.0])
     grid = anatomy.to_body(x.ravel()[:, None], y[None, :], z.ravel()[:, None])
     return float(y[(anatomy.skin(*grid) < 0).any(axis=0)].max(initial=100.0))
-
-
-def _shrunk(tubes: Tubes, *, by_mm: float) -> Tubes:
-    return Tubes(tubes.start_mm, tubes.end_mm, tubes.start_radius_mm - by_mm, tubes.end_radius_mm - by_mm)

@@ -76,6 +76,12 @@ def grow_tree(
     return Tubes(nodes[parent[1:]], nodes[1:], radius[parent[1:]], radius[1:])
 
 
+def widened(tubes: Tubes, *, by_mm: float, share: float = 0.0) -> Tubes:
+    """Return the tubes with their radii enlarged by a share of themselves, then by `by_mm` (negative: narrowed)."""
+    grown = [radius * (1.0 + share) + by_mm for radius in (tubes.start_radius_mm, tubes.end_radius_mm)]
+    return Tubes(tubes.start_mm, tubes.end_mm, grown[0], grown[1])
+
+
 def joined(*parts: Tubes) -> Tubes:
     """Return all parts as one."""
     return Tubes(

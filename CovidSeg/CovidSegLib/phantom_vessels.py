@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .phantom_anatomy import MIDLINE_MM, Anatomy, Array
-from .phantom_tubes import Tubes, grow_tree, joined, polyline
+from .phantom_tubes import Tubes, grow_tree, joined, polyline, widened
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ class TubularAnatomy:
             great_vessels=_great_vessels(rng),
             lung_vessels=joined(*vessels),
             airway=airway,
-            airway_wall=_widened(airway, by_mm=1.5),
+            airway_wall=widened(airway, by_mm=1.5),
             bronchi=air,
-            bronchi_wall=_widened(air, by_mm=0.25, share=0.22),
+            bronchi_wall=widened(air, by_mm=0.25, share=0.22),
             oesophagus=oesophagus,
-            oesophagus_air=_widened(oesophagus, by_mm=-float(rng.uniform(3, 5))) if rng.random() < 0.4 else None,
+            oesophagus_air=widened(oesophagus, by_mm=-float(rng.uniform(3, 5))) if rng.random() < 0.4 else None,
         )
         in_scanner = {name: _in_scanner(tubes, anatomy) for name, tubes in vars(body).items() if tubes is not None}
         return replace(body, **in_scanner)
@@ -122,11 +122,6 @@ def _limb_bones(anatomy: Anatomy) -> Tubes:
             )
             parts.append(polyline([(side * arm, 24, -20), (side * arm, 24, -300)], radius_mm=11.0))
     return joined(*parts)
-
-
-def _widened(tubes: Tubes, *, by_mm: float, share: float = 0.0) -> Tubes:
-    grown = [radius * (1.0 + share) + by_mm for radius in (tubes.start_radius_mm, tubes.end_radius_mm)]
-    return Tubes(tubes.start_mm, tubes.end_mm, grown[0], grown[1])
 
 
 def _in_scanner(tubes: Tubes, anatomy: Anatomy) -> Tubes:

@@ -35,18 +35,18 @@ class SegmentationResult:
     """What `segment` found.
 
     Attributes:
-        labelmap: (k, j, i) uint8 of `labels.Label` on the CT's own grid, as in its file.
+        labelmap: (k, j, i) uint8 of `labels.Label` on the CT's own grid.
         geometry: The CT's grid.
-        hu_kji: (k, j, i) the CT in HU, as it was segmented: grey and offset input is mapped, unlike in the `CTVolume`.
+        hu_kji: (k, j, i) the CT in HU as it was segmented: unlike in the `CTVolume`, grey and offset values are mapped.
         quantities: Volumes, POI, severity.
-        name: The case.
-        fingerprint: Of the input's bytes.
-        warnings: What a reader of the numbers must know.
-        model: name, version, sha256 of the bundle.
+        name: Name of the case.
+        fingerprint: `sha256:...` of the input's bytes.
+        warnings: What a reader of the numbers must know, a sentence each.
+        model: The bundle's name, version and sha256.
         runtime: device, device_name, mode, seconds, stages, peak_memory_mb, versions.
-        input_details: More on the input, e.g. the DICOM series.
-        uncertainty: (k, j, i) uint8 in per cent, if it was asked for: the entropy of the averaged softmax, 100 where
-            all classes are alike; 0 outside the patient.
+        input_details: Further facts about the input, e.g. the DICOM series.
+        uncertainty: (k, j, i) uint8 in per cent, None unless it was asked for: the entropy of the averaged softmax,
+            100 where all classes are equally likely; 0 outside the patient.
     """
 
     labelmap: np.ndarray
@@ -91,11 +91,11 @@ def segment(
         ct: The CT; not modified.
         mode: "accurate" (the paper's half overlapping patches) or "fast" (larger tiles).
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        bundle: A loaded bundle, a bundle's folder, or the shipped one. For many CTs pass `load_bundle()`, made once:
-            it keeps its network.
+        bundle: A loaded bundle or a bundle's folder; None takes the shipped one. For many CTs call `load_bundle` once
+            and pass its result: it keeps the network.
         progress: Called with a `Progress` at every step.
         cancelled: Asked at every step; True stops the run.
-        uncertainty: Whether to map how sure the network is, too; the labels stay the same.
+        uncertainty: Whether to map the network's uncertainty as well; the labels do not depend on it.
 
     Raises:
         ValueError: The mode is unknown.
@@ -123,12 +123,9 @@ def segment(
     with clock.stage("network"):
         prediction = predict(network_input.image_kji, network=network, mode=mode, device=device, reporter=reporter)
     with clock.stage("back"):
+        # Before the labels are made, which corrects the probabilities in place.
         doubt = entropy(prediction.probabilities, temperature=bundle.temperature) if uncertainty else None
-        labels = consistent_labels(
-            prediction.probabilities,
-            network_input=network_input,
-            recipe=bundle.postprocessing,
-        )
+        labels = consistent_labels(prediction.probabilities, network_input=network_input, recipe=bundle.postprocessing)
         if not labels.any():
             raise InputError(_("{case}: no lungs found: is this a chest CT in HU?").format(case=ct.name))
         labelmap = restore_labels(labels, network_input=network_input, geometry=ct.geometry, reporter=reporter)
@@ -138,7 +135,7 @@ def segment(
     with clock.stage("quantify"):
         reporter.tell("quantify", 0, 1)
         quantities = quantify_labelmap(ct.hu_kji, geometry=ct.geometry, labelmap_kji=labelmap)
-        unseen = field_of_view_warnings(labelmap, geometry=ct.geometry, chest=network_input.chest)
+        cut_off = field_of_view_warnings(labelmap, geometry=ct.geometry, chest=network_input.chest)
     return SegmentationResult(
         labelmap=labelmap,
         geometry=ct.geometry,
@@ -146,12 +143,7 @@ def segment(
         quantities=quantities,
         name=ct.name,
         fingerprint=ct.fingerprint,
-        warnings=(
-            *ct.warnings,
-            *unseen,
-            *quantities.warnings(),
-            *prediction.messages,
-        ),
+        warnings=(*ct.warnings, *cut_off, *quantities.warnings(), *prediction.messages),
         model=bundle.to_dict(),
         runtime=runtime_record(device=prediction.device, mode=mode, clock=clock),
         input_details={} if ct.series is None else {"series": ct.series},
@@ -161,7 +153,7 @@ def segment(
 
 @contextmanager
 def _naming(ct: CTVolume) -> Iterator[None]:
-    """Put the case's name before an input error, which does not know it."""
+    """Prefix input errors with the case's name, which the code that raises them does not know."""
     try:
         yield
     except InputError as error:

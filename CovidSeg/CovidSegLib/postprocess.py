@@ -1,4 +1,4 @@
-"""Make the network's answer anatomically consistent: two lungs, each on its side, infection only in them."""
+"""Make the network's answer anatomically plausible: two lungs, each on its side, infection only in them."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ BACKGROUND, LEFT, RIGHT, INFECTION = (int(label) for label in Label)
 
 @dataclass(frozen=True)
 class PostprocessingRecipe:
-    """How readily infection is called, and sizes below which a piece is not believed; stored in the bundle.
+    """How readily infection is called, and which pieces are too small or thin to be believed; stored in the bundle.
 
     Attributes:
         infection_factor: The probability of infection is multiplied by this before the classes are compared:
             above 1 for a network that calls infection too rarely.
-        min_lung_piece_ml: Pieces of lung (with infection) smaller than this are background.
-        min_lung_piece_share: The same, as a share of the largest piece.
-        min_lone_infection_share: Infection that touches no lung and is smaller than this share of the largest
-            piece is background; a collapsed, wholly infected lung is larger.
-        min_infection_ml: Islands of infection smaller than this are healthy lung.
-        min_lung_contact: Islands with a smaller share of their surface on lung, if they are thin, are no infection.
-        max_sheet_mm: How thin, see `partial_volume`.
-        max_sheet_ml: And how small: the sheets on the domes of thick slices measure up to 50 ml.
-        min_film_contact: The same for films of infection, about one voxel thick: of eight such films in six training
-            cases the labels call none infection but a fifth of one, of 0.3 ml.
-        max_film_mm: How thin a film is.
+        min_lung_piece_ml: Pieces of lung (with infection) smaller than this become background.
+        min_lung_piece_share: So do pieces smaller than this share of the largest.
+        min_lone_infection_share: Infection that touches no lung becomes background if it is smaller than this share of
+            the largest piece; a collapsed, wholly infected lung is larger.
+        min_infection_ml: Islands of infection smaller than this become healthy lung.
+        min_lung_contact: Sheets, islands of infection thinner than `max_sheet_mm`, become the next likely class if
+            the share of their surface that borders on lung is smaller than this (see `partial_volume`).
+        max_sheet_mm: See `min_lung_contact`.
+        max_sheet_ml: Sheets and films at least this large stay; those on the domes in thick slices have up to 50 ml.
+        min_film_contact: The same as `min_lung_contact` for films, which are about one voxel thick. Of eight such
+            films in six training cases, the labels call infection only a fifth of one, of 0.3 ml.
+        max_film_mm: Films are thinner than this.
     """
 
     infection_factor: float = 1.0
@@ -70,11 +71,11 @@ def consistent_labels(
     network_input: NetworkInput,
     recipe: PostprocessingRecipe,
 ) -> np.ndarray:
-    """Return the labels (k, j, i) uint8 of a network's answer to its input, by `make_consistent`.
+    """Return the labels (k, j, i) uint8 of the network's answer to its input; see `make_consistent`.
 
     Args:
         probabilities: (4, k, j, i) float32; corrected in place.
-        network_input: What was asked.
+        network_input: What the network was shown.
         recipe: How readily infection is called, sizes of pieces to drop.
     """
     return make_consistent(
@@ -94,7 +95,7 @@ def make_consistent(
     spacing_kji_mm: tuple[float, float, float],
     recipe: PostprocessingRecipe,
 ) -> np.ndarray:
-    """Return the labels (k, j, i) uint8 after correcting `probabilities` in place.
+    """Return the labels (k, j, i) uint8 after correcting the class probabilities.
 
     Args:
         probabilities: (4, k, j, i) float32; corrected in place so that their argmax is the result.
@@ -110,17 +111,17 @@ def make_consistent(
     _set_background(probabilities, gas)
     labels[gas] = BACKGROUND
     if (box := bounding_box(labels)) is not None:
-        # Only the lungs are worked on from here: their box is half of the image.
+        # The rest works on the lungs' box only, about half of the image.
         box = _with_room(box, shape_kji=labels.shape)
         _settle_lungs(probabilities[:, *box], labels[box], spacing_kji_mm=spacing_kji_mm, recipe=recipe)
     return labels
 
 
 def _with_room(box: Box, *, shape_kji: tuple[int, ...]) -> Box:
-    """Return the lungs' box with room, so that the answer in it is that in the whole image.
+    """Return the lungs' box with so much room that the result in it is the same as in the whole image.
 
-    A sheet's outer face counts only if there is a voxel beyond it. In-plane, where `settle_sides` looks at every other
-    voxel, the box begins at an even one, and the room is of two.
+    A face of a sheet counts only if there is a voxel beyond it. In-plane, `settle_sides` looks at every other voxel, so
+    that there the box must begin at an even one and needs room of two.
     """
     _k, j, i = box
     return grown(box, margin_kji=(1, 2 + j.start % 2, 2 + i.start % 2), shape_kji=shape_kji)
@@ -133,11 +134,11 @@ def _settle_lungs(
     spacing_kji_mm: tuple[float, float, float],
     recipe: PostprocessingRecipe,
 ) -> None:
-    """Give each lung its side, and drop what is too small or too thin to be believed, in place."""
+    """Give each lung its side, and drop pieces that are too small or too thin to be believed, in place."""
     voxel_ml = float(np.prod(spacing_kji_mm)) / 1000.0
     _drop_lung_pieces(probabilities, labels, voxel_ml=voxel_ml, recipe=recipe)
     settle_sides(probabilities, labels, spacing_kji_mm=spacing_kji_mm)
-    # Two sides' probabilities put together may outweigh another class now.
+    # A lung's probability, now the sum of both sides', may exceed that of another class where neither did before.
     labels[:] = likeliest_label(probabilities)
     drop_partial_volume(
         probabilities,
@@ -150,18 +151,19 @@ def _settle_lungs(
         max_ml=recipe.max_sheet_ml,
     )
     _drop_infection_islands(probabilities, labels, voxel_ml=voxel_ml, recipe=recipe)
-    # The steps above leave specks: of both sides' probabilities put together, or behind a sheet that was dropped.
+    # The steps above leave new specks: where the sum of both sides won, or behind a sheet that was dropped.
     _drop_lung_pieces(probabilities, labels, voxel_ml=voxel_ml, recipe=recipe)
 
 
 def favour_infection(probabilities: np.ndarray, *, factor: float) -> None:
-    """Multiply the probability of infection in (4, ...) `probabilities` in place; the classes add up to 1 again."""
+    """Multiply the probability of infection in (4, ...) `probabilities`, then normalise to a sum of 1, in place."""
     if factor != 1.0:
         probabilities[INFECTION] *= factor
         probabilities /= probabilities.sum(axis=0)
 
 
 def _set_background(probabilities: np.ndarray, where: np.ndarray) -> None:
+    """Make background certain in the voxels of a mask, in place."""
     np.copyto(probabilities, 0.0, where=where)
     np.copyto(probabilities[BACKGROUND], 1.0, where=where)
 
@@ -177,7 +179,7 @@ def _drop_lung_pieces(
         return
     sizes = np.bincount(pieces.ravel(), minlength=count + 1).astype(float) * voxel_ml
     sizes[0] = 0.0
-    # A piece that is infection alone touches no lung: it is not in the lungs.
+    # A piece without lung is infection that touches no lung.
     has_lung = np.zeros(count + 1, dtype=bool)
     has_lung[np.unique(pieces[(labels == LEFT) | (labels == RIGHT)])] = True
     dropped = (sizes < max(recipe.min_lung_piece_ml, recipe.min_lung_piece_share * sizes.max())) | (

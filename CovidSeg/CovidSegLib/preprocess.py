@@ -1,9 +1,9 @@
 """From a CT in HU to what the network sees: oriented, cut to the chest, resampled, scaled.
 
-Order and departures from the paper (METHOD section 2): the HU window and the voxel spacing
-are the paper's; the scale is a fixed map of HU to [-1, 1] instead of a z-score per volume,
-which would make the input depend on the field of view; what lies outside the patient (air,
-table, padding) is shown as soft tissue, so that no air outside can be taken for lung.
+HU window and voxel spacing are the paper's. Two things are not (METHOD section 2). HU are mapped
+to [-1, 1] in the same way for every volume, as a z-score per volume would make the input depend
+on the field of view. And what lies outside the patient (air, table, padding) is shown as soft
+tissue, so that no air outside can be taken for lung.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
 _HU = TypeVar("_HU", float, np.ndarray, "torch.Tensor")
 
-#: The paper's patches measure 160 voxels in-plane, and begin every 80: one voxel more costs a row of patches.
+#: In-plane the paper's patches are 160 voxels long and begin every 80 voxels: a single voxel beyond the last patch
+#: costs another row of patches.
 PATCH_VOXELS, PATCH_STEP_VOXELS = 160, 80
-#: In-plane, so much of the room around the lungs (`chest.BOX_MARGINS_MM`) is given up to save a row.
+#: Of the room around the lungs in-plane (`chest.BOX_MARGINS_MM`), up to this much in all is given up to save a row.
 SPARE_RIM_MM = 12.0
 
 
@@ -40,8 +41,9 @@ class PreprocessingRecipe:
         spacing_ijk_mm: Voxel spacing along the patient's axes L, P, S (paper: 1.58 x 1.58 x 2.70 mm).
         window_hu: HU clipped to this range (paper: -1250 to 250), then mapped to [-1, 1].
         outside_hu: Value given to everything outside the patient.
-        kernel_voxels: Half-width of the resampling's triangle, in voxels. Above 1 it softens the image, for a network
-            whose training patches were softened by their augmentation. A CT that is coarser is interpolated cubically.
+        kernel_voxels: Half-width of the resampling's triangular kernel, in voxels of the network's grid. Above 1 it
+            softens the image, for a network whose training patches were softened by their augmentation. Along axes on
+            which the CT is coarser than that, interpolation is cubic.
     """
 
     spacing_ijk_mm: tuple[float, float, float] = (1.58, 1.58, 2.70)
@@ -76,12 +78,12 @@ class NetworkInput:
 
     Attributes:
         image_kji: (k, j, i) float32 in [-1, 1] along the patient's axes S, P, L.
-        axes: Grid of `image_kji` (k, j, i), mm from the first voxel of the oriented CT.
+        axes: Grid of `image_kji` (k, j, i), in mm from the centre of the oriented CT's first voxel.
         source_axes: Grid of the oriented CT (k, j, i) in the same frame.
         orientation: How the CT's own axes map to the patient's.
         inside_kji: (k, j, i) bool: the patient.
-        chest: Body and lung region found.
-        window_hu: The HU at -1 and at 1.
+        chest: Body and lungs as found on the coarse grid.
+        window_hu: The HU that were mapped to -1 and to 1.
     """
 
     image_kji: np.ndarray
@@ -118,7 +120,7 @@ def preprocess(
         hu_kji: (k, j, i) HU on the CT's own grid; not modified.
         geometry: The CT's grid.
         recipe: Spacing, window and fill value.
-        crop_to_chest: False keeps the whole volume: what training cases are cut from.
+        crop_to_chest: False keeps the whole volume, as training does: it cuts patches from it.
 
     Raises:
         InputError: No air-filled lung inside a body is found.
@@ -151,11 +153,11 @@ def scale_hu(image_hu: np.ndarray, *, window_hu: tuple[float, float]) -> np.ndar
 
 
 def unit_window(hu: _HU, *, window_hu: tuple[float, float]) -> _HU:
-    """Return HU with the window mapped linearly to [-1, 1], and what lies beyond it beyond.
+    """Return HU mapped linearly so that the window becomes [-1, 1]; nothing is clipped.
 
     Args:
-        hu: A number; or an array or tensor of any shape, of floats, which is changed in place: it may be a whole CT.
-        window_hu: The HU at -1 and at 1.
+        hu: A number, or an array or tensor of floats of any shape, which is changed in place: it may be a whole CT.
+        window_hu: The HU that become -1 and 1.
     """
     lower, upper = window_hu
     hu -= (lower + upper) / 2.0
@@ -175,15 +177,12 @@ def network_axes(
     """Return the grid (k, j, i) at the recipe's spacing that covers the volume, or the part of it in `box_mm`."""
     axes = [covering_axis(axis, step) for axis, step in zip(source, recipe.spacing_ijk_mm[::-1], strict=True)]
     if box_mm is not None:
-        for n, (lower, upper) in enumerate(box_mm):
-            start = int(np.clip(np.floor((lower - axes[n].first_mm) / axes[n].step_mm), 0, axes[n].count - 1))
-            stop = int(np.clip(np.ceil((upper - axes[n].first_mm) / axes[n].step_mm) + 1, start + 1, axes[n].count))
-            axes[n] = axes[n].part(start, stop)
+        axes = [axis.part(*axis.range_around(*ends_mm)) for axis, ends_mm in zip(axes, box_mm, strict=True)]
     return (axes[0], axes[1], axes[2])
 
 
 def without_spare_rim(axis: AxisGrid) -> AxisGrid:
-    """Return an in-plane axis cut on both sides to where the last row of patches ends, if that cuts little."""
+    """Return an in-plane axis, cut on both sides to the length of whole patches if that cuts `SPARE_RIM_MM` at most."""
     excess = (axis.count - PATCH_VOXELS) % PATCH_STEP_VOXELS
     if axis.count <= PATCH_VOXELS or excess * axis.step_mm > SPARE_RIM_MM:
         return axis
@@ -201,7 +200,7 @@ def _hide_outside(
 ) -> np.ndarray:
     """Set everything outside the patient to `recipe.outside_hu` in place; return the mask of the patient."""
     if chest.padding is not None and chest.padding_hu is not None:
-        # Padding touches lung where an image was cropped: take out exactly its share of each voxel.
+        # Where a cropped image ends, padding may touch lung: replace exactly the share it has in each voxel.
         near = resample_kji(chest.padding, source=chest.axes, target=target, half_width=recipe.kernel_voxels) > 0.0
         value = chest.padding_hu
         share = resample_kji(

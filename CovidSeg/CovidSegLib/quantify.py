@@ -1,7 +1,7 @@
 """Numbers from a segmentation: volumes, POI (percentage of infection), density, severity class.
 
 Both forms of a segmentation are understood, and give equal numbers: exclusive labels, where
-infection is no lung, and overlapping masks, where each lung includes its infection. A voxel
+infection is not lung, and overlapping masks, where each lung includes its infection. A voxel
 counts once in the total, even where both lung masks claim it. What is undefined is None.
 
 Source: METHOD section 10.
@@ -32,9 +32,11 @@ __all__ = [
     "quantify_labelmap",
 ]
 
+#: The cut point between ground glass and consolidation (METHOD section 10).
 CONSOLIDATION_FROM_HU = -300.0
-#: Both lungs of the largest patients hold about 10 litres; more, and the header's spacing is wrong.
+#: Both lungs of the largest patients hold about 10 litres; above this, the header's spacing must be wrong.
 LARGEST_LUNGS_ML = 12_000.0
+#: Well-aerated lung, both ends included; below it is low attenuation, as in emphysema.
 WELL_AERATED_HU = (-950.0, -700.0)
 
 #: Bits of a voxel's code; the histogram of HU is taken per code.
@@ -63,10 +65,10 @@ class HuStatistics:
 
 @dataclass(frozen=True)
 class RegionQuantities:
-    """A lung, or both: its volume, its infection, its density; infection is part of the lung.
+    """Volume, infection, density and mass of one lung or of both; infection is part of the lung.
 
-    A lung that was not found has 0 ml, and None for its POI, its density and its mass. If
-    there is infection but no lung at all, that infection still counts in `infection_ml`.
+    A lung that was not found has 0 ml, and None as POI, density and mass. If there is
+    infection but no lung at all, the infection still counts in the `infection_ml` of both together.
     """
 
     volume_ml: float
@@ -247,9 +249,17 @@ def _quantify_box(
         code_ji |= infection_kji[k] * np.uint8(_INFECTION)
         histograms.add(hu_kji[k], code_ji)
     voxel_ml = geometry.voxel_volume_ml
-    left, right, lungs = (_region(histograms, bits, voxel_ml) for bits in (_LEFT, _RIGHT, _LEFT | _RIGHT))
-    infection = histograms.where(lambda code: bool(code & _INFECTION))
     all_lung = histograms.where(lambda code: bool(code & (_LEFT | _RIGHT)))
+    # All of it lies in a lung, unless no lung is there at all.
+    infection = histograms.where(lambda code: bool(code & _INFECTION))
+    lungs = _region(all_lung, infection=infection, voxel_ml=voxel_ml)
+
+    def one_lung(side: int) -> RegionQuantities:
+        lung = histograms.where(lambda code: bool(code & side))
+        infection_in_it = histograms.where(lambda code: bool(code & side and code & _INFECTION))
+        return _region(lung, infection=infection_in_it, voxel_ml=voxel_ml)
+
+    left, right = one_lung(_LEFT), one_lung(_RIGHT)
     low_hu, high_hu = WELL_AERATED_HU
     return Quantities(
         lungs=lungs,
@@ -267,18 +277,14 @@ def _quantify_box(
     )
 
 
-def _region(histograms: HuHistograms, bits: int, voxel_ml: float) -> RegionQuantities:
-    """Return the quantities of the lungs whose bits are given."""
-    lung = histograms.where(lambda code: bool(code & bits))
-    # Every infected voxel is in a lung, unless there is no lung at all: then it counts in the total only.
-    orphan = _INFECTION if bits == _LEFT | _RIGHT else -1
-    infection = histograms.where(lambda code: bool(code & bits and code & _INFECTION) or code == orphan)
+def _region(lung: HuHistogram, *, infection: HuHistogram, voxel_ml: float) -> RegionQuantities:
+    """Return the quantities of a lung, or of both, and of the infection in it."""
     voxels, mean_hu = lung.count(), lung.mean()
     return RegionQuantities(
         volume_ml=voxels * voxel_ml,
         infection_ml=infection.count() * voxel_ml,
         poi_percent=100.0 * infection.count() / voxels if voxels else None,
         hu=HuStatistics.of(lung),
-        # (HU + 1000) / 1000 g/ml, as METHOD has it; below -1000 HU, which is noise, it is not cut at 0.
+        # A voxel weighs (HU + 1000) / 1000 g/ml, negative below -1000 HU: clipping noise there would bias the sum.
         mass_g=None if mean_hu is None else voxels * voxel_ml * (mean_hu + 1000.0) / 1000.0,
     )

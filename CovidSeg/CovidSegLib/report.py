@@ -1,6 +1,6 @@
 """The report of a case, and how it is written as JSON and CSV.
 
-Numbers are rounded here for reading; severity classes were made from the unrounded POI.
+Numbers are rounded here, for reading; severity classes come from the unrounded POI.
 Undefined is null in JSON and "n/a" in CSV. Nothing here names a patient.
 """
 
@@ -26,7 +26,8 @@ NOT_AVAILABLE = "n/a"
 #: Decimals kept, by the unit a key ends in; any other number is written in full.
 _DECIMALS = {"percent": 4, "ml": 3, "g": 2, "hu": 2, "seconds": 3, "mb": 1}
 
-_EXACT_SECTIONS = ("geometry", "input", "model", "options", "versions")
+#: Sections whose numbers are not rounded: they are compared rather than read.
+_EXACT_SECTIONS = frozenset(("geometry", "input", "model", "options", "versions"))
 _UNITS = {"percent": "%", "seconds": "s", "hu": "HU", "mb": "MB", "mm": "mm", "ml": "ml", "g": "g"}
 
 
@@ -68,21 +69,21 @@ def build_report(
         "warnings": list(warnings),
         "disclaimer": DISCLAIMER,
     }
-    return {key: _plain(value, key) for key, value in report.items()}
+    return {key: _plain(value, key=key) for key, value in report.items()}
 
 
 def renewed_warnings(
     earlier: Mapping[str, Any], *, quantities: Quantities, now: Sequence[str] = (), note: str = ""
 ) -> tuple[str, ...]:
-    """Return what to warn of after the segments of a report were measured again, each once.
+    """Return the warnings, each once, for a report whose segments were corrected and measured again.
 
-    What the run warned of stays; what its figures warned of was another segmentation's, and goes with them.
+    Warnings of the run stay. Those that followed from its figures are left out, as the figures are replaced.
 
     Args:
         earlier: The report of the run, or of the last measurement; may be empty.
-        quantities: The figures of now.
-        now: What there is to say of the CT and of what it shows of the lungs (`field_of_view_warnings`).
-        note: Said at the end: what was measured.
+        quantities: The new figures.
+        now: Warnings on the CT and on what it shows of the lungs (`field_of_view_warnings`).
+        note: A last sentence that says what was measured.
     """
     gone = {note, CROPPED, NOT_SCANNED_WHOLE, *_warnings_of_figures(earlier, like=quantities)}
     run = [text for text in earlier.get("warnings", ()) if isinstance(text, str) and text not in gone]
@@ -90,19 +91,19 @@ def renewed_warnings(
 
 
 def _warnings_of_figures(report: Mapping[str, Any], *, like: Quantities) -> tuple[str, ...]:
-    """Return what the figures in a report warn of by themselves: missing lungs, lungs too large for a patient."""
+    """Return the warnings that follow from the figures in a report: missing lungs, lungs too large for a patient."""
     try:
         regions = {
             name: dataclasses.replace(getattr(like, name), volume_ml=part["volume_ml"], poi_percent=part["poi_percent"])
             for name, part in report["regions"].items()
         }
         return dataclasses.replace(like, **regions).warnings()
-    except (LookupError, AttributeError, TypeError):  # no report yet, or not as we write it
+    except (LookupError, AttributeError, TypeError):  # there is no report yet, or none written by `build_report`
         return ()
 
 
 def write_report_json(path: str | Path, report: Mapping[str, Any]) -> None:
-    """Write the report as JSON: keys in the order given, UTF-8, same bytes on every system, newline at the end."""
+    """Write the report as JSON: keys in the order given, UTF-8, equal bytes on every system, a newline at the end."""
     text = json.dumps(_plain(report), indent=2, ensure_ascii=False, allow_nan=False)
     Path(path).write_text(text + "\n", encoding="utf-8", newline="\n")
 
@@ -116,35 +117,37 @@ def write_report_csv(path: str | Path, report: Mapping[str, Any]) -> None:
             writer.writerow((key, NOT_AVAILABLE if value is None else value, _UNITS.get(_unit_of(key), "")))
 
 
-def _plain(value: Any, key: str = "", *, exact: bool = False) -> Any:
-    """Return `value` with Python's own types, rounded by its key's unit; not finite becomes None.
+def _plain(value: Any, *, key: str = "") -> Any:
+    """Return `value` in Python's own types, numbers rounded by their unit; those that are not finite become None.
 
     Args:
         value: Anything JSON can hold, numpy numbers, tuples and paths.
-        key: Name of `value`, whose last word is its unit.
-        exact: Rounds nothing, for what is compared rather than read.
+        key: Dotted key of `value` in the report, see `_unit_of`.
     """
     if isinstance(value, Mapping):
-        exact = exact or key in _EXACT_SECTIONS
-        inherited = {"hu": "hu", "stages": "seconds"}.get(key)
-        return {str(name): _plain(item, inherited or str(name), exact=exact) for name, item in value.items()}
+        return {str(name): _plain(item, key=_dotted(key, str(name))) for name, item in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
-        return [_plain(item, exact=exact) for item in value]
+        return [_plain(item, key=_dotted(key, "")) for item in value]
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     if isinstance(value, np.integer):
         return int(value)
     if isinstance(value, (float, np.floating)):
         number = float(value)
-        decimals = None if exact else _DECIMALS.get(_unit_of(key))
         if not math.isfinite(number):
             return None
+        decimals = None if _EXACT_SECTIONS.intersection(key.split(".")[:-1]) else _DECIMALS.get(_unit_of(key))
         return number if decimals is None else round(number, decimals)
     return str(value) if isinstance(value, Path) else value
 
 
+def _dotted(key: str, name: str) -> str:
+    """Return the dotted key of a part, by its name; the report as a whole has the key ""."""
+    return f"{key}.{name}" if key else name
+
+
 def _unit_of(key: str) -> str:
-    """Return the unit of the number under a dotted key: its last word, but for densities and times."""
+    """Return the unit of the number under a dotted key: its last word, except in the sections `hu` and `stages`."""
     *parents, name = key.split(".")
     if "hu" in parents:
         return "hu"
@@ -155,12 +158,12 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the leaves with their dotted keys; a list of numbers is one leaf, of texts several."""
     if isinstance(value, Mapping):
         for name, item in value.items():
-            yield from _flat(item, f"{key}.{name}" if key else name)
+            yield from _flat(item, _dotted(key, name))
     elif isinstance(value, list) and all(isinstance(item, (int, float)) for item in value):
         if value:
             yield key, " ".join(str(item) for item in value)
     elif isinstance(value, list):
         for number, item in enumerate(value, start=1):
-            yield from _flat(item, f"{key}.{number}")
+            yield from _flat(item, _dotted(key, str(number)))
     else:
         yield key, value

@@ -1,10 +1,10 @@
 """Separable resampling between voxel grids that share their axes: exact positions, bounded memory.
 
-A grid is described per axis by `AxisGrid`; a resampling is one small weight matrix per
-axis. Downsampling widens the linear kernel to the output spacing (anti-aliasing), which
-makes sharp and soft reconstruction kernels, and noisy scans, look alike to the network;
-the paper's code interpolated without it. Upsampling is linear interpolation or, for the image that the network sees,
-cubic, as in the paper: between thick slices a line would blur once more what their thickness has blurred.
+A grid is one `AxisGrid` per axis, and resampling takes one small weight matrix per axis.
+Downsampling widens the linear kernel to the spacing of the target (anti-aliasing), which the
+paper's code did not: sharp and soft reconstruction kernels, and noisy scans, then look alike
+to the network. Upsampling is linear or, for the image that the network sees, cubic as in the
+paper: between thick slices, linear interpolation would add to the blur of their thickness.
 """
 
 from __future__ import annotations
@@ -35,6 +35,12 @@ class AxisGrid:
         """Return the sub-grid of the voxels start..stop-1."""
         return AxisGrid(self.first_mm + start * self.step_mm, self.step_mm, stop - start)
 
+    def range_around(self, lower_mm: float, upper_mm: float) -> tuple[int, int]:
+        """Return start and stop of the voxels whose centres enclose a range, as far as the grid goes; at least one."""
+        start = int(np.clip(np.floor((lower_mm - self.first_mm) / self.step_mm), 0, self.count - 1))
+        stop = int(np.clip(np.ceil((upper_mm - self.first_mm) / self.step_mm) + 1, start + 1, self.count))
+        return start, stop
+
 
 Axes = tuple[AxisGrid, AxisGrid, AxisGrid]
 
@@ -46,7 +52,7 @@ def image_axes(shape_kji: Sequence[int], *, spacing_kji_mm: Sequence[float]) -> 
 
 
 def covering_axis(axis: AxisGrid, step_mm: float) -> AxisGrid:
-    """Return the axis with `step_mm` that covers the extent of `axis`, centred on it."""
+    """Return the axis of voxels `step_mm` long that covers the extent of `axis`, to half a voxel, centred on it."""
     extent_mm = axis.count * axis.step_mm
     count = max(1, round(extent_mm / step_mm))
     center_mm = axis.first_mm + (axis.count - 1) * axis.step_mm / 2.0
@@ -58,13 +64,16 @@ def axis_weights(
 ) -> np.ndarray:
     """Return the (target.count, source.count) float32 weights; each row sums to one.
 
-    The kernel is a triangle whose half-width is given in steps of the target. Where the source's step is larger, it is
-    the triangle of that half-width, or cubic convolution (Keys 1981), which also keeps what a line cuts off. Beyond its
-    ends the source is continued with its border value.
+    Args:
+        source: Where values are known; beyond its ends they are continued with the value at the border.
+        target: Where values are wanted.
+        half_width: Of the triangular kernel, in steps of the target.
+        upsampling: What to do where the source's step is longer than that half-width: "linear" widens the triangle to
+            the source's step, "cubic" takes cubic convolution (Keys 1981), which does not flatten peaks as it does.
     """
     is_cubic = upsampling == "cubic" and source.step_mm > half_width * target.step_mm
     half_width_mm = max(source.step_mm, half_width * target.step_mm)
-    # Beyond the border the nearest source voxel takes all the weight that lies outside.
+    # One step more than the kernel reaches, for rounding. Weight beyond the border goes to the voxel at the border.
     reach = int(np.ceil(half_width_mm / source.step_mm)) + 1
     position = (target.centers_mm - source.first_mm) / source.step_mm
     index = np.floor(position).astype(np.int64)[:, None] + np.arange(-reach, reach + 1)[None, :]
@@ -95,12 +104,12 @@ def resample_kji(
     """Return `volume_kji` sampled on `target`, slice by slice.
 
     Args:
-        volume_kji: (k, j, i) array of any type and stride (a flipped or transposed view will do).
+        volume_kji: (k, j, i) array of any dtype and strides (a flipped or transposed view will do).
         source: Axes (k, j, i) of `volume_kji`.
-        target: Axes (k, j, i) wanted, in the same millimetre frame.
-        convert: Applied to each 2D input slice before use, e.g. a comparison; default: none.
-        half_width: Of the kernel, in steps of the target, see `axis_weights`.
-        upsampling: Along axes whose source is coarser than that, see `axis_weights`.
+        target: Axes (k, j, i) wanted, in mm from the same point.
+        convert: Applied to each 2D input slice before it is used, e.g. a comparison.
+        half_width: See `axis_weights`.
+        upsampling: See `axis_weights`.
 
     Returns:
         float32 array with the shape of `target`.
@@ -114,7 +123,7 @@ def resample_kji(
     reduced: dict[int, np.ndarray] = {}
     for k_out in range(target[0].count):
         used_k = np.flatnonzero(weights_k[k_out])
-        # Slices are reduced in-plane once and kept only as long as a later output slice needs them.
+        # An input slice is resampled in-plane once, and kept only while output slices need it.
         reduced = {k: v for k, v in reduced.items() if k >= used_k[0]}
         for k in used_k:
             if int(k) not in reduced:

@@ -1,16 +1,17 @@
-"""From labels, or a map, on the network's grid back to the CT's own grid, slice by slice."""
+"""Bring labels, or a map, from the network's grid back to the CT's own grid."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from .boxes import Box, bounding_box
 from .geometry import Geometry
 from .labels import Label, likeliest_label
 from .preprocess import NetworkInput
 from .progress import Reporter
 from .resample import axis_weights, resample_kji
 
-#: Slices between two reports of progress.
+#: Slices between two reports of progress; also the thickness of the slabs in which a map is restored.
 REPORT_EVERY = 32
 
 
@@ -19,12 +20,12 @@ def restore_labels(
 ) -> np.ndarray:
     """Return the labelmap on the CT's grid.
 
-    Each label is interpolated linearly by itself, as in the paper, and the one with the largest share
-    wins (a threshold of 0.5 would leave gaps where three meet). Outside the network's grid all is background.
+    Each label is interpolated linearly on its own, as in the paper, and the one with the largest share wins
+    (the paper's threshold of 0.5 leaves gaps where three labels meet). Outside the network's grid all is background.
 
     Args:
         labels_kji: (k, j, i) uint8 of `Label` on `network_input.axes`.
-        network_input: The grid of the labels and the way back.
+        network_input: Both grids, and how the CT is oriented.
         geometry: The CT's grid.
         reporter: Told every few slices.
 
@@ -35,31 +36,31 @@ def restore_labels(
     """
     labelmap = np.zeros(geometry.shape_kji, dtype=np.uint8)
     out = network_input.orientation.view(labelmap)
-    lungs = labels_kji != Label.BACKGROUND
-    if not lungs.any():
+    box = bounding_box(labels_kji)
+    if box is None:
         return labelmap
     # Only the part of the CT that the lungs reach is computed.
-    ranges = [_covered(lungs, axis, network_input) for axis in range(3)]
+    ranges = _source_ranges(box, network_input=network_input)
     weights_k, weights_j, weights_i = (
         axis_weights(grid, source.part(*used))
         for grid, source, used in zip(network_input.axes, network_input.source_axes, ranges, strict=True)
     )
-    seen = out[tuple(slice(*used) for used in ranges)]
+    part = out[tuple(slice(*used) for used in ranges)]
     classes = np.array([int(label) for label in Label], dtype=np.uint8)[1:, None, None]
     planes: dict[int, np.ndarray] = {}
-    shares = np.empty((len(Label), 1, *seen.shape[1:]), dtype=np.float32)
-    for n, row in enumerate(weights_k):
+    shares = np.empty((len(Label), 1, *part.shape[1:]), dtype=np.float32)
+    for n, weights in enumerate(weights_k):
         if n % REPORT_EVERY == 0:
-            reporter.tell("back", n, len(seen))
-        used = np.flatnonzero(row)
+            reporter.tell("back", n, len(part))
+        used = np.flatnonzero(weights)
         # A plane of the network's grid serves several slices of the CT.
         planes = {
             k: planes[k] if k in planes else weights_j @ ((labels_kji[k] == classes).astype(np.float32) @ weights_i.T)
             for k in used.tolist()
         }
-        shares[1:, 0] = sum(row[k] * plane for k, plane in planes.items())
+        shares[1:, 0] = sum(weights[k] * plane for k, plane in planes.items())
         shares[0] = 1.0 - shares[1:].sum(axis=0)
-        seen[n] = likeliest_label(shares)[0]
+        part[n] = likeliest_label(shares)[0]
     return labelmap
 
 
@@ -68,12 +69,12 @@ def restore_map(
 ) -> np.ndarray:
     """Return a map on the CT's grid, in whole per cent, interpolated linearly.
 
-    It is worked out in slabs, so that nothing but the result has the CT's size. Outside the
-    patient and the network's grid all is 0.
+    It is computed in slabs, so that nothing but the result has the CT's size. Outside the
+    patient and outside the network's grid all is 0.
 
     Args:
         values_kji: (k, j, i) float32 from 0 to 1 on `network_input.axes`.
-        network_input: The grid of the values and the way back.
+        network_input: Both grids, and how the CT is oriented.
         geometry: The CT's grid.
         reporter: Told at every slab.
 
@@ -82,29 +83,31 @@ def restore_map(
     """
     restored = np.zeros(geometry.shape_kji, dtype=np.uint8)
     values_kji = values_kji * network_input.inside_kji
-    if not values_kji.any():
+    box = bounding_box(values_kji)
+    if box is None:
         return restored
     out = network_input.orientation.view(restored)
-    ranges = [_covered(values_kji > 0, axis, network_input) for axis in range(3)]
+    ranges = _source_ranges(box, network_input=network_input)
     target = [axis.part(*used) for axis, used in zip(network_input.source_axes, ranges, strict=True)]
-    seen = out[tuple(slice(*used) for used in ranges)]
-    for start in range(0, len(seen), REPORT_EVERY):
-        reporter.tell("back", start, len(seen))
-        stop = min(start + REPORT_EVERY, len(seen))
+    part = out[tuple(slice(*used) for used in ranges)]
+    for start in range(0, len(part), REPORT_EVERY):
+        reporter.tell("back", start, len(part))
+        stop = min(start + REPORT_EVERY, len(part))
         slab = (target[0].part(start, stop), target[1], target[2])
         percent = resample_kji(values_kji, source=network_input.axes, target=slab)
         percent *= 100.0
-        seen[start:stop] = np.rint(percent, out=percent)
+        part[start:stop] = np.rint(percent, out=percent)
     return restored
 
 
-def _covered(lungs: np.ndarray, axis: int, network_input: NetworkInput) -> tuple[int, int]:
-    """Return the range of CT voxels along an axis that the lungs on the network's grid reach, with a margin."""
-    grid, source = network_input.axes[axis], network_input.source_axes[axis]
-    others = tuple(n for n in range(3) if n != axis)
-    used = np.flatnonzero(lungs.any(axis=others))
-    lower_mm = grid.first_mm + (used[0] - 1.5) * grid.step_mm
-    upper_mm = grid.first_mm + (used[-1] + 1.5) * grid.step_mm
-    start = int(np.clip(np.floor((lower_mm - source.first_mm) / source.step_mm), 0, source.count - 1))
-    stop = int(np.clip(np.ceil((upper_mm - source.first_mm) / source.step_mm) + 1, start + 1, source.count))
-    return start, stop
+def _source_ranges(box: Box, *, network_input: NetworkInput) -> list[tuple[int, int]]:
+    """Return start and stop, per axis, of the oriented CT's voxels that a box on the network's grid can reach.
+
+    Interpolation reaches one step of the network's grid beyond the box's outermost centres; half a step is added.
+    """
+    ranges = []
+    for used, grid, source in zip(box, network_input.axes, network_input.source_axes, strict=True):
+        lower_mm = grid.first_mm + (used.start - 1.5) * grid.step_mm
+        upper_mm = grid.first_mm + (used.stop + 0.5) * grid.step_mm
+        ranges.append(source.range_around(lower_mm, upper_mm))
+    return ranges

@@ -128,28 +128,23 @@ def _masks_of_segments(path: Path, image: sitk.Image) -> SegmentMasks:
 
 def _segments(path: Path, image: sitk.Image) -> list[_Segment]:
     """Return the segments that the header lists."""
+    header = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys() if key.startswith("Segment")}
     segments: list[_Segment] = []
-    while image.HasMetaDataKey(f"Segment{len(segments)}_ID"):
+    while (segment_id := header.get(f"Segment{len(segments)}_ID")) is not None:
         index = len(segments)
-
-        def value(key: str, default: str, index: int = index) -> str:
-            full_key = f"Segment{index}_{key}"
-            return image.GetMetaData(full_key) if image.HasMetaDataKey(full_key) else default
-
-        tags = dict(tag.split(":", 1) for tag in value("Tags", "").split("|") if ":" in tag)
+        tags = dict(tag.split(":", 1) for tag in header.get(f"Segment{index}_Tags", "").split("|") if ":" in tag)
         try:
             # Where the header does not say, Slicer takes one layer per segment, each of value 1.
-            layer, label_value = int(value("Layer", str(index))), int(value("LabelValue", "1"))
+            layer = int(header.get(f"Segment{index}_Layer", index))
+            label_value = int(header.get(f"Segment{index}_LabelValue", 1))
         except ValueError as error:
             text = _(
                 "Segmentation '{file}': layer or label value of segment {index} is no number. "
                 "The file is damaged; save it again from Slicer."
             )
             raise InputError(text.format(file=path, index=index)) from error
-        segment_id = value("ID", "")
-        segments.append(
-            _Segment(segment_id, value("Name", segment_id), layer, label_value, tags.get(TERMINOLOGY_TAG, ""))
-        )
+        name = header.get(f"Segment{index}_Name", segment_id)
+        segments.append(_Segment(segment_id, name, layer, label_value, tags.get(TERMINOLOGY_TAG, "")))
     return segments
 
 

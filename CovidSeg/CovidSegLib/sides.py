@@ -1,8 +1,8 @@
-"""Which lung is the left one: the network's vote per lung, not per voxel.
+"""Decide which lung is the left one, by the network's vote per lung instead of per voxel.
 
-A voxel deep in a lung looks the same on either side, so the network now and then puts a part
-of one lung into the other. The two lungs are bodies of their own, though: once the thin bridge
-where they touch is cut, each is given as a whole to the side most of its voxels were given to.
+A voxel deep in a lung looks the same on either side, so the network now and then labels a part
+of one lung as the other. But the two lungs are separate bodies: once the thin bridge where they
+touch is cut, each gets, as a whole, the side that most of its voxels were given.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ import numpy as np
 from .labels import Label
 
 LEFT, RIGHT = int(Label.LEFT_LUNG), int(Label.RIGHT_LUNG)
-#: The cores of the two lungs, each (k, j, i) bool.
+#: The cores of the two lungs, as masks (k, j, i), in no order.
 Bodies = tuple[np.ndarray, np.ndarray]
 
-#: How deep lungs are shrunk, step by step, until they come apart.
+#: By how much both lungs are eroded, tried one after the other until they come apart.
 SHRINK_MM = (0.0, 2.5, 4.0, 6.0, 9.0, 13.0)
 #: The smaller of two lungs has at least this share of the larger one's volume.
 SMALLER_LUNG_SHARE = 0.15
-#: From this share of the larger lung on, a piece is asked which lung it belongs to; smaller ones go to the nearer.
+#: A further piece of at least this share of the larger lung may join one of them by position and vote, see
+#: `_with_parts`; smaller ones just go to the nearer lung.
 PART_SHARE = 0.01
-#: Two bodies the network gives to the same side are two lungs only if they lie this far apart, left to right;
-#: the upper and lower part of a single lung do not.
+#: Two bodies whose votes are for the same side are two lungs only if their centres are this far apart from left to
+#: right. The upper and the lower part of a single lung are not.
 LUNGS_APART_MM = 60.0
-#: Where the distances to the two lungs differ by less than this, so within 3 mm of the border between them, the
+#: Where the distances to the two lungs differ by less than this, that is within 3 mm of the border between them, the
 #: network's own answer stands.
 UNDECIDED_MM = 6.0
 
@@ -40,7 +41,7 @@ def settle_sides(probabilities: np.ndarray, labels: np.ndarray, *, spacing_kji_m
     lungs = labels > 0
     if not lungs.any():
         return
-    # Whole lungs come apart on a grid half as fine in-plane just as well, eight times faster.
+    # Whole lungs come apart just as well on a grid half as fine in-plane, eight times faster.
     step = (1, 2, 2)
     coarse = tuple(slice(None, None, n) for n in step)
     spacing = tuple(n * s for n, s in zip(step, spacing_kji_mm, strict=True))
@@ -58,7 +59,7 @@ def settle_sides(probabilities: np.ndarray, labels: np.ndarray, *, spacing_kji_m
 
 
 def _two_lungs(labels: np.ndarray, *, spacing_mm: tuple[float, ...]) -> Bodies | None:
-    """Return the cores of the two lungs, None if there is one lung only or they do not come apart."""
+    """Return the cores of the two lungs; None if there is only one lung, or if they do not come apart."""
     from scipy import ndimage
 
     depth_mm = ndimage.distance_transform_edt(labels > 0, sampling=spacing_mm)
@@ -76,9 +77,9 @@ def _two_lungs(labels: np.ndarray, *, spacing_mm: tuple[float, ...]) -> Bodies |
 
 
 def _with_parts(bodies: Bodies, *, parts: list[np.ndarray], labels: np.ndarray) -> Bodies:
-    """Return the bodies with those parts that the network gives to their side, and that lie on it.
+    """Return the bodies, changed in place, with the parts that lie on their side and vote for it.
 
-    What parts the two lungs now and then parts a lobe from its lung, too, and the other lung may be nearer to it.
+    The erosion that separates the lungs sometimes severs a lobe from its lung, too, and the other lung may be nearer.
     """
     is_left = [_votes_for_left(labels[body]) > 0.5 for body in bodies]
     centers_i = [_center_i(body) for body in bodies]
@@ -93,7 +94,7 @@ def _with_parts(bodies: Bodies, *, parts: list[np.ndarray], labels: np.ndarray) 
 
 
 def _are_one_lung(bodies: Bodies, labels: np.ndarray, *, step_i_mm: float) -> bool:
-    """Tell whether both bodies are parts of one lung, as the other one is missing or out of the image."""
+    """Tell whether both bodies are parts of one lung, the other being missing or outside the image."""
     votes = [_votes_for_left(labels[body]) > 0.5 for body in bodies]
     first, second = (_center_i(body) * step_i_mm for body in bodies)
     return votes[0] == votes[1] and abs(first - second) < LUNGS_APART_MM
@@ -108,23 +109,25 @@ def _distances_to_sides(
     away = [np.asarray(ndimage.distance_transform_edt(~body, sampling=spacing_mm)) for body in bodies]
     votes = [_votes_for_left(labels[body]) for body in bodies]
     position = [_center_i(body) for body in bodies]
-    # Both bodies voting for one side cannot be: then the one further to the left is the left lung.
+    # If both bodies vote for the same side, position decides: the one further to the left is the left lung.
     agree = (votes[0] > 0.5) == (votes[1] > 0.5)
     left = int(np.argmax(position) if agree else np.argmax(votes))
     return away[left], away[1 - left]
 
 
 def _center_i(body: np.ndarray) -> float:
+    """Return the mean position of a mask along i, in voxels."""
     return float(np.nonzero(body)[2].mean())
 
 
 def _votes_for_left(labels: np.ndarray) -> float:
+    """Return the share of left lung among the voxels labelled left or right lung."""
     left, right = int(np.count_nonzero(labels == LEFT)), int(np.count_nonzero(labels == RIGHT))
     return left / max(1, left + right)
 
 
 def _flip_islands(probabilities: np.ndarray, labels: np.ndarray) -> None:
-    """Give islands of one side that lie nearer to the other side's largest piece to that side."""
+    """Give islands of one side to the other side if they lie nearer to that side's largest piece than to their own."""
     from scipy import ndimage
 
     pieces: dict[int, np.ndarray] = {}
@@ -146,7 +149,7 @@ def _flip_islands(probabilities: np.ndarray, labels: np.ndarray) -> None:
 
 
 def _put(probabilities: np.ndarray, labels: np.ndarray, *, side: np.ndarray) -> None:
-    """Move the lungs' probability to the side wanted (0: leave as it is), in place."""
+    """Move the probability of both lungs to the side wanted (0: neither, it stays as it is), in place."""
     both = probabilities[LEFT] + probabilities[RIGHT]
     for wanted, other in ((LEFT, RIGHT), (RIGHT, LEFT)):
         where = side == wanted

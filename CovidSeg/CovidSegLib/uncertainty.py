@@ -13,17 +13,19 @@ import numpy as np
 from .boxes import Box, bounding_box, grown
 from .geometry import Geometry
 
-#: Less than this is no doubt, in per cent of the map: of two classes, the likelier has more than about 88 %.
+#: Voxels whose uncertainty is less are not doubtful: of two classes, the likelier then has more than about 88 %.
 DOUBTFUL_FROM_PERCENT = 25
-#: Regions are made of the most doubtful share of the lungs: a temperature lifts a whole map, its order stays.
+#: Regions consist of this most doubtful share of the lungs' voxels. A temperature raises or lowers the whole map, but
+#: keeps its order.
 MOST_DOUBTFUL_SHARE = 0.05
-#: Nearer than this to the outer border of the lungs, doubt is about where the border runs.
+#: Doubt nearer than this to the outer border of the lungs is about where that border runs.
 BORDER_MM = 4.0
-#: As far beyond that border a consolidation may lie that was taken for chest wall.
+#: A consolidation that was taken for chest wall may lie this far beyond that border.
 NEXT_TO_MM = 15.0
-#: Doubt that is no ball of this radius anywhere is a seam between two classes, however long.
+#: Doubt into which no ball of this radius fits is a seam between two classes, however long.
 SEAM_RADIUS_MM = 2.5
-#: Regions are looked for on a grid no coarser than this, or the CT's own; below the radius of a seam.
+#: Regions are sought on every n-th voxel of the CT, no farther apart than this (less than `SEAM_RADIUS_MM`) unless the
+#: CT's own voxels are.
 GRID_MM = 2.4
 
 
@@ -46,9 +48,9 @@ def tempered(probabilities: np.ndarray, *, temperature: float) -> np.ndarray:
 
 
 def entropy(probabilities: np.ndarray, *, temperature: float = 1.0) -> np.ndarray:
-    """Return the entropy of class probabilities as a share of the greatest: 0 sure, 1 all classes alike.
+    """Return the entropy of class probabilities as a share of its maximum: 0 if sure, 1 if all classes are equal.
 
-    Two classes alike, the others excluded, give 0.5 (of four).
+    Of four classes, two equally likely ones, the others being excluded, give 0.5.
 
     Args:
         probabilities: (classes, k, ...) float32, their sum over the first axis 1; not modified.
@@ -58,7 +60,7 @@ def entropy(probabilities: np.ndarray, *, temperature: float = 1.0) -> np.ndarra
         (k, ...) float32 from 0 to 1.
     """
     found = np.empty(probabilities.shape[1:], dtype=np.float32)
-    for k in range(probabilities.shape[1]):  # a slice at a time: logarithms of all classes would double the memory
+    for k in range(probabilities.shape[1]):  # a slice at a time: logarithms of the whole would double the memory
         p = tempered(probabilities[:, k], temperature=temperature)
         found[k] = -(p * np.log(np.maximum(p, np.finfo(np.float32).tiny))).sum(axis=0)
     return np.clip(found / np.float32(np.log(len(probabilities))), 0.0, 1.0, out=found)
@@ -66,7 +68,7 @@ def entropy(probabilities: np.ndarray, *, temperature: float = 1.0) -> np.ndarra
 
 @dataclass(frozen=True)
 class UncertainRegion:
-    """A place where the network did not know, as a reader steps through them.
+    """A place where the network was unsure; the panel leads a reader from one to the next.
 
     Attributes:
         center_ijk: The voxel of the region nearest to its middle, on the CT's grid.
@@ -100,7 +102,7 @@ def uncertain_regions(
         uncertainty_kji: (k, j, i) uint8 in per cent, of `segment`.
         labelmap_kji: (k, j, i) uint8 of `labels.Label`.
         geometry: Grid of both.
-        most: No more regions than these.
+        most: Largest number of regions returned.
 
     Raises:
         ValueError: Map or labelmap do not have the grid's shape.
@@ -140,14 +142,14 @@ def uncertain_regions(
 
 
 def _widened(box: Box, *, steps: np.ndarray, spacing_mm: np.ndarray, shape: tuple[int, ...]) -> Box:
-    """Return the box with room for what lies next to the lungs, in steps of several voxels."""
+    """Return the box with room for what lies next to the lungs, taking every n-th voxel as `steps` says."""
     room = grown(box, margin_kji=np.ceil(NEXT_TO_MM / spacing_mm).tolist(), shape_kji=shape)
     k, j, i = (slice(part.start, part.stop, step) for part, step in zip(room, steps.tolist(), strict=True))
     return (k, j, i)
 
 
 def _away_from_border(lungs: np.ndarray, *, grid_mm: np.ndarray) -> np.ndarray:
-    """Return what lies deep in the lungs, or outside but not far from them, and not at their border."""
+    """Return the mask of what lies inside the lungs or next to them, but not at their border."""
     from scipy import ndimage
 
     outside_mm = ndimage.distance_transform_edt(~lungs, sampling=grid_mm)

@@ -58,7 +58,7 @@ class CTVolume:
 
 
 def read_ct(path: str | Path, *, series: str | None = None) -> CTVolume:
-    """Return the CT at a path; nothing is written, a zip is unpacked aside and removed again.
+    """Return the CT at a path; nothing is written, but that a zip is unpacked into a temporary folder.
 
     Args:
         path: NIfTI, NRRD or MetaImage file; DICOM folder or zip (of several series the axial chest series with most
@@ -107,7 +107,7 @@ def list_series(path: str | Path) -> list[SeriesInfo]:
 
 @contextmanager
 def _files_at(path: Path) -> Iterator[list[Path]]:
-    """Give the files a path stands for: itself, those of the folder, or those unpacked from the zip."""
+    """Give the files that a path stands for: the file itself, or what the folder or the zip holds."""
     if path.is_dir():
         imaging = imaging_file_in(path)
         yield [imaging] if imaging else files_under(path)
@@ -133,12 +133,12 @@ def _read_files(path: Path, files: list[Path], *, series: str | None) -> ImageDa
         text = _("{path}: a series can be chosen in DICOM only; this is one image. Leave the series out.")
         raise InputError(text.format(path=path))
     label = str(path) if path.name == single.name else f"{path} ({single.name})"
-    read = {".nii": read_nifti, ".nrrd": read_nrrd, ".nhdr": read_nrrd}.get(_family(single), read_metaimage)
-    return read(single, label=label)
-
-
-def _family(path: Path) -> str:
-    return (image_suffix(path) or "").removesuffix(".gz")
+    suffix = image_suffix(single)
+    if suffix in (".nii", ".nii.gz"):
+        return read_nifti(single, label=label)
+    if suffix in (".nrrd", ".nhdr"):
+        return read_nrrd(single, label=label)
+    return read_metaimage(single, label=label)
 
 
 def _single_image(path: Path, files: list[Path]) -> Path | None:
@@ -185,6 +185,7 @@ def _single_file_text(stacks: list[Stack], *, label: str) -> Text:
 
 
 def _choice_notes(stacks: list[Stack], taken: Stack, *, chosen_by_user: bool) -> list[Text]:
+    """Return what to say of the stacks that were not taken: other images of the series, and other series."""
     notes: list[Text] = []
     others = [stack for stack in stacks if stack is not taken]
     left_out = sum(len(stack.slices) for stack in others if stack.info.uid == taken.info.uid)

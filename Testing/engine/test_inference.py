@@ -176,7 +176,7 @@ def test_ladder_goes_from_the_gpu_to_small_patches_on_the_cpu() -> None:
         ("cpu", "cpu"),
         ("cpu", "cpu"),
     ]
-    assert [str(r) for r in rungs[:3]] == ["cuda:1", "cuda:1, summed up on the cpu", "cpu"]
+    assert [rung.text for rung in rungs[:3]] == ["cuda:1", "cuda:1, summed up on the cpu", "cpu"]
     volumes = [np.prod(r.tiling.patch_kji) for r in rungs]
     assert volumes[0] > volumes[1] and volumes[2] > volumes[3]
     assert ladder("cpu", tiling=FAST) == rungs[2:]
@@ -195,7 +195,7 @@ def test_every_step_down_is_told_in_order(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(inference, "_predict_on", fake)
     found = run(image_of((4, 4, 4)), Pointwise(), device="mps")
-    assert [str(r) for r in tried] == ["mps", "mps, summed up on the cpu", "cpu", "cpu, in small patches"]
+    assert [rung.text for rung in tried] == ["mps", "mps, summed up on the cpu", "cpu", "cpu, in small patches"]
     assert found.device == "cpu"
     assert found.messages == (
         "mps lacks an operation the network needs: continuing on mps, summed up on the cpu",
@@ -235,7 +235,7 @@ def test_apple_gpu_that_computes_something_else_is_left_for_the_cpu(
     def of_noise(network: torch.nn.Module, *, device: str) -> np.ndarray:
         return np.full((1, 4, 32, 32, 32), 0.25 if device == "cpu" else wrong, np.float32)
 
-    monkeypatch.setattr(inference, "_of_noise", of_noise)
+    monkeypatch.setattr(inference, "_probabilities_of_noise", of_noise)
     image, network = image_of((20, 20, 20)), Pointwise()
     found = run(image, network, device="mps")
     assert found.device == "cpu"
