@@ -24,7 +24,7 @@ from .fit_checks import refuse_other_settings
 from .fit_config import FitConfig, Stage
 from .label_codes import Code
 from .losses import consistency_loss, partial_label_loss
-from .patches import Batch, Patches, TrainingCase
+from .patches import Batch, PatchSampler, TrainingCase
 from .whole_files import whole_file, write_whole
 from .widen import widened
 
@@ -56,7 +56,7 @@ class Fit:
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
-        self.patches = Patches(cases, config=config, rng=self.rng)
+        self.patches = PatchSampler(cases, config=config, rng=self.rng)
         self.step, self.skipped, self.elapsed_s = 0, 0, 0.0
         self.norm_frozen = False
         self._resume()

@@ -87,7 +87,7 @@ class Batch:
     shown: torch.Tensor
 
 
-class Patches:
+class PatchSampler:
     """Draws random batches: a case by its weight, everything else by the settings."""
 
     def __init__(self, cases: list[TrainingCase], *, config: FitConfig, rng: np.random.Generator) -> None:

@@ -16,7 +16,7 @@ from CovidSegTraining.cache import preparation_of, read_case, write_case
 from CovidSegTraining.fit_config import FitConfig, Stage
 from CovidSegTraining.label_codes import Code
 from CovidSegTraining.lesions import LesionRecipe
-from CovidSegTraining.patches import Patches, TrainingCase, load_cases
+from CovidSegTraining.patches import PatchSampler, TrainingCase, load_cases
 
 STAGE = Stage(1.0, (16, 32, 32), 2)
 
@@ -26,9 +26,9 @@ def cache(tmp_path: Path) -> Path:
     return write_ball_cache(tmp_path / "cache")
 
 
-def _patches(cache: Path, recipe: AugmentationRecipe, *, seed: int = 0, exchange_share: float = 0.0) -> Patches:
+def _patches(cache: Path, recipe: AugmentationRecipe, *, seed: int = 0, exchange_share: float = 0.0) -> PatchSampler:
     config = FitConfig(augmentation=recipe, lesions=LesionRecipe(probability=0.0), exchange_share=exchange_share)
-    return Patches(load_cases(cache), config=config, rng=np.random.default_rng(seed))
+    return PatchSampler(load_cases(cache), config=config, rng=np.random.default_rng(seed))
 
 
 def test_batch_without_changes_is_the_case_itself_in_the_networks_range(cache: Path) -> None:
@@ -49,7 +49,9 @@ def test_values_of_the_networks_range_by_hand() -> None:
         lesions=LesionRecipe(probability=0.0),
         preprocessing=PreprocessingRecipe(window_hu=(-1250.0, 250.0)),
     )
-    image = Patches([case], config=config, rng=np.random.default_rng(0))._network_input([torch.from_numpy(hu).float()])
+    image = PatchSampler([case], config=config, rng=np.random.default_rng(0))._network_input(
+        [torch.from_numpy(hu).float()]
+    )
     assert image[0, 0, 0, 0, :5].tolist() == pytest.approx([-1.0, -1.0, 0.0, 1.0, 2 / 3])
 
 
@@ -58,7 +60,7 @@ def test_patch_has_the_very_values_that_the_product_gives_its_network() -> None:
     case = TrainingCase("a", hu.astype(np.int16), np.zeros(hu.shape, dtype=np.uint8), 1.0)
     config = FitConfig(preprocessing=PreprocessingRecipe(window_hu=(-1111.0, 333.0)))
     given = torch.from_numpy(hu.copy())
-    image = Patches([case], config=config, rng=np.random.default_rng(0))._network_input([given])
+    image = PatchSampler([case], config=config, rng=np.random.default_rng(0))._network_input([given])
     assert np.array_equal(image[0, 0].numpy(), scale_hu(hu, window_hu=(-1111.0, 333.0)))
     assert np.array_equal(given.numpy(), hu)
 
@@ -73,7 +75,7 @@ def test_case_that_teaches_nothing_is_named(cache: Path) -> None:
     codes[8, 8, 8] = Code.BACKGROUND
     write_case(cache / "open.npz", open_case)
     config = FitConfig(augmentation=NEUTRAL)
-    Patches(load_cases(cache)[2:], config=config, rng=np.random.default_rng(0)).batch(STAGE)
+    PatchSampler(load_cases(cache)[2:], config=config, rng=np.random.default_rng(0)).batch(STAGE)
 
 
 def test_cases_of_which_none_would_be_drawn_are_refused(cache: Path) -> None:
@@ -91,7 +93,7 @@ def test_cases_are_drawn_by_their_weight() -> None:
         for hu, weight in ((-1000, 3.0), (0, 1.0), (100, 0.0))
     ]
     config = FitConfig(augmentation=NEUTRAL, lesions=LesionRecipe(probability=0.0))
-    patches = Patches(cases, config=config, rng=np.random.default_rng(0))
+    patches = PatchSampler(cases, config=config, rng=np.random.default_rng(0))
     middles = patches.batch(Stage(1.0, shape, 200)).image[:, 0, 8, 8, 16]
     lower, upper = config.preprocessing.window_hu
     hu = (middles * (upper - lower) / 2 + (lower + upper) / 2).numpy()
@@ -109,7 +111,7 @@ def test_spacing_is_told_in_the_order_of_the_arrays_axes(cache: Path, monkeypatc
     monkeypatch.setattr("CovidSegTraining.patches.sample_patch", record)
     monkeypatch.setattr("CovidSegTraining.patches.paint_lesions", record)
     config = FitConfig(preprocessing=PreprocessingRecipe(spacing_ijk_mm=(1.0, 2.0, 3.0)))
-    Patches(load_cases(cache), config=config, rng=np.random.default_rng(0))._patch(STAGE)
+    PatchSampler(load_cases(cache), config=config, rng=np.random.default_rng(0))._patch(STAGE)
     assert told == [(3.0, 2.0, 1.0)] * 2
 
 
