@@ -1,15 +1,17 @@
 """Find gas in stomach and bowel below the lungs: as dark as air, it is easily taken for lung.
 
 Lung, even with emphysema, is crossed by vessels and has gradual borders; a pocket of gas is wide,
-uniform, and has a wall nearly all around. Only the lower part of the chest is searched, so that
-bullae, which occur mostly at the apices, are not touched.
+uniform, and has a wall nearly all around (`abdominal_gas`). A narrow loop of bowel is neither wide
+nor uniform, but its air does not hang together with the lungs', and the network calls most of it
+background (`outvoted_air`). Only the lower part of the chest is searched, so that bullae, which
+occur mostly at the apices, are not touched.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from .boxes import grown
+from .boxes import Box, grown
 
 #: Standard deviation of the smoothing that removes noise and small vessels, while a pocket stays dark.
 SMOOTHING_MM = 3.0
@@ -38,6 +40,12 @@ RIM_VOXELS = 2
 WALL_ABOVE_HU = -700.0
 WALL_VOXELS = 2
 
+#: Air that the network's votes are counted for is darker than this; the walls between bowel and lung are denser.
+AIR_BELOW_HU = -600.0
+#: Size of such a piece of air. Specks are left to the rules for small pieces; a lung that the network mostly missed is
+#: larger.
+VOTED_ML = (0.3, 300.0)
+
 
 def abdominal_gas(
     hu_kji: np.ndarray, *, lungs_kji: np.ndarray, inside_kji: np.ndarray, spacing_kji_mm: tuple[float, float, float]
@@ -53,12 +61,10 @@ def abdominal_gas(
     from scipy import ndimage
 
     found = np.zeros(hu_kji.shape, dtype=bool)
-    levels = np.flatnonzero(lungs_kji.any(axis=(1, 2)))
-    if not levels.size:
+    highest = _highest_level(lungs_kji)
+    if highest is None:
         return found
-    highest = levels[0] + LOWER_SHARE * (levels[-1] - levels[0])
-    # The centre of a pocket lies below `highest`, but its upper part may reach as far above.
-    part = slice(0, min(hu_kji.shape[0], int(2 * highest) + 1))
+    part = _searched(highest)
     hu, spacing = hu_kji[part], np.asarray(spacing_kji_mm)
     voxel_ml = float(spacing.prod()) / 1000.0
     core = (ndimage.gaussian_filter(hu, SMOOTHING_MM / spacing) < GAS_BELOW_HU) & inside_kji[part]
@@ -70,10 +76,73 @@ def abdominal_gas(
     for n in 1 + np.flatnonzero(sizes_ml[1:] >= SMALLEST_ML):
         box = grown(boxes[n - 1], margin_kji=room, shape_kji=hu.shape)
         piece = pieces[box] == n
-        low = ndimage.center_of_mass(piece)[0] + box[0].start <= highest
-        if low and _is_pocket(piece, hu[box], spacing_kji_mm=spacing, reach=reach):
+        if _level_of(piece, box) <= highest and _is_pocket(piece, hu[box], spacing_kji_mm=spacing, reach=reach):
             found[part][box] |= _with_wall(piece, hu[box])
     return found
+
+
+def outvoted_air(
+    hu_kji: np.ndarray, *, lungs_kji: np.ndarray, inside_kji: np.ndarray, spacing_kji_mm: tuple[float, float, float]
+) -> np.ndarray:
+    """Return the pieces of air below the lungs that are mostly no lung to the network, with their walls, as a mask.
+
+    A piece of air is lung as a whole or not at all. Aerated lung within consolidation is a piece of its own, too, but
+    the network calls it lung, and what surrounds it infection.
+
+    Args:
+        hu_kji: (k, j, i) HU in patient axes, k to the head.
+        lungs_kji: (k, j, i) bool, what the network takes for lung, without the pockets of `abdominal_gas`.
+        inside_kji: (k, j, i) bool, the patient.
+        spacing_kji_mm: Voxel spacing.
+    """
+    from scipy import ndimage
+
+    found = np.zeros(hu_kji.shape, dtype=bool)
+    highest = _highest_level(lungs_kji)
+    if highest is None:
+        return found
+    part = _searched(highest)
+    air, lungs = (hu_kji[part] < AIR_BELOW_HU) & inside_kji[part], lungs_kji[part]
+    pieces, count = ndimage.label(air)
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
+    votes = np.bincount(pieces[lungs], minlength=count + 1)
+    least, most = (ml * 1000.0 / float(np.prod(spacing_kji_mm)) for ml in VOTED_ML)
+    boxes = ndimage.find_objects(pieces)
+    outvoted = (votes > 0) & (2 * votes < sizes) & (sizes >= least) & (sizes <= most)
+    for n in 1 + np.flatnonzero(outvoted[1:]):
+        box = grown(boxes[n - 1], margin_kji=(WALL_VOXELS,) * 3, shape_kji=air.shape)
+        piece = pieces[box] == n
+        wall = _dilated(piece, within=~air[box]) & ~piece
+        wall_is_lung = 2 * np.count_nonzero(lungs[box] & wall) > np.count_nonzero(wall)
+        if _level_of(piece, box) <= highest and not wall_is_lung:
+            found[part][box] |= piece | wall
+    return found
+
+
+def _highest_level(lungs_kji: np.ndarray) -> float | None:
+    """Return the level, in voxels along k, up to which a pocket's centre may lie; None without lungs."""
+    levels = np.flatnonzero(lungs_kji.any(axis=(1, 2)))
+    return levels[0] + LOWER_SHARE * (levels[-1] - levels[0]) if levels.size else None
+
+
+def _searched(highest: float) -> slice:
+    """Return the slices that pockets may reach into: as far above the highest level as their centres lie below."""
+    return slice(0, int(2 * highest) + 1)
+
+
+def _level_of(piece: np.ndarray, box: Box) -> float:
+    """Return the level of the centre of a piece in its box, in voxels along k."""
+    from scipy import ndimage
+
+    return float(ndimage.center_of_mass(piece)[0]) + box[0].start
+
+
+def _dilated(mask: np.ndarray, *, within: np.ndarray) -> np.ndarray:
+    """Return a mask grown by the thickness of a wall, into some voxels only."""
+    from scipy import ndimage
+
+    by_face_or_edge = ndimage.generate_binary_structure(3, 2)
+    return np.asarray(ndimage.binary_dilation(mask, by_face_or_edge, iterations=WALL_VOXELS, mask=within))
 
 
 def _is_pocket(piece: np.ndarray, hu: np.ndarray, *, spacing_kji_mm: np.ndarray, reach: np.ndarray) -> bool:
@@ -97,6 +166,4 @@ def _with_wall(piece: np.ndarray, hu: np.ndarray) -> np.ndarray:
     by_face_or_edge = ndimage.generate_binary_structure(3, 2)
     gas = ndimage.binary_propagation(piece, by_face_or_edge, mask=piece | (hu < DARK_BELOW_HU))
     gas = ndimage.binary_dilation(gas, by_face_or_edge, iterations=RIM_VOXELS, mask=hu < RIM_BELOW_HU)
-    return np.asarray(
-        ndimage.binary_dilation(gas, by_face_or_edge, iterations=WALL_VOXELS, mask=hu > WALL_ABOVE_HU) | gas
-    )
+    return _dilated(gas, within=hu > WALL_ABOVE_HU) | gas

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .abdominal_gas import abdominal_gas
+from .abdominal_gas import abdominal_gas, outvoted_air
 from .boxes import Box, bounding_box, grown
 from .errors import ModelError
 from .labels import Label, likeliest_label
@@ -107,9 +107,10 @@ def make_consistent(
     favour_infection(probabilities, factor=recipe.infection_factor)
     _set_background(probabilities, ~inside_kji)
     labels = likeliest_label(probabilities)
-    gas = abdominal_gas(hu_kji, lungs_kji=labels > 0, inside_kji=inside_kji, spacing_kji_mm=spacing_kji_mm)
-    _set_background(probabilities, gas)
-    labels[gas] = BACKGROUND
+    for find_gas in (abdominal_gas, outvoted_air):
+        gas = find_gas(hu_kji, lungs_kji=labels > 0, inside_kji=inside_kji, spacing_kji_mm=spacing_kji_mm)
+        _set_background(probabilities, gas)
+        labels[gas] = BACKGROUND
     if (box := bounding_box(labels)) is not None:
         # The rest works on the lungs' box only, about half of the image.
         box = _with_room(box, shape_kji=labels.shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from CovidSegLib.abdominal_gas import abdominal_gas
+from CovidSegLib.abdominal_gas import abdominal_gas, outvoted_air
 from scipy import ndimage
 
 SPACING_KJI_MM = (2.7, 1.6, 1.6)
@@ -127,3 +127,84 @@ def test_without_lungs_nothing_is_searched() -> None:
     hu, lungs = chest()
     hu[ball((7.0, 35.0, 35.0), radius_mm=15.0)] = -990.0
     assert not found(hu, np.zeros_like(lungs)).any()
+
+
+def outvoted(hu: np.ndarray, lungs: np.ndarray) -> np.ndarray:
+    return outvoted_air(hu, lungs_kji=lungs, inside_kji=np.ones(SHAPE_KJI, bool), spacing_kji_mm=SPACING_KJI_MM)
+
+
+def loop_of_bowel(*, center_k: float = 7.0, radius_mm: float = 6.0) -> np.ndarray:
+    """Return a pocket too small for `abdominal_gas`, of 0.9 ml by default."""
+    return ball((center_k, 35.0, 35.0), radius_mm=radius_mm)
+
+
+def called_lung(piece: np.ndarray, *, share: float) -> np.ndarray:
+    """Return the first voxels of a piece, so many that they are this share of it."""
+    voxels = np.argwhere(piece)
+    called = np.zeros_like(piece)
+    called[tuple(voxels[: round(share * len(voxels))].T)] = True
+    return called
+
+
+def test_narrow_loop_that_is_mostly_no_lung_is_none_and_neither_is_its_wall() -> None:
+    hu, lungs = chest()
+    loop = loop_of_bowel()
+    hu[loop] = -950.0
+    assert not found(hu, lungs | called_lung(loop, share=0.4)).any()
+    gas = outvoted(hu, lungs | called_lung(loop, share=0.4))
+    with_wall = ndimage.binary_dilation(loop, ndimage.generate_binary_structure(3, 2), iterations=2)
+    np.testing.assert_array_equal(gas, with_wall)
+
+
+@pytest.mark.parametrize(("share", "is_out"), [(0.0, False), (0.49, True), (0.51, False), (1.0, False)])
+def test_majority_of_the_network_decides_on_a_piece_of_air(share: float, *, is_out: bool) -> None:
+    hu, lungs = chest()
+    loop = loop_of_bowel()
+    hu[loop] = -950.0
+    assert outvoted(hu, lungs | called_lung(loop, share=share)).any() == is_out  # nothing to take away at 0
+
+
+def test_air_that_hangs_together_with_the_lungs_is_not_voted_on() -> None:
+    hu, lungs = chest()
+    loop = loop_of_bowel()
+    hu[loop] = -950.0
+    hu[7:16, 35, 35] = -700.0
+    assert not outvoted(hu, lungs | called_lung(loop, share=0.4)).any()
+
+
+def test_bronchus_in_consolidation_stays_what_the_network_calls_it() -> None:
+    hu, lungs = chest()
+    consolidated = ball((22.0, 35.0, 35.0), radius_mm=18.0)
+    bronchus = ball((22.0, 35.0, 35.0), radius_mm=6.0)
+    hu[consolidated] = 20.0
+    hu[bronchus] = -950.0
+    assert not outvoted(hu, lungs & ~bronchus | called_lung(bronchus, share=0.3)).any()
+
+
+@pytest.mark.parametrize(("radius_mm", "is_out"), [(3.8, False), (4.6, True)])
+def test_speck_of_air_is_left_to_the_size_of_pieces(radius_mm: float, *, is_out: bool) -> None:
+    hu, lungs = chest()
+    loop = loop_of_bowel(radius_mm=radius_mm)  # 0.23 and 0.41 ml
+    hu[loop] = -950.0
+    assert outvoted(hu, lungs | called_lung(loop, share=0.4)).any() == is_out
+
+
+@pytest.mark.parametrize(("slices", "is_out"), [(9, True), (10, False)])
+def test_air_as_large_as_a_missed_lung_stays(slices: int, *, is_out: bool) -> None:
+    hu, lungs = chest()
+    air = np.zeros(SHAPE_KJI, bool)
+    air[2 : 2 + slices, 2:-2, 2:-2] = True  # 271 and 301 ml
+    assert outvoted(np.where(air, -950.0, hu), lungs | called_lung(air, share=0.4)).any() == is_out
+
+
+@pytest.mark.parametrize(("center_k", "is_out"), [(28.0, True), (33.0, False)])
+def test_only_the_lower_two_fifths_are_voted_on(center_k: float, *, is_out: bool) -> None:
+    hu, lungs = chest()  # slices 15 to 54: up to 30.6
+    around, loop = (loop_of_bowel(center_k=center_k, radius_mm=radius_mm) for radius_mm in (21.0, 6.0))
+    hu[around], hu[loop] = 40.0, -950.0
+    assert outvoted(hu, (lungs & ~around) | called_lung(loop, share=0.4)).any() == is_out
+
+
+def test_without_lungs_nothing_is_voted_on() -> None:
+    hu, lungs = chest()
+    assert not outvoted(hu, np.zeros_like(lungs)).any()
