@@ -1,9 +1,9 @@
 """Random training patches of the product recipe: cut, deformed and degraded in one pass, on the device.
 
 The spatial part samples a patch straight from the whole case (rotation, anisotropic scale,
-elastic deformation, mirroring left to right with the sides exchanged), the intensity part
-imitates what real scans differ in: noise, kernel, slice thickness, scale offsets, 8-bit
-export, cropped fields of view.
+elastic deformation; if asked for, mirroring left to right with the sides exchanged), the
+intensity part imitates what real scans differ in: noise, kernel, slice thickness, scale
+offsets, 8-bit export, cropped fields of view.
 """
 
 from __future__ import annotations

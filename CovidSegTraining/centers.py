@@ -16,7 +16,7 @@ _DENSE_SHARE = 0.4
 
 
 def has_centers(codes_kji: np.ndarray) -> bool:
-    """Tell whether a case with these codes (k, j, i) has a voxel of known class, on which a patch can be centred."""
+    """Tell whether a case with these codes (k, j, i) has background, lung or infection to centre a patch on."""
     return bool((codes_kji < Code.UNKNOWN).any())
 
 

@@ -38,7 +38,7 @@ class Draw:
     """The random choices for one crop; a change that is None is not made.
 
     Attributes:
-        position_kji: Where the crop lies along each axis: 0 at one end of the places it may take, 1 at the other.
+        position_kji: Where the crop lies along each axis: from 0, one end of the places it may take, to below 1.
         seed: Seed of noise and deformation.
         flip_kji: Whether each axis is mirrored.
         contrast: Factor on the distance from the mean.

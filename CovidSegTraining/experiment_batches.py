@@ -120,7 +120,7 @@ class CropStream:
         return prefetched(make_batch, count=math.ceil(crops / batch), stream=self.volumes.side_stream)
 
 
-class Stream(Protocol):
+class SideQueue(Protocol):
     """A queue of work that runs beside the rest of the program; `SideStream`, or a stand-in for tests."""
 
     def begin(self, make: Callable[[], _Tensors]) -> tuple[_Tensors, Any]:
@@ -140,7 +140,7 @@ class SideStream:
         self._side.wait_stream(self._current)
 
     def begin(self, make: Callable[[], _Tensors]) -> tuple[_Tensors, torch.cuda.Event]:
-        """See `Stream`."""
+        """See `SideQueue`."""
         import torch
 
         with torch.cuda.stream(self._side):
@@ -148,13 +148,13 @@ class SideStream:
             return tensors, self._side.record_event()
 
     def hand_over(self, tensors: _Tensors, ready: torch.cuda.Event) -> None:
-        """See `Stream`; their memory is not reused before the current stream is done with them."""
+        """See `SideQueue`; their memory is not reused before the current stream is done with them."""
         self._current.wait_event(ready)
         for tensor in tensors:
             tensor.record_stream(self._current)
 
 
-def prefetched(make: Callable[[int], _Tensors], *, count: int, stream: Stream | None) -> Iterator[_Tensors]:
+def prefetched(make: Callable[[int], _Tensors], *, count: int, stream: SideQueue | None) -> Iterator[_Tensors]:
     """Yield make(0), make(1), ..., each begun before the one before it is yielded.
 
     Args:

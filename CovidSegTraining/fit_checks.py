@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from CovidSegLib.errors import InputError
 from CovidSegLib.labels import Label
@@ -140,11 +141,18 @@ def refuse_other_settings(folder: Path, *, config: FitConfig) -> None:
     except ValueError as error:
         raise InputError(f"{path}: damaged; delete it to go on with the settings given") from error
     now = json.loads(json.dumps(asdict(config)))  # lists, as the file has them
-    # An earlier version may not have known a setting.
-    keys = [key for key in now if key in before and key not in _MAY_CHANGE]
+    now = _known_to(before, now)  # an earlier version may not have known a setting
+    keys = [key for key in now if key not in _MAY_CHANGE]
     key, was, is_now = first_difference({k: before[k] for k in keys}, {k: now[k] for k in keys})
     if key:
         raise InputError(
             f"{folder}: begun with other settings (fit.{key} is {was!r} in config.json there, {is_now!r} "
             "here); give the --config that the run was begun with, or choose another folder"
         )
+
+
+def _known_to(before: Any, now: Any) -> Any:
+    """Return `now` without the keys, on any level, that `before` lacks."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return now
+    return {key: _known_to(before[key], value) for key, value in now.items() if key in before}

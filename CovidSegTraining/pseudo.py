@@ -52,9 +52,9 @@ def self_label(
 
     Voxels whose class is known (background, airways, certainly aerated lung) keep their code, and "left or infection"
     keeps its side. Where the prediction finds lung, the other voxels become infection or healthy lung if it is sure,
-    and "left (or right) or infection" if it is not. Where it finds background they stay unknown: that may be hilum, but
-    also consolidated lung that the network misses, and it must not learn its own omissions. Only far from everything
-    that may be infected do they become "no infection".
+    and "left (or right) or infection" if it is not. Where it finds background they stay as they are: that may be
+    hilum, but also consolidated lung that the network misses, and it must not learn its own omissions. Only unknown
+    voxels far from everything that may be infected become "no infection".
 
     Args:
         codes_kji: (k, j, i) uint8 of `Code`.

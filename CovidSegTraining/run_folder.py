@@ -1,7 +1,7 @@
 """The folder of a training run: recipe, origin, history, checkpoints. Every file is written whole or not at all.
 
 recipe.yaml              every setting
-run.json                 fold, cases and their keys, device, seed, versions, commit of the repository
+run.json                 fold, cases and their keys, device, seed, versions, commit, and whether files differ from it
 history.fold_K.tsv       a row per epoch, in the columns of the paper's histories
 tensorboard/             the same for TensorBoard, where it is installed
 last.pt, previous.pt     the latest two checkpoints, to continue from

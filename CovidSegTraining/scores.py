@@ -169,7 +169,7 @@ def check_sides(labelmap_kji: np.ndarray, *, geometry: Geometry) -> Sides:
 def other_side_share(labels_kji: np.ndarray, other_kji: np.ndarray, *, counted: np.ndarray) -> float:
     """Return how much of what both labelmaps call healthy lung is left lung in one of them and right lung in the other.
 
-    It is a share of the voxels that count, NaN if none of these is healthy lung in both.
+    It is a share of the counted voxels that are healthy lung in both; NaN if there are none.
     """
     lungs = (Label.LEFT_LUNG, Label.RIGHT_LUNG)
     both = counted & np.isin(labels_kji, lungs) & np.isin(other_kji, lungs)

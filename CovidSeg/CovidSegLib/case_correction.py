@@ -1,4 +1,4 @@
-"""Whether a result was corrected by hand: told by its voxels, for nobody records a correction saved over it."""
+"""Whether a result was corrected by hand: nobody records that, so its voxels tell, or without a labelmap its header."""
 
 from __future__ import annotations
 

@@ -65,10 +65,10 @@ def multi_frame_header(path: Path) -> SliceHeader | None:
     Raises:
         OSError: The file cannot be read.
     """
-    pydicom = _pydicom()
-    if pydicom is None or not looks_like_dicom(path) or sop_class_of(path) not in MULTI_FRAME_CT:
+    if not looks_like_dicom(path) or sop_class_of(path) not in MULTI_FRAME_CT:
         return None
-    if not lengths_fit(path):
+    pydicom = _pydicom()
+    if pydicom is None or not lengths_fit(path):
         return None
     tags = [int(tag.replace("|", ""), 16) for tag in HEADER_TAGS.values()]
     try:

@@ -1,7 +1,7 @@
 """What is kept of a DICOM image's header.
 
-Headers are read with GDCM inside SimpleITK, which Slicer has too, so that pydicom is not needed. Patient identity is
-neither kept nor reported.
+Headers are read with GDCM inside SimpleITK, which Slicer has too, so that pydicom is needed for multi-frame files only
+(`dicom_frames`). Patient identity is neither kept nor reported.
 """
 
 from __future__ import annotations

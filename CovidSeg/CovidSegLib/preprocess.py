@@ -1,9 +1,9 @@
 """From a CT in HU to what the network sees: oriented, cut to the chest, resampled, scaled.
 
-HU window and voxel spacing are the paper's. Two things are not (METHOD section 2). HU are mapped
+HU window and voxel spacing are the paper's; METHOD section 2 lists what is not. HU are mapped
 to [-1, 1] in the same way for every volume, as a z-score per volume would make the input depend
-on the field of view. And what lies outside the patient (air, table, padding) is shown as soft
-tissue, so that no air outside can be taken for lung.
+on the field of view. What lies outside the patient (air, table, padding) is shown as soft tissue,
+so that no air outside can be taken for lung.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def axis_weights(
     """
     is_cubic = upsampling == "cubic" and source.step_mm > half_width * target.step_mm
     half_width_mm = max(source.step_mm, half_width * target.step_mm)
-    # One step more than the kernel reaches, for rounding. Weight beyond the border goes to the voxel at the border.
+    # The triangle reaches one step less, cubic convolution as far. Weight beyond the border goes to the voxel there.
     reach = int(np.ceil(half_width_mm / source.step_mm)) + 1
     position = (target.centers_mm - source.first_mm) / source.step_mm
     index = np.floor(position).astype(np.int64)[:, None] + np.arange(-reach, reach + 1)[None, :]

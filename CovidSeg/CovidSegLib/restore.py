@@ -103,7 +103,8 @@ def restore_map(
 def _source_ranges(box: Box, *, network_input: NetworkInput) -> list[tuple[int, int]]:
     """Return start and stop, per axis, of the oriented CT's voxels that a box on the network's grid can reach.
 
-    Interpolation reaches one step of the network's grid beyond the box's outermost centres; half a step is added.
+    Interpolation reaches one step beyond the box's outermost centres: of the network's grid, to which half a step is
+    added, or of a coarser CT, for which rounding outwards suffices.
     """
     ranges = []
     for used, grid, source in zip(box, network_input.axes, network_input.source_axes, strict=True):

@@ -142,7 +142,7 @@ def why_not_corrected(node: Any, *, volume_node: Any) -> Text | str:
     if volume_node is None:
         return _(
             "The CT of this segmentation is not in the scene. Load it; if several CTs have its grid, choose the one "
-            "that was segmented."
+            "that was segmented (in a script: volumeNode)."
         )
     return ""
 

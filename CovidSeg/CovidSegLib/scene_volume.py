@@ -70,9 +70,7 @@ def copy_array(node: Any) -> np.ndarray:
     Raises:
         InputError: A voxel is NaN or infinite, or no Hounsfield unit.
     """
-    import slicer
-
-    values_kji = slicer.util.arrayFromVolume(node)
+    values_kji = _voxels_of(node)
     builder = HuBuilder(values_kji.shape, label=_("Volume '{name}'").format(name=node.GetName()))
     for k, values_ji in enumerate(values_kji):
         builder.set_slice(k, values_ji)
@@ -86,9 +84,7 @@ def remember_hu_scale(node: Any, *, hu_kji: np.ndarray) -> None:
         node: The CT, whose values may be grey levels, or HU with an offset.
         hu_kji: (k, j, i) the HU that were segmented.
     """
-    import slicer
-
-    values_kji = slicer.util.arrayFromVolume(node)
+    values_kji = _voxels_of(node)
     some = tuple(slice(None, None, max(1, size // 64)) for size in hu_kji.shape)  # a sample is enough
     hu, values = hu_kji[some].astype(float), values_kji[some].astype(float)
     compared = (hu > LUNG_TO_TISSUE_HU[0]) & (hu < LUNG_TO_TISSUE_HU[1])
@@ -99,6 +95,14 @@ def remember_hu_scale(node: Any, *, hu_kji: np.ndarray) -> None:
     factor, offset = np.polyfit(values, hu, 1)
     if factor > 0:
         node.SetAttribute(HU_SCALE_ATTRIBUTE, f"{factor:.6g} {offset:.6g}")
+
+
+def _voxels_of(node: Any) -> np.ndarray:
+    """Return a (k, j, i) view of a volume's voxels; `slicer.util.arrayFromVolume` refuses most derived classes."""
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    image = node.GetImageData()
+    return np.asarray(vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1]))
 
 
 def from_hu(node: Any, *, hu: float) -> float:

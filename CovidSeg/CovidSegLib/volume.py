@@ -58,7 +58,7 @@ class CTVolume:
 
 
 def read_ct(path: str | Path, *, series: str | None = None) -> CTVolume:
-    """Return the CT at a path; nothing is written, but that a zip is unpacked into a temporary folder.
+    """Return the CT at a path; nothing is written but temporary copies (of a zip's files, padded slices).
 
     Args:
         path: NIfTI, NRRD or MetaImage file; DICOM folder or zip (of several series the axial chest series with most

@@ -37,6 +37,13 @@ def test_array_and_geometry_are_those_of_the_node(context: Any, grid: str) -> No
     assert (ct.name, ct.warnings) == ("CT", ())
 
 
+def test_volume_of_a_derived_class_is_read_like_any_scalar_volume(context: Any) -> None:
+    stored = add_volume(context, hu_kji=ramp(), matrix=np.eye(4))
+    node = context.add_node("vtkMRMLStreamingVolumeNode", name="CT")
+    node.SetAndObserveImageData(stored.GetImageData())
+    np.testing.assert_array_equal(volume_from_node(node).hu_kji, ramp())
+
+
 def test_voxels_are_copied(context: Any) -> None:
     node = add_volume(context, hu_kji=ramp(), matrix=GRIDS["oblique"])
     first = volume_from_node(node).hu_kji

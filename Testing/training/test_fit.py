@@ -97,6 +97,15 @@ def test_run_goes_on_longer_but_not_with_other_settings(tmp_path: Path, cache: P
         _fit(tmp_path / "run", cache, other)
 
 
+def test_run_goes_on_though_it_was_begun_before_a_setting_existed(tmp_path: Path, cache: Path) -> None:
+    _fit(tmp_path / "run", cache).save()
+    path = tmp_path / "run" / "config.json"
+    before = json.loads(path.read_text(encoding="utf-8"))
+    del before["augmentation"]["mirror_probability"], before["exchange_share"]
+    path.write_text(json.dumps(before), encoding="utf-8")
+    _fit(tmp_path / "run", cache)
+
+
 def test_damaged_settings_of_a_run_are_named(tmp_path: Path, cache: Path) -> None:
     _fit(tmp_path / "run", cache).save()
     (tmp_path / "run" / "config.json").write_text("{")
