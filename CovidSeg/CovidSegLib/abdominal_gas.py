@@ -61,10 +61,9 @@ def abdominal_gas(
     from scipy import ndimage
 
     found = np.zeros(hu_kji.shape, dtype=bool)
-    highest = _highest_level(lungs_kji)
-    if highest is None:
+    if not lungs_kji.any():
         return found
-    part = _searched(highest)
+    part, highest = _searched(lungs_kji)
     hu, spacing = hu_kji[part], np.asarray(spacing_kji_mm)
     voxel_ml = float(spacing.prod()) / 1000.0
     core = (ndimage.gaussian_filter(hu, SMOOTHING_MM / spacing) < GAS_BELOW_HU) & inside_kji[part]
@@ -98,10 +97,9 @@ def outvoted_air(
     from scipy import ndimage
 
     found = np.zeros(hu_kji.shape, dtype=bool)
-    highest = _highest_level(lungs_kji)
-    if highest is None:
+    if not lungs_kji.any():
         return found
-    part = _searched(highest)
+    part, highest = _searched(lungs_kji)
     air, lungs = (hu_kji[part] < AIR_BELOW_HU) & inside_kji[part], lungs_kji[part]
     pieces, count = ndimage.label(air)
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)
@@ -119,15 +117,11 @@ def outvoted_air(
     return found
 
 
-def _highest_level(lungs_kji: np.ndarray) -> float | None:
-    """Return the level, in voxels along k, up to which a pocket's centre may lie; None without lungs."""
+def _searched(lungs_kji: np.ndarray) -> tuple[slice, float]:
+    """Return the slices that pockets may reach into, and the highest level, in voxels along k, of a pocket's centre."""
     levels = np.flatnonzero(lungs_kji.any(axis=(1, 2)))
-    return levels[0] + LOWER_SHARE * (levels[-1] - levels[0]) if levels.size else None
-
-
-def _searched(highest: float) -> slice:
-    """Return the slices that pockets may reach into: as far above the highest level as their centres lie below."""
-    return slice(0, int(2 * highest) + 1)
+    highest = levels[0] + LOWER_SHARE * (levels[-1] - levels[0])
+    return slice(int(2 * highest) + 1), highest  # the upper part may reach as far above it as the centre lies below
 
 
 def _level_of(piece: np.ndarray, box: Box) -> float:
