@@ -9,6 +9,8 @@ occur mostly at the apices, are not touched.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 
 from .boxes import Box, grown
@@ -69,13 +71,10 @@ def abdominal_gas(
     core = (ndimage.gaussian_filter(hu, SMOOTHING_MM / spacing) < GAS_BELOW_HU) & inside_kji[part]
     pieces, count = ndimage.label(core)
     sizes_ml = np.bincount(pieces.ravel(), minlength=count + 1) * voxel_ml
-    boxes = ndimage.find_objects(pieces)
     reach = np.ceil(WALL_WITHIN_MM / spacing).astype(int)
     room = np.maximum(reach, RIM_VOXELS + WALL_VOXELS)
-    for n in 1 + np.flatnonzero(sizes_ml[1:] >= SMALLEST_ML):
-        box = grown(boxes[n - 1], margin_kji=room, shape_kji=hu.shape)
-        piece = pieces[box] == n
-        if _level_of(piece, box) <= highest and _is_pocket(piece, hu[box], spacing_kji_mm=spacing, reach=reach):
+    for box, piece in _low_pieces(pieces, chosen=sizes_ml >= SMALLEST_ML, highest=highest, room_kji=room):
+        if _is_pocket(piece, hu[box], spacing_kji_mm=spacing, reach=reach):
             found[part][box] |= _with_wall(piece, hu[box])
     return found
 
@@ -105,14 +104,10 @@ def outvoted_air(
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)
     votes = np.bincount(pieces[lungs], minlength=count + 1)
     least, most = (ml * 1000.0 / float(np.prod(spacing_kji_mm)) for ml in VOTED_ML)
-    boxes = ndimage.find_objects(pieces)
     outvoted = (votes > 0) & (2 * votes < sizes) & (sizes >= least) & (sizes <= most)
-    for n in 1 + np.flatnonzero(outvoted[1:]):
-        box = grown(boxes[n - 1], margin_kji=(WALL_VOXELS,) * 3, shape_kji=air.shape)
-        piece = pieces[box] == n
+    for box, piece in _low_pieces(pieces, chosen=outvoted, highest=highest, room_kji=(WALL_VOXELS,) * 3):
         wall = _dilated(piece, within=~air[box]) & ~piece
-        wall_is_lung = 2 * np.count_nonzero(lungs[box] & wall) > np.count_nonzero(wall)
-        if _level_of(piece, box) <= highest and not wall_is_lung:
+        if 2 * np.count_nonzero(lungs[box] & wall) <= np.count_nonzero(wall):
             found[part][box] |= piece | wall
     return found
 
@@ -124,11 +119,25 @@ def _searched(lungs_kji: np.ndarray) -> tuple[slice, float]:
     return slice(int(2 * highest) + 1), highest  # the upper part may reach as far above it as the centre lies below
 
 
-def _level_of(piece: np.ndarray, box: Box) -> float:
-    """Return the level of the centre of a piece in its box, in voxels along k."""
+def _low_pieces(
+    pieces: np.ndarray, *, chosen: np.ndarray, highest: float, room_kji: Sequence[int]
+) -> Iterator[tuple[Box, np.ndarray]]:
+    """Yield the box, with room, and the mask of each chosen piece whose centre lies low enough.
+
+    Args:
+        pieces: (k, j, i) numbers of the pieces, from 1.
+        chosen: Which numbers to look at; the first entry, of what is no piece, does not count.
+        highest: Highest level of a centre, in voxels along k.
+        room_kji: Voxels to add to the box on either side.
+    """
     from scipy import ndimage
 
-    return float(ndimage.center_of_mass(piece)[0]) + box[0].start
+    boxes = ndimage.find_objects(pieces)
+    for n in 1 + np.flatnonzero(chosen[1:]):
+        box = grown(boxes[n - 1], margin_kji=room_kji, shape_kji=pieces.shape)
+        piece = pieces[box] == n
+        if ndimage.center_of_mass(piece)[0] + box[0].start <= highest:
+            yield box, piece
 
 
 def _dilated(mask: np.ndarray, *, within: np.ndarray) -> np.ndarray:
