@@ -1,10 +1,10 @@
-"""Remove false infection that lies on the lungs rather than in them: sheets of partial volume, specks in organs.
+"""Remove false infection that lies on or beside the lungs, not in them: sheets of partial volume, pieces of organs.
 
 Where a dome of liver or heart ends within a slice, its voxels mix lung and organ and look like ground glass; the
 thicker the slices, the wider that sheet. Lung borders on one of its faces only, as it does on specks of spleen or
 stomach below the diaphragm. Infection in a lung is surrounded by lung: in all labelled cases on half of its surface,
-and on two thirds if it is a film, except for specks of 0.1 ml. Thick or large pieces stay, whatever they border on: a
-collapsed, wholly infected lobe touches little lung.
+and on two thirds if it is a film, except for specks of 0.1 ml. Thick or large pieces stay, as a collapsed, wholly
+infected lobe touches little lung, unless they hang on it by a thread.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from .labels import Label
 
 @dataclass(frozen=True)
 class Sheet:
-    """Limits below both of which a piece of infection is taken for partial volume.
+    """Limits below all of which a piece of infection is not believed to be in a lung.
 
     Attributes:
         thickness_mm: Twice the volume divided by the surface.
         lung_contact: Share of the surface that borders on lung, 0 to 1.
+        volume_ml: Volume.
     """
 
     thickness_mm: float
     lung_contact: float
+    volume_ml: float
 
 
 @dataclass(frozen=True)
@@ -75,22 +77,20 @@ def drop_partial_volume(
     *,
     spacing_kji_mm: tuple[float, float, float],
     sheets: tuple[Sheet, ...],
-    max_ml: float,
 ) -> None:
-    """Give thin pieces of infection that border on little lung to the next likely class, in place.
+    """Give pieces of infection that border on little lung to the next likely class, in place.
 
     Args:
         probabilities: (4, k, j, i) float32; changed.
         labels_kji: (k, j, i) uint8, their argmax; changed.
         spacing_kji_mm: Voxel spacing.
-        sheets: A piece below both limits of any of these is dropped.
-        max_ml: Pieces at least this large stay.
+        sheets: A piece below all limits of any of these is dropped.
     """
     islands = measure_islands(labels_kji, spacing_kji_mm=spacing_kji_mm)
     dropped = np.zeros(islands.volume_ml.shape, dtype=bool)
     for sheet in sheets:
-        dropped |= (islands.thickness_mm < sheet.thickness_mm) & (islands.lung_contact < sheet.lung_contact)
-    dropped &= islands.volume_ml < max_ml
+        thin = (islands.thickness_mm < sheet.thickness_mm) & (islands.lung_contact < sheet.lung_contact)
+        dropped |= thin & (islands.volume_ml < sheet.volume_ml)
     dropped[0] = False
     where = dropped[islands.pieces_kji]
     if not where.any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -31,6 +32,8 @@ class PostprocessingRecipe:
         min_lung_piece_share: So do pieces smaller than this share of the largest.
         min_lone_infection_share: Infection that touches no lung becomes background if it is smaller than this share of
             the largest piece; a collapsed, wholly infected lung is larger.
+        min_lone_contact: Infection as small as that is dropped, too, if less than this share of its surface touches
+            lung. Of pieces of at least 1 ml in 15 training CTs, 0.48 or more does.
         min_infection_ml: Islands of infection smaller than this become healthy lung.
         min_lung_contact: Sheets, islands of infection thinner than `max_sheet_mm`, become the next likely class if
             the share of their surface that borders on lung is smaller than this (see `partial_volume`).
@@ -45,6 +48,7 @@ class PostprocessingRecipe:
     min_lung_piece_ml: float = 10.0
     min_lung_piece_share: float = 0.02
     min_lone_infection_share: float = 0.06
+    min_lone_contact: float = 0.05
     min_infection_ml: float = 0.06
     min_lung_contact: float = 0.4
     max_sheet_mm: float = 10.0
@@ -137,7 +141,7 @@ def _settle_lungs(
 ) -> None:
     """Give each lung its side, and drop pieces that are too small or too thin to be believed, in place."""
     voxel_ml = float(np.prod(spacing_kji_mm)) / 1000.0
-    _drop_lung_pieces(probabilities, labels, voxel_ml=voxel_ml, recipe=recipe)
+    largest_ml = _drop_lung_pieces(probabilities, labels, voxel_ml=voxel_ml, recipe=recipe)
     settle_sides(probabilities, labels, spacing_kji_mm=spacing_kji_mm)
     # A lung's probability, now the sum of both sides', may exceed that of another class where neither did before.
     labels[:] = likeliest_label(probabilities)
@@ -146,10 +150,10 @@ def _settle_lungs(
         labels,
         spacing_kji_mm=spacing_kji_mm,
         sheets=(
-            Sheet(recipe.max_sheet_mm, recipe.min_lung_contact),
-            Sheet(recipe.max_film_mm, recipe.min_film_contact),
+            Sheet(recipe.max_sheet_mm, recipe.min_lung_contact, recipe.max_sheet_ml),
+            Sheet(recipe.max_film_mm, recipe.min_film_contact, recipe.max_sheet_ml),
+            Sheet(math.inf, recipe.min_lone_contact, recipe.min_lone_infection_share * largest_ml),
         ),
-        max_ml=recipe.max_sheet_ml,
     )
     _drop_infection_islands(probabilities, labels, voxel_ml=voxel_ml, recipe=recipe)
     # The steps above leave new specks: where the sum of both sides won, or behind a sheet that was dropped.
@@ -171,13 +175,17 @@ def _set_background(probabilities: np.ndarray, where: np.ndarray) -> None:
 
 def _drop_lung_pieces(
     probabilities: np.ndarray, labels: np.ndarray, *, voxel_ml: float, recipe: PostprocessingRecipe
-) -> None:
-    """Drop pieces of lung, infection included, that are too small: bowel gas, table, specks outside the lungs."""
+) -> float:
+    """Drop pieces of lung, infection included, that are too small: bowel gas, table, specks outside the lungs.
+
+    Returns:
+        The volume of the largest piece in ml.
+    """
     from scipy import ndimage
 
     pieces, count = ndimage.label(labels > 0)
     if count == 0:
-        return
+        return 0.0
     sizes = np.bincount(pieces.ravel(), minlength=count + 1).astype(float) * voxel_ml
     sizes[0] = 0.0
     # A piece without lung is infection that touches no lung.
@@ -190,6 +198,7 @@ def _drop_lung_pieces(
     where = dropped[pieces]
     _set_background(probabilities, where)
     labels[where] = BACKGROUND
+    return float(sizes.max())
 
 
 def _drop_infection_islands(

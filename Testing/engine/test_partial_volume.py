@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 SPACING_KJI_MM = (4.0, 2.0, 1.0)
-SHEETS = (Sheet(10.0, 0.3), Sheet(3.0, 0.7))
+SHEETS = (Sheet(10.0, 0.3, 60.0), Sheet(3.0, 0.7, 60.0))
 BACKGROUND, LEFT, RIGHT, INFECTION = (int(label) for label in Label)
 
 
@@ -27,7 +27,7 @@ def dropped(labels: np.ndarray, *, second: int = BACKGROUND) -> np.ndarray:
     probabilities[second] += 0.2
     np.put_along_axis(probabilities, labels[None].astype(np.int64), 0.6, axis=0)
     found = labels.copy()
-    drop_partial_volume(probabilities, found, spacing_kji_mm=SPACING_KJI_MM, sheets=SHEETS, max_ml=60.0)
+    drop_partial_volume(probabilities, found, spacing_kji_mm=SPACING_KJI_MM, sheets=SHEETS)
     changed = found != labels
     assert np.array_equal(probabilities.argmax(axis=0)[changed], found[changed])
     assert np.allclose(probabilities[:, changed].sum(axis=0), 1.0, atol=1e-5)
@@ -66,8 +66,7 @@ def test_piece_that_just_meets_a_limit_stays(limit: str, *, is_dropped: bool) ->
         probabilities,
         found,
         spacing_kji_mm=SPACING_KJI_MM,
-        sheets=(Sheet(limits["thickness_mm"], limits["lung_contact"]),),
-        max_ml=limits["volume_ml"],
+        sheets=(Sheet(**limits),),
     )
     assert (found != labels).any() == is_dropped
 
@@ -135,7 +134,7 @@ def test_voxels_that_are_sure_to_be_infection_become_background() -> None:
     labels[5:7, 5:7, 5:7] = INFECTION
     probabilities = np.zeros((4, *labels.shape), np.float32)
     np.put_along_axis(probabilities, labels[None].astype(np.int64), 1.0, axis=0)
-    drop_partial_volume(probabilities, labels, spacing_kji_mm=SPACING_KJI_MM, sheets=SHEETS, max_ml=60.0)
+    drop_partial_volume(probabilities, labels, spacing_kji_mm=SPACING_KJI_MM, sheets=SHEETS)
     assert np.array_equal(labels, lung_above_organ())
     assert (probabilities[BACKGROUND, 5:7, 5:7, 5:7] == 1.0).all()
 

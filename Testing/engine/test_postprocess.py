@@ -285,6 +285,20 @@ def test_infection_that_touches_no_lung_is_dropped_unless_it_may_be_a_whole_lung
     assert np.array_equal(consistent(solid), solid)
 
 
+@pytest.mark.parametrize(("columns", "is_kept"), [(10, False), (12, True)])
+def test_infection_that_hangs_on_a_lung_by_a_thread_is_treated_as_if_it_touched_none(
+    columns: int, is_kept: bool
+) -> None:
+    labels = two_lungs()
+    labels[2:12, 32:36, 25 : 25 + columns] = INFECTION
+    labels[9, 30:32, 19:26] = INFECTION  # the thread, below the right lung
+    labels[9, 29, 19] = INFECTION
+    no_sheets = PostprocessingRecipe(min_lung_contact=0.0, min_film_contact=0.0)
+    found = consistent(labels, recipe=no_sheets)
+    assert (found[2:12, 32:36] == INFECTION).any() == is_kept
+    assert np.array_equal(found[5:35, 10:29], two_lungs()[5:35, 10:29]), "the lungs stay"
+
+
 def test_lung_and_infection_outside_the_patient_are_dropped() -> None:
     labels = two_lungs()
     labels[5:35, 10:30, 52:58] = LEFT
