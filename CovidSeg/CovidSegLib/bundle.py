@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .activations import Activations, read_activations
 from .errors import ModelError
 from .int8_weights import dequantized
 from .labels import Label
@@ -81,6 +82,24 @@ class Bundle:
         """
         return load_network(self.weights_path, config=self.network_config, sha256=self.sha256)
 
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the bundle says what CPUs need to compute its network in 8-bit integers."""
+        return "activations" in self.metadata["covidseg"]
+
+    @cached_property
+    def activations(self) -> Activations | None:
+        """Between which values the network's activations lie; None if the bundle does not say.
+
+        Raises:
+            ModelError: Their file is missing, damaged or of another network.
+        """
+        if not self.is_quantized:
+            return None
+        entry = self.metadata["covidseg"]["activations"]
+        path = self.path / "models" / str(entry["file"])
+        return read_activations(path, sha256=str(entry["sha256"]), network=self.network)
+
     def to_dict(self) -> dict[str, str]:
         """Return what a report says of the model."""
         return {"name": self.name, "version": self.version, "sha256": self.sha256}
@@ -99,7 +118,8 @@ def load_bundle(path: Path | str | None = None) -> Bundle:
         if "version" not in metadata:
             raise KeyError("version")
         own = metadata["covidseg"]
-        _check_weights_entry(own["weights"], metadata_path=metadata_path)
+        for entry in (own["weights"], *([own["activations"]] if "activations" in own else [])):
+            _check_tensors_entry(entry, metadata_path=metadata_path)
         with _naming(metadata_path):
             network_config = NetworkConfig.from_dict(own["network"])
             preprocessing = PreprocessingRecipe.from_dict(own["preprocessing"])
@@ -159,8 +179,8 @@ def _naming(metadata_path: Path) -> Iterator[None]:
         raise ModelError(_("{file}: {problem}").format(file=metadata_path, problem=error.text)) from error
 
 
-def _check_weights_entry(entry: dict[str, Any], *, metadata_path: Path) -> None:
-    """Check that the metadata's entry on the weights names a file in the models folder, and its SHA-256.
+def _check_tensors_entry(entry: dict[str, Any], *, metadata_path: Path) -> None:
+    """Check that the metadata's entry on weights or activations names a file in the models folder, and its SHA-256.
 
     Raises:
         ModelError: Name or SHA-256 are impossible.
@@ -169,13 +189,13 @@ def _check_weights_entry(entry: dict[str, Any], *, metadata_path: Path) -> None:
     file, sha256 = entry["file"], entry["sha256"]
     if not isinstance(file, str) or not file.endswith(".safetensors") or set("/\\:") & set(file):
         raise ModelError(
-            _("{file}: the weights must be a .safetensors file in the bundle's models folder").format(
+            _("{file}: weights and activations must be .safetensors files in the bundle's models folder").format(
                 file=metadata_path
             )
         )
     if not isinstance(sha256, str) or len(sha256) != 64:
         raise ModelError(
-            _("{file}: the SHA-256 of the weights must be 64 hexadecimal digits, not {found!r}").format(
+            _("{file}: the SHA-256 of weights and activations must be 64 hexadecimal digits, not {found!r}").format(
                 file=metadata_path, found=sha256
             )
         )

@@ -52,11 +52,13 @@ def _devices() -> Iterator[str]:
 
 def _card(arguments: argparse.Namespace) -> Iterator[str]:
     from .bundle import load_bundle
+    from .patch_predictor import precision_on
 
     bundle = load_bundle(arguments.bundle)
     yield f"{bundle.name} {bundle.version}"
     yield f"folder: {bundle.path}"
     yield f"sha256: {bundle.sha256}"
+    yield f"computed on this CPU in: {precision_on('cpu', quantized=bundle.is_quantized)}"
     metadata: Mapping[str, Any] = bundle.metadata
     for key in _CARD_KEYS:
         if isinstance(metadata.get(key), str):

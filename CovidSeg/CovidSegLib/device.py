@@ -76,3 +76,15 @@ def _cpu_has_native_bfloat16() -> bool:
     has_avx512_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     return bool(has_avx512_bf16() or has_amx())
+
+
+def gains_from_int8(device: str) -> bool:
+    """Tell whether the hardware multiplies 8-bit integers several times faster than float32."""
+    import torch
+
+    if device != "cpu":
+        return False
+    # Intel since Ice Lake, AMD since Zen 4; processors without AVX-512 have the shorter variant.
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    has_vnni = getattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    return bool(capabilities.get("avx512_vnni") or capabilities.get("avx_vnni") or has_vnni())

@@ -29,12 +29,11 @@ from .volume import CTVolume
 #: the voxels of the patches of the run.
 GLANCE_STEP_MM = 10.0
 
-#: Seconds that one core with bfloat16 arithmetic needs per million voxels in patches, for a network of
-#: `NETWORK_WIDTH` filters (AMD EPYC; 0.63 to 0.81 on four CTs in both modes). Two cores need half of it.
-NETWORK_S = 0.70
+#: Seconds that one core needs per million voxels in patches, for a network of `NETWORK_WIDTH` filters, by precision
+#: (bfloat16 on an AMD EPYC, 0.63 to 0.81 on four CTs in both modes; int8 on an Intel Xeon, 0.50 to 0.68 on a whole
+#: chest; float32 on both, 1.7 and 1.9). Two cores need half of it.
+NETWORK_S = {"bfloat16": 0.70, "int8": 0.60, "float32": 1.8}
 NETWORK_WIDTH = 16
-#: How many times longer a CPU without bfloat16 arithmetic takes (the same machine, in float32).
-WITHOUT_BFLOAT16 = 2.4
 #: Time grows with this power of the width: twice the filters take 4.3 times the seconds (16 and 32 filters measured).
 WIDTH_POWER = 2.1
 #: More cores than these are not counted. One and two were measured; that up to eight gain alike is an assumption.
@@ -119,25 +118,34 @@ class Rates:
 
 @dataclass(frozen=True)
 class Processor:
-    """What decides how fast the network runs on a CPU: its cores, and whether it has bfloat16 arithmetic."""
+    """What decides how fast the network runs on a CPU: its cores, and the arithmetic it is fast in."""
 
     cores: int
-    bfloat16: bool
+    bfloat16: bool = False
+    int8: bool = False
 
     @classmethod
     def here(cls) -> Processor:
         """Return this machine's processor: as torch sees it once it is loaded, else as the system describes it."""
         if torch := sys.modules.get("torch"):
-            from .device import gains_from_bfloat16
+            from .device import gains_from_bfloat16, gains_from_int8
 
-            return cls(torch.get_num_threads(), gains_from_bfloat16("cpu"))
-        return cls(cores(), _has_bfloat16())
+            return cls(torch.get_num_threads(), gains_from_bfloat16("cpu"), gains_from_int8("cpu"))
+        flags = _flags()
+        return cls(cores(), "avx512_bf16" in flags, bool({"avx512_vnni", "avx_vnni"} & flags))
 
 
-def first_rates(processor: Processor, *, width: int) -> Rates:
-    """Return the rates of a CPU on which nothing was measured yet, for a network of so many filters."""
-    network_s = NETWORK_S * (width / NETWORK_WIDTH) ** WIDTH_POWER / min(processor.cores, MOST_CORES)
-    return Rates(network_s if processor.bfloat16 else network_s * WITHOUT_BFLOAT16)
+def first_rates(processor: Processor, *, width: int, quantized: bool) -> Rates:
+    """Return the rates of a CPU on which nothing was measured yet.
+
+    Args:
+        processor: The CPU.
+        width: Filters of the network's first level.
+        quantized: Whether the bundle has what 8-bit integers need, see `Bundle.is_quantized`.
+    """
+    precision = "bfloat16" if processor.bfloat16 else "int8" if processor.int8 and quantized else "float32"
+    network_s = NETWORK_S[precision] * (width / NETWORK_WIDTH) ** WIDTH_POWER
+    return Rates(network_s / min(processor.cores, MOST_CORES))
 
 
 def network_shape(values_kji: np.ndarray, *, geometry: Geometry, recipe: PreprocessingRecipe) -> tuple[int, int, int]:
@@ -175,9 +183,9 @@ def planned_work(shape_kji: tuple[int, int, int], *, mode: str, ct_voxels: int) 
     )
 
 
-def _has_bfloat16() -> bool:
-    """Tell whether the CPU has bfloat16 arithmetic, as far as the system says so: without torch, only Linux does."""
+def _flags() -> set[str]:
+    """Return the names of the CPU's abilities, as far as the system tells them: without torch, only Linux does."""
     try:
-        return "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        return set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     except OSError:
-        return False
+        return set()

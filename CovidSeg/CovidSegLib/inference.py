@@ -14,21 +14,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .activations import Activations
 from .allocator import freed_memory_kept
-from .device import gains_from_bfloat16
 from .errors import DeviceError
 from .network import SIZE_MULTIPLE
+from .patch_predictor import PatchPredictor, WrongResultsError, check_results
 from .progress import Reporter
 from .texts import Text
 from .texts import text as _
 
 if TYPE_CHECKING:
     import torch
-
-#: Size of the patch of noise on which devices are compared: 2 x 2 x 2 voxels remain on the network's deepest level.
-PROBE_KJI = (2 * SIZE_MULTIPLE,) * 3
-#: Largest difference in a probability; devices that work agree to some 1e-4 in float32.
-PROBE_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -95,11 +91,13 @@ class Prediction:
     Attributes:
         probabilities: (4, k, j, i) float32, the mean of the softmax over all patches that cover a voxel.
         device: Device of the rung that succeeded.
+        precision: "float32", "bfloat16" or "int8", in which the network was computed.
         messages: A sentence for each step down the ladder.
     """
 
     probabilities: np.ndarray
     device: str
+    precision: str
     messages: tuple[str, ...]
 
 
@@ -109,7 +107,13 @@ def load_libraries() -> None:
 
 
 def predict(
-    image_kji: np.ndarray, *, network: torch.nn.Module, mode: str, device: str, reporter: Reporter
+    image_kji: np.ndarray,
+    *,
+    network: torch.nn.Module,
+    mode: str,
+    device: str,
+    reporter: Reporter,
+    activations: Activations | None = None,
 ) -> Prediction:
     """Return the class probabilities of an image.
 
@@ -119,13 +123,16 @@ def predict(
         mode: "accurate" (the paper's patches) or "fast" (larger tiles, little overlap).
         device: A device from `resolve_device`.
         reporter: Told after every patch; stops the run at the next patch when cancelled.
+        activations: Between which values the network's activations lie; with them, CPUs that gain from it compute the
+            network in 8-bit integers.
 
     Raises:
         DeviceError: Memory runs out on the last rung, too.
         Cancelled: The user stopped the run.
     """
+    rungs = ladder(device, tiling=TILINGS[mode])
     try:
-        return _climb_down(ladder(device, tiling=TILINGS[mode]), image_kji, network=network, reporter=reporter)
+        return _climb_down(rungs, image_kji, network=network, reporter=reporter, activations=activations)
     finally:
         # The network is kept for the next case; the GPU's memory is not.
         network.to("cpu")
@@ -151,14 +158,21 @@ def patch_count(shape_kji: tuple[int, ...], *, tiling: Tiling) -> int:
 
 
 def _climb_down(
-    rungs: list[Rung], image_kji: np.ndarray, *, network: torch.nn.Module, reporter: Reporter
+    rungs: list[Rung],
+    image_kji: np.ndarray,
+    *,
+    network: torch.nn.Module,
+    reporter: Reporter,
+    activations: Activations | None,
 ) -> Prediction:
     """Return the prediction of the first rung whose memory suffices."""
     messages: list[str] = []
     for rung, below in zip(rungs, [*rungs[1:], None], strict=True):
         try:
-            probabilities = _predict_on(rung, image_kji, network=network, reporter=reporter)
-            return Prediction(probabilities, rung.device, tuple(messages))
+            probabilities, precision = _predict_on(
+                rung, image_kji, network=network, reporter=reporter, activations=activations
+            )
+            return Prediction(probabilities, rung.device, precision, tuple(messages))
         except (MemoryError, RuntimeError) as error:  # torch's out of memory and "not implemented" are RuntimeErrors
             reason = _reason_to_step_down(error, rung)
             if reason is None:
@@ -186,67 +200,24 @@ def _give_memory_back(device: str) -> None:
         torch.mps.empty_cache()
 
 
-class PatchPredictor:
-    """The network on a device, as the sliding window calls it: a patch in, class probabilities out."""
-
-    def __init__(self, network: torch.nn.Module, *, device: str) -> None:
-        """Move the network to the device, in evaluation mode and the memory format that is fastest."""
-        import torch
-
-        self.kind = device.partition(":")[0]
-        # Not on mps: it copies channels-last patches into plain order, and has misread channels-last weights
-        # (https://github.com/pytorch/pytorch/issues/192212).
-        self.format = torch.contiguous_format if self.kind == "mps" else torch.channels_last_3d
-        self.network = network.to(torch.device(device), memory_format=self.format).eval()  # type: ignore[call-overload]
-        self.in_bfloat16 = gains_from_bfloat16(device)
-
-    def __call__(self, patch: torch.Tensor) -> torch.Tensor:
-        """Return the softmax (batch, classes, k, j, i), float32, of a patch (batch, 1, k, j, i) on the device."""
-        import torch
-
-        patch = patch.contiguous(memory_format=self.format)
-        with torch.autocast(self.kind, dtype=torch.bfloat16, enabled=self.in_bfloat16):
-            logits = self.network(patch)
-        return torch.softmax(logits.float(), dim=1)
-
-
-class WrongResultsError(RuntimeError):
-    """A device computes without an error, but its results are wrong."""
-
-
-def _check_results(network: torch.nn.Module, *, device: str) -> None:
-    """Check on a small patch that a device computes what the CPU does.
-
-    Under macOS 26.2, Conv3d on mps silently gave wrong results: https://github.com/pytorch/pytorch/issues/197114
-
-    Raises:
-        WrongResultsError: It does not.
-    """
-    expected, found = (_probabilities_of_noise(network, device=name) for name in ("cpu", device))
-    if not np.allclose(found, expected, rtol=0.0, atol=PROBE_TOLERANCE):
-        raise WrongResultsError(f"{device} computes something else than the CPU")
-
-
-def _probabilities_of_noise(network: torch.nn.Module, *, device: str) -> np.ndarray:
-    """Return the class probabilities of a small patch of noise, always the same."""
-    import torch
-
-    noise = torch.rand((1, 1, *PROBE_KJI), generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        return np.asarray(PatchPredictor(network, device=device)(noise.to(device)).cpu().numpy())
-
-
-def _predict_on(rung: Rung, image_kji: np.ndarray, *, network: torch.nn.Module, reporter: Reporter) -> np.ndarray:
-    """Return the class probabilities (4, k, j, i) float32 of an image, computed as the rung says."""
+def _predict_on(
+    rung: Rung,
+    image_kji: np.ndarray,
+    *,
+    network: torch.nn.Module,
+    reporter: Reporter,
+    activations: Activations | None = None,
+) -> tuple[np.ndarray, str]:
+    """Return the class probabilities (4, k, j, i) float32 of an image, computed as the rung says, and the precision."""
     import torch
     from monai.inferers import sliding_window_inference
 
     if rung.device.startswith("mps"):
-        _check_results(network, device=rung.device)
+        check_results(network, device=rung.device)
     tiling = rung.tiling.fitted_to(image_kji.shape)
     total, done = patch_count(image_kji.shape, tiling=tiling), 0
     device = torch.device(rung.device)
-    predictor = PatchPredictor(network, device=rung.device)
+    predictor = PatchPredictor(network, device=rung.device, activations=activations)
 
     def patch_probabilities(patch: torch.Tensor) -> torch.Tensor:
         nonlocal done
@@ -267,7 +238,7 @@ def _predict_on(rung: Rung, image_kji: np.ndarray, *, network: torch.nn.Module, 
             device=torch.device(rung.sum_on),
         )
         reporter.tell("network", total, total)
-        return np.asarray(summed[0].cpu().numpy())  # type: ignore[index, union-attr]
+        return np.asarray(summed[0].cpu().numpy()), predictor.precision  # type: ignore[index, union-attr]
 
 
 #: Parts of the messages by which torch, oneDNN, cuDNN (8, 9) and cuBLAS say that memory ran out, other than by an

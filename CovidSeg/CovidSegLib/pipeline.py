@@ -43,7 +43,7 @@ class SegmentationResult:
         fingerprint: `sha256:...` of the input's bytes.
         warnings: What a reader of the numbers must know, a sentence each.
         model: The bundle's name, version and sha256.
-        runtime: device, device_name, mode, seconds, stages, peak_memory_mb, versions.
+        runtime: device, device_name, precision, mode, seconds, stages, peak_memory_mb, versions.
         input_details: Further facts about the input, e.g. the DICOM series.
         uncertainty: (k, j, i) uint8 in per cent, None unless it was asked for: the entropy of the averaged softmax,
             100 where all classes are equally likely; 0 outside the patient.
@@ -118,10 +118,17 @@ def segment(
         with _naming(ct):
             network_input = preprocess(ct.hu_kji, geometry=ct.geometry, recipe=bundle.preprocessing)
     with clock.stage("load"):
-        network = bundle.network
+        network, activations = bundle.network, bundle.activations
         load_libraries()
     with clock.stage("network"):
-        prediction = predict(network_input.image_kji, network=network, mode=mode, device=device, reporter=reporter)
+        prediction = predict(
+            network_input.image_kji,
+            network=network,
+            activations=activations,
+            mode=mode,
+            device=device,
+            reporter=reporter,
+        )
     with clock.stage("back"):
         # Before the labels are made, which corrects the probabilities in place.
         doubt = entropy(prediction.probabilities, temperature=bundle.temperature) if uncertainty else None
@@ -145,7 +152,7 @@ def segment(
         fingerprint=ct.fingerprint,
         warnings=(*ct.warnings, *cut_off, *quantities.warnings(), *prediction.messages),
         model=bundle.to_dict(),
-        runtime=runtime_record(device=prediction.device, mode=mode, clock=clock),
+        runtime=runtime_record(device=prediction.device, precision=prediction.precision, mode=mode, clock=clock),
         input_details={} if ct.series is None else {"series": ct.series},
         uncertainty=doubt,
     )

@@ -33,11 +33,12 @@ class Clock:
             self.stages_s[name] = time.perf_counter() - started
 
 
-def runtime_record(*, device: str, mode: str, clock: Clock) -> dict[str, Any]:
+def runtime_record(*, device: str, precision: str, mode: str, clock: Clock) -> dict[str, Any]:
     """Return the `runtime` section of a report."""
     return {
         "device": device,
         "device_name": describe_device(device),
+        "precision": precision,
         "mode": mode,
         "seconds": sum(clock.stages_s.values()),
         "stages": dict(clock.stages_s),

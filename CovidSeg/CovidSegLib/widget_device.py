@@ -137,7 +137,8 @@ class DeviceLine:
         source = _("The time is reckoned from the last run on this computer.")
         if rates is None and kind == "cpu":
             processor = Processor.here()
-            rates = first_rates(processor, width=self._place.bundle().network_config.width)
+            bundle = self._place.bundle()
+            rates = first_rates(processor, width=bundle.network_config.width, quantized=bundle.is_quantized)
             source = _(
                 "The time is a first estimate from the size of the chest in this CT and {cores} processor cores; "
                 "after the first run it is reckoned from that."

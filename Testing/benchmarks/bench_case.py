@@ -87,8 +87,19 @@ def _product(ct: CTVolume, *, bundle: Bundle, job: Job, clock: Clock) -> dict[st
             ct = to_hounsfield(ct)
             image_kji = preprocess(ct.hu_kji, geometry=ct.geometry, recipe=bundle.preprocessing).image_kji
         with clock.stage("network"):
-            predict(image_kji, network=bundle.network, mode=job.method, device=job.device, reporter=Reporter())
-        return {"patches": _patches(job.method, image_kji.shape), "image_kji": list(image_kji.shape)}
+            prediction = predict(
+                image_kji,
+                network=bundle.network,
+                activations=bundle.activations,
+                mode=job.method,
+                device=job.device,
+                reporter=Reporter(),
+            )
+        return {
+            "patches": _patches(job.method, image_kji.shape),
+            "image_kji": list(image_kji.shape),
+            "precision": prediction.precision,
+        }
     steps: list[Any] = []
     result = segment(ct, mode=job.method, device=job.device, bundle=bundle, progress=steps.append)
     clock.stages_s.update({name: s for name, s in result.runtime["stages"].items() if name != "load"})
@@ -96,7 +107,11 @@ def _product(ct: CTVolume, *, bundle: Bundle, job: Job, clock: Clock) -> dict[st
         write_case_files(Path(job.folder), result=result, recorded_options={}, preview=True)
     np.save(Path(job.folder) / "labelmap.npy", result.labelmap)
     patches = [step.total for step in steps if step.stage == "network"]
-    return {"patches": patches[-1] if patches else None, "poi_percent": result.quantities.poi_percent}
+    return {
+        "patches": patches[-1] if patches else None,
+        "poi_percent": result.quantities.poi_percent,
+        "precision": result.runtime["precision"],
+    }
 
 
 def _patches(mode: str, shape_kji: tuple[int, ...]) -> int:
@@ -110,7 +125,7 @@ def _reference(ct: CTVolume, *, bundle: Bundle, job: Job, clock: Clock) -> dict[
         network_input = preprocess(ct.hu_kji, geometry=ct.geometry, recipe=bundle.preprocessing, crop_to_chest=False)
     with clock.stage("network"):
         labels, patches = _reference_network(network_input.image_kji, bundle=bundle, device=job.device)
-    details = {"patches": patches, "image_kji": list(labels.shape)}
+    details = {"patches": patches, "image_kji": list(labels.shape), "precision": "float32"}
     if job.untrained:
         return details
     with clock.stage("back"):

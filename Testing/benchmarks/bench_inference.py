@@ -24,7 +24,7 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-sys.path[:0] = [str(ROOT / "CovidSeg"), str(HERE)]
+sys.path[:0] = [str(ROOT / "CovidSeg"), str(ROOT), str(HERE)]
 
 from bench_case import Job  # noqa: E402
 from bench_machine import BUSY_LOAD, give_report, load_average  # noqa: E402
@@ -32,6 +32,8 @@ from bench_table import tables  # noqa: E402
 from CovidSegLib.bundle import Bundle, load_bundle  # noqa: E402
 from CovidSegLib.network import NetworkConfig, build_network  # noqa: E402
 from CovidSegLib.runtime import cores, versions  # noqa: E402
+
+from CovidSegTraining.quantization import ActivationRecord, store_activations  # noqa: E402
 
 REAL_CT = Path("ct") / "covid_p001_dicom.zip"
 METHODS = ("reference", "accurate", "fast")
@@ -132,27 +134,32 @@ def _choose_weights(path: Path | None, *, width: int | None) -> tuple[Bundle | N
 
 
 def _untrained_bundle(width: int, *, scratch: Path) -> Path:
-    """Write a bundle of random weights; return its folder."""
+    """Write a bundle of random weights, and of what noise does to its activations; return its folder."""
     import hashlib
 
     import torch
     from safetensors.torch import save
 
     torch.manual_seed(0)
-    network = build_network(NetworkConfig(width=width))
+    network = build_network(NetworkConfig(width=width)).eval()
+    seen = ActivationRecord(network)
+    with seen.recording(), torch.inference_mode():
+        network(torch.rand(1, 1, 32, 32, 32) * 2.0 - 1.0)
     weights = save({k: v.half() for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")})
     folder = scratch / f"untrained{width}"
     shipped = load_bundle()
     shutil.copytree(shipped.path / "configs", folder / "configs")
     (folder / "models").mkdir()
     (folder / "models" / "model.safetensors").write_bytes(weights)
-    own = {
+    own: dict[str, Any] = {
         **shipped.metadata["covidseg"],
         "network": NetworkConfig(width=width).to_dict(),
         "weights": {"file": "model.safetensors", "sha256": hashlib.sha256(weights).hexdigest()},
     }
+    own.pop("activations", None)  # of the shipped weights
     metadata = json.dumps({**shipped.metadata, "covidseg": own})
     (folder / "configs" / "metadata.json").write_text(metadata, encoding="utf-8")
+    store_activations(seen.activations, bundle_dir=folder)
     return folder
 
 

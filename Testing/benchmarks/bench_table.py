@@ -51,6 +51,7 @@ def _table(section: dict[str, Any]) -> list[str]:
         network = [_ratio(base["stages_s"]["network"], r["stages_s"]["network"]) for r in records.values()]
         rows.append(["network, times faster", *network, AIMS["network ratio"]])
         rows.append(["total, times faster", *(_ratio(_total(base), _total(r)) for r in records.values()), ""])
+    rows.append(["network computed in", *(record["precision"] for record in records.values()), ""])
     rows.append(["patches", *(str(record["patches"]) for record in records.values()), ""])
     rows.append(["peak resident MB", *(f"{record['peak_memory_mb']:.0f}" for record in records.values()), ""])
     if any("dice" in record for record in records.values()):

@@ -36,6 +36,7 @@ def test_benchmark_of_a_small_case_prints_stages_ratios_and_dice(tmp_path: Path)
     assert set(records["reference"]["stages_s"]) == {"read", "preprocess", "network", "back", "write"}
     assert set(records["fast"]["stages_s"]) == {"read", "preprocess", "network", "back", "quantify", "write"}
     assert all(0.0 <= value <= 1.0 for value in records["accurate"]["dice"].values())
+    assert [record["precision"] for record in records.values()].count("float32") >= 1
     assert all(record["peak_memory_mb"] > 100 for record in records.values())
     assert (tmp_path / "out" / "bench.md").read_text(encoding="utf-8").strip() == done.stdout.strip()
     for text in ("network, times faster", "| network |", "--quick", "1 torch thread(s)", "Dice infection"):

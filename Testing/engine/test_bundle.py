@@ -106,7 +106,7 @@ def test_weights_outside_the_models_folder_are_refused(tmp_path: Path, file: obj
     metadata = metadata_of(folder)
     metadata["covidseg"]["weights"]["file"] = file
     rewrite(folder, metadata)
-    with pytest.raises(ModelError, match=r"must be a \.safetensors file in the bundle's models folder"):
+    with pytest.raises(ModelError, match=r"must be \.safetensors files in the bundle's models folder"):
         load_bundle(folder)
 
 

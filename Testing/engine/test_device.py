@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from CovidSegLib.device import describe_device, gains_from_bfloat16, resolve_device
+from CovidSegLib.device import describe_device, gains_from_bfloat16, gains_from_int8, resolve_device
 from CovidSegLib.errors import DeviceError
 
 
@@ -73,3 +73,25 @@ def test_torch_without_onednn_as_on_apple_processors_gains_nothing_from_bfloat16
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     monkeypatch.setattr(torch.ops, "mkldnn", object())  # what is not built in is not there to be asked
     assert not gains_from_bfloat16("cpu")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "vnni", "gains"),
+    [
+        ({"avx512_vnni": True, "avx_vnni": False}, False, True),
+        ({"avx512_vnni": False, "avx_vnni": True}, False, True),
+        ({"avx512_vnni": False, "avx2": True}, False, False),
+        (None, True, True),
+        (None, False, False),
+    ],
+)
+def test_processors_that_multiply_bytes_fast_gain_from_int8(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool] | None, vnni: bool, gains: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni, raising=False)
+    if capabilities is None:  # an older torch
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert gains_from_int8("cpu") == gains
+    assert not gains_from_int8("cuda") and not gains_from_int8("mps")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,11 +125,16 @@ def test_impossible_rates_are_refused(network_s: float) -> None:
 
 
 def test_first_estimate_follows_cores_arithmetic_and_width() -> None:
-    one = first_rates(Processor(cores=1, bfloat16=True), width=16).network_s
-    assert first_rates(Processor(cores=2, bfloat16=True), width=16).network_s == pytest.approx(one / 2)
-    assert first_rates(Processor(cores=64, bfloat16=True), width=16).network_s == pytest.approx(one / 8)
-    assert first_rates(Processor(cores=1, bfloat16=False), width=16).network_s > 2 * one
-    assert 4 * one < first_rates(Processor(cores=1, bfloat16=True), width=32).network_s < 5 * one
+    def network_s(width: int = 16, quantized: bool = True, **processor: Any) -> float:
+        return first_rates(Processor(**{"cores": 1} | processor), width=width, quantized=quantized).network_s
+
+    one = network_s(bfloat16=True, int8=True)
+    assert network_s(bfloat16=True, cores=2) == pytest.approx(one / 2)
+    assert network_s(bfloat16=True, cores=64) == pytest.approx(one / 8)
+    assert 4 * one < network_s(bfloat16=True, width=32) < 5 * one
+    assert network_s() > 2 * one
+    assert network_s() > 2 * network_s(int8=True)
+    assert network_s(int8=True, quantized=False) == network_s(), "a bundle that does not support it"
 
 
 def test_no_torch_is_imported_and_no_weights_are_read() -> None:
@@ -140,7 +146,7 @@ def test_no_torch_is_imported_and_no_weights_are_read() -> None:
         "ct, bundle = make_phantom(seed=1, size_ijk=(72, 60, 40), spacing_ijk_mm=(5.0, 5.0, 7.5)).ct, load_bundle()\n"
         "shape = network_shape(ct.hu_kji, geometry=ct.geometry, recipe=bundle.preprocessing)\n"
         "work = planned_work(shape, mode='accurate', ct_voxels=ct.hu_kji.size)\n"
-        "seconds = first_rates(Processor.here(), width=bundle.network_config.width).seconds(work, loaded=False)\n"
+        "seconds = first_rates(Processor.here(), width=16, quantized=bundle.is_quantized).seconds(work, loaded=False)\n"
         "assert seconds > 1 and Processor.here().cores >= 1\n"
         "assert not {'torch', 'monai', 'safetensors'} & set(sys.modules), 'heavy'\n"
     )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from CovidSegLib import inference
+from CovidSegLib import inference, patch_predictor
 from CovidSegLib.errors import Cancelled, DeviceError
 from CovidSegLib.inference import ACCURATE, FAST, Prediction, Rung, Tiling, ladder, patch_count, predict
 from CovidSegLib.network import NetworkConfig, build_network
@@ -185,13 +185,13 @@ def test_ladder_goes_from_the_gpu_to_small_patches_on_the_cpu() -> None:
 def test_every_step_down_is_told_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[Rung] = []
 
-    def fake(rung: Rung, image_kji: np.ndarray, *, network: Any, reporter: Reporter) -> np.ndarray:
+    def fake(rung: Rung, image_kji: np.ndarray, *, network: Any, **_: Any) -> tuple[np.ndarray, str]:
         tried.append(rung)
         if len(tried) == 1:
             raise NotImplementedError("The operator 'aten::max_pool3d' is not implemented for the MPS device")
         if len(tried) < 4:
             raise torch.OutOfMemoryError("MPS backend out of memory")
-        return np.zeros((4, *image_kji.shape), np.float32)
+        return np.zeros((4, *image_kji.shape), np.float32), "float32"
 
     monkeypatch.setattr(inference, "_predict_on", fake)
     found = run(image_of((4, 4, 4)), Pointwise(), device="mps")
@@ -216,11 +216,11 @@ def test_gpu_that_cannot_run_the_network_is_left_for_the_cpu(
 ) -> None:
     tried: list[str] = []
 
-    def fake(rung: Rung, image_kji: np.ndarray, *, network: Any, reporter: Reporter) -> np.ndarray:
+    def fake(rung: Rung, image_kji: np.ndarray, *, network: Any, **_: Any) -> tuple[np.ndarray, str]:
         tried.append(rung.device)
         if rung.device == "cuda":
             raise error
-        return np.zeros((4, *image_kji.shape), np.float32)
+        return np.zeros((4, *image_kji.shape), np.float32), "float32"
 
     monkeypatch.setattr(inference, "_predict_on", fake)
     found = run(image_of((4, 4, 4)), Pointwise(), device="cuda")
@@ -235,7 +235,7 @@ def test_apple_gpu_that_computes_something_else_is_left_for_the_cpu(
     def of_noise(network: torch.nn.Module, *, device: str) -> np.ndarray:
         return np.full((1, 4, 32, 32, 32), 0.25 if device == "cpu" else wrong, np.float32)
 
-    monkeypatch.setattr(inference, "_probabilities_of_noise", of_noise)
+    monkeypatch.setattr(patch_predictor, "_probabilities_of_noise", of_noise)
     image, network = image_of((20, 20, 20)), Pointwise()
     found = run(image, network, device="mps")
     assert found.device == "cpu"
@@ -249,11 +249,11 @@ def test_apple_gpu_that_computes_something_else_is_left_for_the_cpu(
 def test_apple_gpu_gives_its_memory_back_at_each_step_down_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
 
-    def full_at_first(rung: Rung, image_kji: np.ndarray, *, network: Any, reporter: Reporter) -> np.ndarray:
+    def full_at_first(rung: Rung, image_kji: np.ndarray, *, network: Any, **_: Any) -> tuple[np.ndarray, str]:
         tried.append(rung.device)
         if rung.device == "mps":
             raise RuntimeError("MPS backend out of memory (MPS allocated: 9.07 GB)")
-        return np.zeros((4, *image_kji.shape), np.float32)
+        return np.zeros((4, *image_kji.shape), np.float32), "float32"
 
     monkeypatch.setattr(inference, "_predict_on", full_at_first)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
@@ -261,21 +261,21 @@ def test_apple_gpu_gives_its_memory_back_at_each_step_down_and_at_the_end(monkey
     assert run(image_of((4, 4, 4)), Pointwise(), device="mps").device == "cpu"
     assert tried == ["mps", "emptied", "mps", "emptied", "cpu", "emptied"]
     tried.clear()
-    monkeypatch.setattr(inference, "_predict_on", lambda *_, **__: np.zeros((4, 4, 4, 4), np.float32))
+    monkeypatch.setattr(inference, "_predict_on", lambda *_, **__: (np.zeros((4, 4, 4, 4), np.float32), "float32"))
     run(image_of((4, 4, 4)), Pointwise(), device="cpu")
     assert tried == []
 
 
 def test_device_that_computes_what_the_cpu_does_passes() -> None:
     torch.manual_seed(0)
-    inference._check_results(build_network(NetworkConfig(width=2)), device="cpu")
+    patch_predictor.check_results(build_network(NetworkConfig(width=2)), device="cpu")
 
 
 def test_apple_gpu_gets_weights_and_patches_in_plain_order(monkeypatch: pytest.MonkeyPatch) -> None:
     network, formats = Pointwise(), []
     monkeypatch.setattr(network, "to", lambda _device, *, memory_format: formats.append(memory_format) or network)
     for device in ("cpu", "mps"):
-        inference.PatchPredictor(network, device=device)
+        patch_predictor.PatchPredictor(network, device=device)
     assert formats == [torch.channels_last_3d, torch.contiguous_format]
 
 
@@ -285,11 +285,11 @@ def test_network_is_back_on_the_cpu_however_a_run_ends(
 ) -> None:
     network = Pointwise()
 
-    def fake(rung: Rung, image_kji: np.ndarray, *, network: torch.nn.Module, reporter: Reporter) -> np.ndarray:
+    def fake(rung: Rung, image_kji: np.ndarray, *, network: Any, **_: Any) -> tuple[np.ndarray, str]:
         network.to("meta")
         if outcome is not None:
             raise outcome
-        return np.zeros((4, *image_kji.shape), np.float32)
+        return np.zeros((4, *image_kji.shape), np.float32), "float32"
 
     moved: list[str] = []
     monkeypatch.setattr(inference, "_predict_on", fake)

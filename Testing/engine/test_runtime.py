@@ -48,9 +48,9 @@ def test_record_has_the_contracts_keys() -> None:
     clock = Clock()
     with clock.stage("network"):
         pass
-    record = runtime_record(device="cpu", mode="fast", clock=clock)
+    record = runtime_record(device="cpu", precision="int8", mode="fast", clock=clock)
     assert {"device", "mode", "seconds", "stages", "peak_memory_mb", "versions"} <= set(record)
-    assert record["device"] == "cpu" and record["mode"] == "fast"
+    assert (record["device"], record["precision"], record["mode"]) == ("cpu", "int8", "fast")
     assert record["seconds"] == sum(record["stages"].values())
     assert versions()["covidseg"] == __version__
     assert {"python", "torch", "monai", "numpy", "simpleitk"} <= set(record["versions"])

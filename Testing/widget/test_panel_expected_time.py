@@ -27,7 +27,7 @@ def expected_s(journey: Journey, *, mode: str, network_s: float | None = None, r
     line = journey.panel.device
     work = line._work(mode=mode)
     if network_s is None:
-        rates = expected_time.first_rates(Processor(cores=2, bfloat16=True), width=16)
+        rates = expected_time.first_rates(Processor(cores=2, bfloat16=True), width=16, quantized=True)
     else:
         rates = expected_time.Rates(network_s, rest)
     return str(module("widget_texts").duration_text(rates.seconds(work, loaded=True)))
