@@ -1,4 +1,4 @@
-"""The commands behind the bundled model: `prepare`, `pack`, `fit`, `pseudo`, `export`, `benchmark`."""
+"""The commands behind the bundled model: `prepare`, `pack`, `fit`, `pseudo`, `export`, `quantize`, `benchmark`."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     _add_fit(commands)
     _add_pseudo(commands)
     _add_export(commands)
+    _add_quantize(commands)
     _add_benchmark(commands)
 
 
@@ -129,6 +130,33 @@ def _export(options: argparse.Namespace) -> int:
         options.weights, bundle_dir=options.bundle, version=options.version, int8=options.int8, tell=note
     )
     say(f"{options.bundle}: weights sha256 {sha256}")
+    return OK
+
+
+def _add_quantize(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = add_command(
+        commands, "quantize", summary="measure a bundle's activations, for CPUs to compute in 8 bits", run=_quantize
+    )
+    parser.add_argument("--bundle", metavar="DIR", type=folder, required=True, help="model bundle; gets the file")
+    add_data(parser)
+    add_compute(parser)
+
+
+def _quantize(options: argparse.Namespace) -> int:
+    from CovidSegLib.bundle import load_bundle
+    from CovidSegLib.device import resolve_device
+
+    from .quantization import quantize
+    from .settings import read_settings
+
+    use_threads(options.threads)
+    quantize(
+        load_bundle(options.bundle),
+        data_dir=options.data,
+        config=read_settings(options.config).data,
+        device=resolve_device(options.device),
+        tell=say,
+    )
     return OK
 
 

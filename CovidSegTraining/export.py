@@ -6,7 +6,6 @@ import copy
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,8 @@ from CovidSegLib.int8_weights import SCALE, dequantized, quantized
 from CovidSegLib.network import NetworkConfig, build_network
 from CovidSegLib.preprocess import PreprocessingRecipe
 
+from .metadata_text import without_key
+from .quantization import ACTIVATIONS_FILE
 from .whole_files import write_whole
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ WEIGHTS_FILE = "model.safetensors"
 FIRST_VERSION = "0.0.1"
 #: Keys of the metadata under which figures measured with the weights may stand; `covidseg info` prints them.
 FIGURES = ("eval_metrics", "evaluation")
+#: Keys of the section `covidseg` that hold what was measured with the weights.
+MEASURED = ("calibration", "activations")
 
 
 def export_weights(
@@ -91,10 +94,12 @@ def export_weights(
         _write_bundle(Path(scratch), weights_file=own["weights"]["file"], data=data, metadata_text=text)
         _check_loads(Path(scratch), metadata_path=metadata_path)
     _write_bundle(bundle_dir, weights_file=own["weights"]["file"], data=data, metadata_text=text)
+    if "activations" in gone:
+        (bundle_dir / "models" / ACTIVATIONS_FILE).unlink(missing_ok=True)
     if gone:
         tell(
             f"{metadata_path}: {', '.join(gone)} went, as measured of other weights; measure these with "
-            "'covidseg-train benchmark'"
+            "'covidseg-train benchmark', 'calibrate' and 'quantize'"
         )
     return sha256
 
@@ -237,7 +242,7 @@ def _check_loads(folder: Path, *, metadata_path: Path) -> None:
 
 def _drop_figures(metadata: dict[str, Any]) -> list[str]:
     """Remove the figures that were measured with the weights; return their keys."""
-    rooms = {**dict.fromkeys(FIGURES, metadata), "calibration": metadata["covidseg"]}
+    rooms = {**dict.fromkeys(FIGURES, metadata), **dict.fromkeys(MEASURED, metadata["covidseg"])}
     return [key for key, room in rooms.items() if room.pop(key, None) is not None]
 
 
@@ -250,24 +255,12 @@ def _metadata_text(metadata: dict[str, Any], *, before: dict[str, Any] | None, p
             ("version", before.get("version"), metadata["version"]),
         ):
             text = text.replace(f'"{key}": {json.dumps(old)}', f'"{key}": {json.dumps(new)}', 1)
-        for key in (*FIGURES, "calibration"):
+        for key in (*FIGURES, *MEASURED):
             if key not in metadata and key not in metadata["covidseg"]:
-                text = _without_key(text, key)
+                text = without_key(text, key)
         if json.loads(text) == metadata:
             return text
     return json.dumps(metadata, indent=2, ensure_ascii=False) + "\n"
-
-
-def _without_key(text: str, key: str) -> str:
-    """Return JSON text without the first occurrence of a key: the key, its value, and the comma that parts them off."""
-    found = re.search(rf'"{key}"\s*:\s*', text)
-    if found is None:
-        return text
-    _, end = json.JSONDecoder().raw_decode(text, found.end())
-    before, after = text[: found.start()], text[end:]
-    if comma := re.match(r"\s*,\s*", after):
-        return before + after[comma.end() :]
-    return re.sub(r"\s*,\s*$", "", before) + after
 
 
 def _check_preprocessing(named: PreprocessingRecipe, *, trained: dict[str, Any] | None, weights: Path) -> None:

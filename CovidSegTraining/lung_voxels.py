@@ -86,7 +86,14 @@ def lung_voxels(folder: Path, *, bundle: Bundle, mode: str, device: str) -> Lung
     if not asked.any():
         raise InputError(f"{folder}: the labels know no lung where they are valid")
     deep = ndimage.distance_transform_edt(truth > 0, sampling=seen.spacing_kji_mm) > BORDER_MM
-    prediction = predict(seen.image_kji, network=bundle.network, mode=mode, device=device, reporter=Reporter())
+    prediction = predict(
+        seen.image_kji,
+        network=bundle.network,
+        activations=bundle.activations,
+        mode=mode,
+        device=device,
+        reporter=Reporter(),
+    )
     probabilities = prediction.probabilities[:, asked]  # a copy; `consistent_labels` changes them in place
     found = consistent_labels(prediction.probabilities, network_input=seen, recipe=bundle.postprocessing)
     return LungVoxels(probabilities, truth[asked], found[asked], deep[asked])

@@ -162,7 +162,14 @@ def _predicted_softer_too(image_kji: np.ndarray, *, bundle: Bundle, device: str)
 
     images = [image_kji, *(ndimage.gaussian_filter(image_kji, sigma) for sigma in SOFTER_BY_VOXELS_KJI)]
     answers = [
-        predict(image, network=bundle.network, mode="accurate", device=device, reporter=Reporter()).probabilities
+        predict(
+            image,
+            network=bundle.network,
+            activations=bundle.activations,
+            mode="accurate",
+            device=device,
+            reporter=Reporter(),
+        ).probabilities
         for image in images
     ]
     return np.asarray(np.mean(answers, axis=0))

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from CovidSegLib.patch_predictor import precision_on
+
 from .whole_files import write_whole
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ def provenance(bundle: Bundle, *, command: Sequence[str], mode: str) -> dict[str
         "mode": mode,
         "command": shlex.join(command),
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": describe_machine(),
+        "machine": f"{describe_machine()}, {precision_on('cpu', quantized=bundle.is_quantized)} on the CPU",
     }
 
 

@@ -173,7 +173,7 @@ def test_weights_of_another_network_are_refused_and_nothing_changes(tmp_path: Pa
         (lambda own: own.pop("network"), r"metadata.json: lacks covidseg.network"),
         (lambda own: own["weights"].update(file="../../else.safetensors"), r"must be the name of a file in 'models'"),
         (lambda own: own["weights"].update(file=7), r"metadata.json: .*the name of a file in 'models', not 7"),
-        (lambda own: own["weights"].update(file="model.bin"), r"bundle.configs.metadata.json: .*a .safetensors file"),
+        (lambda own: own["weights"].update(file="model.bin"), r"bundle.configs.metadata.json: .*be .safetensors files"),
         (
             lambda own: own.update(weights=["model.safetensors"]),
             r"metadata.json: covidseg.weights must hold keys",
@@ -284,17 +284,23 @@ def test_figures_do_not_outlive_the_weights_they_were_measured_of(
     plain = {**_metadata(tmp_path), "authors": "somebody", "list": [1, 2]}
     measured = {"version": plain["version"], "eval_metrics": {"dice": 0.985, "by": {"lung": [0.9]}}, **plain}
     measured["evaluation"] = {"poi": "1 %"}
-    measured["covidseg"] = {**plain["covidseg"], "calibration": {"temperature": 2.0}}
+    activations = {"file": "activations.safetensors", "sha256": "0" * 64}
+    measured["covidseg"] = {"activations": activations, **plain["covidseg"], "calibration": {"temperature": 2.0}}
+    (tmp_path / "models" / "activations.safetensors").write_bytes(b"of these weights")
     text = json.dumps(measured, indent=indent)
     path.write_text(text, encoding="utf-8")
     export_weights(run / "average.pt", bundle_dir=tmp_path, tell=told.append)
     assert path.read_text(encoding="utf-8") == text and told == []  # the same weights
+    assert (tmp_path / "models" / "activations.safetensors").read_bytes() == b"of these weights"
 
     _change(run)
     sha256 = export_weights(run / "average.pt", bundle_dir=tmp_path, version="1.0.0", tell=told.append)
     plain["version"], plain["covidseg"]["weights"]["sha256"] = "1.0.0", sha256
     assert path.read_text(encoding="utf-8") == json.dumps(plain, indent=indent)
-    assert len(told) == 1 and "eval_metrics, evaluation, calibration went, as measured of other weights" in told[0]
+    assert len(told) == 1
+    assert "eval_metrics, evaluation, calibration, activations went, as measured of other weights" in told[0]
+    assert "measure these with 'covidseg-train benchmark', 'calibrate' and 'quantize'" in told[0]
+    assert [file.name for file in (tmp_path / "models").iterdir()] == ["model.safetensors"]
     assert covidseg(["info", "--bundle", str(tmp_path)]) == 0
     assert "measured" not in capsys.readouterr().out
 
@@ -308,11 +314,15 @@ def test_figures_of_the_bundle_shipped_go_and_all_else_stays_as_it_is_laid_out(t
         (folder / "configs" / "metadata.json").read_text(encoding="utf-8").splitlines()
         for folder in (tmp_path / "bundle", shipped.path)
     )
-    first = next(n for n, line in enumerate(before) if '"eval_metrics"' in line)
-    last = next(n for n, line in enumerate(before) if n > first and line == "  },")
-    kept = before[:first] + before[last + 1 :]
+    kept = before
+    for key, end in (("eval_metrics", "  },"), ("activations", "    }")):
+        first = next(n for n, line in enumerate(kept) if f'"{key}"' in line)
+        last = next(n for n, line in enumerate(kept) if n > first and line == end)
+        kept = kept[:first] + kept[last + 1 :]
     differing = [new.strip() for old, new in zip(kept, lines, strict=True) if old != new]
-    assert differing == ['"version": "99.0.0",', f'"sha256": "{sha256}"']
+    assert differing == ['"version": "99.0.0",', f'"sha256": "{sha256}"', "}"]  # no comma behind the last key
+    assert load_bundle(tmp_path / "bundle").activations is None
+    assert not (tmp_path / "bundle" / "models" / "activations.safetensors").exists()
 
 
 def test_missing_weights_are_named(tmp_path: Path) -> None:
