@@ -164,6 +164,7 @@ def _runtime(seconds: float, *, versions: dict[str, str | None]) -> dict[str, An
     return {
         "device": None,
         "device_name": None,
+        "precision": None,
         "mode": None,
         "seconds": seconds,
         "stages": {"quantify": seconds},

@@ -36,6 +36,8 @@ __all__ = [
 CONSOLIDATION_FROM_HU = -300.0
 #: Both lungs of the largest patients hold about 10 litres; above this, the header's spacing must be wrong.
 LARGEST_LUNGS_ML = 12_000.0
+#: Adults' lungs hold more than a litre, even when ill; so little was not found whole, or is not an adult's.
+SMALLEST_LUNGS_ML = 500.0
 #: Well-aerated lung, both ends included; below it is low attenuation, as in emphysema.
 WELL_AERATED_HU = (-950.0, -700.0)
 
@@ -135,7 +137,7 @@ class Quantities:
         }
 
     def warnings(self) -> tuple[str, ...]:
-        """Return what a reader of these numbers must know: which lung is missing, lungs that cannot be so large."""
+        """Return what a reader of these numbers must know: which lung is missing, lungs too large or small."""
         warnings = []
         if self.left_lung.poi_percent is None:
             warnings.append(_("No left lung in the segmentation: its figures are n/a."))
@@ -149,6 +151,12 @@ class Quantities:
                 "voxel spacing in the CT's header; volumes and mass are wrong if it is."
             )
             warnings.append(text.format(litres=self.lungs.volume_ml / 1000.0))
+        elif self.lungs.volume_ml < SMALLEST_LUNGS_ML:
+            text = _(
+                "The lungs measure {ml:.0f} ml, less than an adult's can: check the segmentation, the voxel spacing "
+                "in the CT's header, and whether the CT shows an adult's whole chest."
+            )
+            warnings.append(text.format(ml=self.lungs.volume_ml))
         return tuple(warnings)
 
 

@@ -94,8 +94,9 @@ def test_warnings_of_the_run_stay_and_those_of_its_figures_go(tmp_path: Path) ->
     (folder / "report.json").write_text(json.dumps(report))
     for _ in range(2):  # again over its own report
         assert _quantify(ct, labels, "-o", folder) == 0
-        *warnings, corrected = report_of(folder)["warnings"]
+        *warnings, small, corrected = report_of(folder)["warnings"]
         assert warnings == [thick, cropped]
+        assert small.startswith("The lungs measure 50 ml, less than an adult's can")
         assert "covidseg quantify" in corrected
 
 
@@ -108,8 +109,8 @@ def test_missing_lung_that_was_painted_is_no_longer_warned_of(tmp_path: Path) ->
     assert _quantify(ct, tmp_path / "left.nii.gz", "-o", tmp_path / "figures") == 0
     assert "No right lung in the segmentation: its figures are n/a." in report_of(tmp_path / "figures")["warnings"]
     assert _quantify(ct, labels, "-o", tmp_path / "figures") == 0
-    (corrected,) = report_of(tmp_path / "figures")["warnings"]
-    assert "covidseg quantify" in corrected
+    (small, corrected) = report_of(tmp_path / "figures")["warnings"]
+    assert small.startswith("The lungs measure 34 ml") and "covidseg quantify" in corrected
 
 
 def test_versions_have_the_same_names_as_those_of_a_segmentation(tmp_path: Path) -> None:
@@ -125,7 +126,7 @@ def test_runtime_has_the_same_keys_as_that_of_a_segmentation(tmp_path: Path) -> 
     ct, labels = write_ct(tmp_path / "a.nii.gz"), _corrected(tmp_path / "l.nii.gz", infected_slices=1)
     assert _quantify(ct, labels, "-o", tmp_path / "figures") == 0
     assert list(report_of(tmp_path / "figures")["runtime"]) == list(
-        runtime_record(device="cpu", mode="fast", clock=Clock())
+        runtime_record(device="cpu", precision="float32", mode="fast", clock=Clock())
     )
 
 

@@ -112,7 +112,16 @@ def test_missing_lung_is_undefined_and_the_other_takes_the_infection():
     assert set(left.hu.to_dict().values()) == {None}
     assert result.right_lung.infection_ml == pytest.approx(0.35)
     assert result.severity.worse_lung_class == severity_class(result.right_lung.poi_percent)
-    assert result.warnings() == ("No left lung in the segmentation: its figures are n/a.",)
+    assert result.warnings()[0] == "No left lung in the segmentation: its figures are n/a."
+
+
+@pytest.mark.parametrize(("step_mm", "too_small"), [(9.9, True), (10.1, False)])
+def test_lungs_smaller_than_an_adults_are_named(step_mm: float, too_small: bool):
+    labelmap = np.full((10, 10, 10), R, dtype=np.uint8)
+    labelmap[:, :, :4] = L
+    geometry = Geometry((10, 10, 10), (5.0, 10.0, step_mm))  # 495 or 505 ml
+    result = quantify_labelmap(np.zeros(labelmap.shape, np.int16), geometry=geometry, labelmap_kji=labelmap)
+    assert [warning.split(",")[0] for warning in result.warnings()] == too_small * ["The lungs measure 495 ml"]
 
 
 @pytest.mark.parametrize(("step_mm", "too_large"), [(50.0, False), (51.0, True)])
