@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from CovidSegLib.activations import Activation, Activations, coded_layers, read_activations, to_bytes
+from CovidSegLib.activations import ActivationRange, ActivationRanges, coded_layers, read_activations, to_bytes
 from CovidSegLib.bundle import Bundle, load_bundle
 from CovidSegLib.errors import InputError
 from CovidSegLib.inference import predict
@@ -88,7 +88,7 @@ class ActivationRecord:
 
     def __init__(self, network: torch.nn.Module) -> None:
         self._network = network
-        self.activations: dict[str, Activation] = {}
+        self.activations: dict[str, ActivationRange] = {}
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -111,12 +111,12 @@ class ActivationRecord:
             lowest, highest = (extreme.float().cpu() for extreme in (given.amin(dim=axes), given.amax(dim=axes)))
             if known := self.activations.get(name):
                 lowest, highest = torch.minimum(lowest, known.lowest), torch.maximum(highest, known.highest)
-            self.activations[name] = Activation(lowest, highest)
+            self.activations[name] = ActivationRange(lowest, highest)
 
         return record
 
 
-def store_activations(activations: Activations, *, bundle_dir: Path) -> None:
+def store_activations(activations: ActivationRanges, *, bundle_dir: Path) -> None:
     """Write activations into a bundle, and name their file in its metadata.
 
     Raises:
@@ -126,15 +126,16 @@ def store_activations(activations: Activations, *, bundle_dir: Path) -> None:
     entry = {"file": ACTIVATIONS_FILE, "sha256": hashlib.sha256(data).hexdigest()}
     path = bundle_dir / "configs" / "metadata.json"
     network = load_bundle(bundle_dir).network
-    # Both are renamed at the very end: first the activations, which nothing names yet.
+    # Both are renamed at the very end: first the activations, which nothing names yet. If others are replaced, and the
+    # run is killed between the two, the bundle is refused as damaged until it is measured again.
     with whole_file(path) as metadata_aside, whole_file(bundle_dir / "models" / ACTIVATIONS_FILE) as aside:
         aside.write_bytes(data)
         read_activations(aside, sha256=entry["sha256"], network=network)
         # As bytes, because ends of lines stay as they are.
-        metadata_aside.write_bytes(_naming(entry, text=path.read_bytes().decode("utf-8")).encode("utf-8"))
+        metadata_aside.write_bytes(_with_activations(path.read_bytes().decode("utf-8"), entry=entry).encode("utf-8"))
 
 
-def _naming(entry: dict[str, str], *, text: str) -> str:
+def _with_activations(text: str, *, entry: dict[str, str]) -> str:
     """Return a bundle's metadata with the entry on its activations; the layout stays if that can be."""
     wanted = json.loads(text)
     wanted["covidseg"]["activations"] = entry

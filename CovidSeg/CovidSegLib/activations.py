@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Activation:
+class ActivationRange:
     """The values between which the output of a layer lies.
 
     Attributes:
@@ -33,7 +33,7 @@ class Activation:
 
 
 #: By the layer's name in the network. The layers are those of `coded_layers`.
-Activations = Mapping[str, Activation]
+ActivationRanges = Mapping[str, ActivationRange]
 
 
 def coded_layers(network: torch.nn.Module) -> dict[str, int]:
@@ -46,13 +46,13 @@ def coded_layers(network: torch.nn.Module) -> dict[str, int]:
     layers, channels = {}, 0
     for name, module in network.named_modules():
         if isinstance(module, (nn.Conv3d, nn.ConvTranspose3d)):
-            channels = module.out_channels
+            channels = module.out_channels  # and those of the ReLU behind it
         if isinstance(module, (nn.ReLU, nn.ConvTranspose3d)):
             layers[name] = channels
     return layers
 
 
-def to_bytes(activations: Activations) -> bytes:
+def to_bytes(activations: ActivationRanges) -> bytes:
     """Return activations as the contents of a safetensors file: a (2, channels) tensor for each layer."""
     import torch
     from safetensors.torch import save
@@ -60,12 +60,13 @@ def to_bytes(activations: Activations) -> bytes:
     return save({name: torch.stack([a.lowest, a.highest]).float() for name, a in activations.items()})
 
 
-def read_activations(path: Path, *, sha256: str, network: torch.nn.Module) -> Activations:
+def read_activations(path: Path, *, sha256: str, network: torch.nn.Module) -> ActivationRanges:
     """Return the activations that `to_bytes` wrote into a file.
 
     Raises:
         ModelError: The file is missing or damaged, its SHA-256 differs, or it is of another network.
     """
+    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -84,4 +85,6 @@ def read_activations(path: Path, *, sha256: str, network: torch.nn.Module) -> Ac
         name: (2, channels) for name, channels in coded_layers(network).items()
     }:
         raise ModelError(_("{file} does not fit the network of its bundle.").format(file=path))
-    return {name: Activation(*tensor.float()) for name, tensor in tensors.items()}
+    if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+        raise ModelError(_("{file} is damaged: values that are no numbers.").format(file=path))
+    return {name: ActivationRange(*tensor.float()) for name, tensor in tensors.items()}

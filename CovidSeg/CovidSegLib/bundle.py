@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .activations import Activations, read_activations
+from .activations import ActivationRanges, read_activations
 from .errors import ModelError
 from .int8_weights import dequantized
 from .labels import Label
@@ -88,7 +88,7 @@ class Bundle:
         return "activations" in self.metadata["covidseg"]
 
     @cached_property
-    def activations(self) -> Activations | None:
+    def activations(self) -> ActivationRanges | None:
         """Between which values the network's activations lie; None if the bundle does not say.
 
         Raises:

@@ -84,7 +84,7 @@ def gains_from_int8(device: str) -> bool:
 
     if device != "cpu":
         return False
-    # Intel since Ice Lake, AMD since Zen 4; processors without AVX-512 have the shorter variant.
+    # Intel from Cascade Lake and Ice Lake on, AMD from Zen 4 on; processors without AVX-512 may have the shorter form.
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     has_vnni = getattr(torch.cpu, "_is_vnni_supported", lambda: False)
     return bool(capabilities.get("avx512_vnni") or capabilities.get("avx_vnni") or has_vnni())

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .activations import Activations
+from .activations import ActivationRanges
 from .allocator import freed_memory_kept
 from .errors import DeviceError
 from .network import SIZE_MULTIPLE
@@ -113,7 +113,7 @@ def predict(
     mode: str,
     device: str,
     reporter: Reporter,
-    activations: Activations | None = None,
+    activations: ActivationRanges | None = None,
 ) -> Prediction:
     """Return the class probabilities of an image.
 
@@ -163,7 +163,7 @@ def _climb_down(
     *,
     network: torch.nn.Module,
     reporter: Reporter,
-    activations: Activations | None,
+    activations: ActivationRanges | None,
 ) -> Prediction:
     """Return the prediction of the first rung whose memory suffices."""
     messages: list[str] = []
@@ -206,7 +206,7 @@ def _predict_on(
     *,
     network: torch.nn.Module,
     reporter: Reporter,
-    activations: Activations | None = None,
+    activations: ActivationRanges | None = None,
 ) -> tuple[np.ndarray, str]:
     """Return the class probabilities (4, k, j, i) float32 of an image, computed as the rung says, and the precision."""
     import torch
@@ -244,7 +244,7 @@ def _predict_on(
 #: Parts of the messages by which torch, oneDNN, cuDNN (8, 9) and cuBLAS say that memory ran out, other than by an
 #: OutOfMemoryError.
 _OUT_OF_MEMORY_TEXTS = (
-    *("DefaultCPUAllocator", "out of memory", "could not allocate"),
+    *("DefaultCPUAllocator", "out of memory", "could not allocate", "could not create a primitive"),
     *("_STATUS_ALLOC_FAILED", "_ALLOCATION_FAILED"),
 )
 #: Parts of the messages by which torch says that it was not built for so old a GPU, or that cuDNN has no convolution

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from .activations import Activation
+from .activations import ActivationRange
 
 if TYPE_CHECKING:
     import torch
 
 LARGEST_CODE = 255
 LARGEST_WEIGHT = 127
-#: Smallest step of a channel that never changes.
+#: Of a channel that never changes, and of a filter of zeros, so that nothing is divided by zero.
 SMALLEST_STEP = 1e-12
 
 
@@ -40,13 +40,13 @@ class Coding:
     offset: torch.Tensor
 
     @classmethod
-    def covering(cls, activation: Activation) -> Coding:
+    def covering(cls, activation: ActivationRange) -> Coding:
         """Return the coding whose 256 codes cover the values of an activation, and 0."""
         lowest = activation.lowest.clamp(max=0.0)
         return cls(_steps(lowest, activation.highest), lowest)
 
     @classmethod
-    def of_relu(cls, activation: Activation, *, gain: torch.Tensor) -> Coding:
+    def of_relu(cls, activation: ActivationRange, *, gain: torch.Tensor) -> Coding:
         """Return the coding of a ReLU's output, in which what lies beyond its last code is 0 or below.
 
         Args:
@@ -91,7 +91,14 @@ class IntegerConvolution:
     """A convolution that takes codes and gives codes, or values if `given` is None."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor, *, taken: Coding, given: Coding | None) -> None:
-        """Fold the codings into weight (out, in, k, j, i) and bias (out,), and round the weight to 8 bits."""
+        """Fold the codings into weight and bias, and round the weight to 8 bits.
+
+        Args:
+            weight: (out, in, k, j, i); the sizes k, j, i are odd.
+            bias: (out,).
+            taken: Coding of the `in` channels.
+            given: Coding of the `out` channels; None if these are to be float32 values.
+        """
         import torch
 
         as_weight = (-1, 1, 1, 1, 1)
@@ -162,16 +169,24 @@ def integers_are_exact() -> bool:
 
     Some CPUs add in 16 bits and stop at their end. The largest codes and weights show it.
     """
+
+    try:
+        return all(_is_exact(size, coded=coded) for size in (1, 3) for coded in (False, True))
+    except (AttributeError, TypeError, RuntimeError):
+        return False  # torch promises neither that the operators are there, nor what they take
+
+
+def _is_exact(size: int, *, coded: bool) -> bool:
+    """Tell whether kernels of this size give the true sums: as values or, rounded to a step, as codes."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
     codes = torch.randint(0, 2, (1, 16, 4, 4, 4), generator=generator) * LARGEST_CODE
-    weight = torch.randint(0, 2, (16, 16, 3, 3, 3), generator=generator) * LARGEST_WEIGHT
+    weight = torch.randint(0, 2, (16, 16, size, size, size), generator=generator) * LARGEST_WEIGHT
+    expected = torch.nn.functional.conv3d(codes.double(), weight.double(), padding=size // 2)
     as_they_are = Coding(torch.ones(16), torch.zeros(16))
-    try:
-        convolution = IntegerConvolution(weight.float(), torch.zeros(16), taken=as_they_are, given=None)
-        found = convolution(codes.to(torch.uint8).contiguous(memory_format=torch.channels_last_3d))
-    except (AttributeError, TypeError, RuntimeError):
-        return False  # torch promises neither that the operators are there, nor what they take
-    expected = torch.nn.functional.conv3d(codes.double(), weight.double(), padding=1)
-    return bool(torch.allclose(found.double(), expected, rtol=1e-5, atol=0.5))
+    step = float(expected.max()) / LARGEST_CODE if coded else 1.0
+    given = Coding(torch.full((16,), step), torch.zeros(16)) if coded else None
+    convolution = IntegerConvolution(weight.float(), torch.zeros(16), taken=as_they_are, given=given)
+    found = convolution(codes.to(torch.uint8).contiguous(memory_format=torch.channels_last_3d))
+    return bool(torch.allclose(found.double() * step, expected, rtol=1e-5, atol=0.51 * step))

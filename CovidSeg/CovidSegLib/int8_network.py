@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from .activations import Activations
+from .activations import ActivationRanges
 from .int8_convolution import LARGEST_CODE, Coding, IntegerConvolution
 from .network import DEPTH
 
@@ -25,7 +25,7 @@ IMAGE_CHANNELS = 4
 class IntegerUNet:
     """The U-Net of `network.build_network`, computed in 8-bit integers on the CPU."""
 
-    def __init__(self, network: torch.nn.Module, *, activations: Activations) -> None:
+    def __init__(self, network: torch.nn.Module, *, activations: ActivationRanges) -> None:
         """Code the network's weights; the network itself is not changed.
 
         Args:
@@ -50,9 +50,9 @@ class IntegerUNet:
                 self.up.append(steps)
             self.head = IntegerConvolution(layers.head.weight, layers.head.bias, taken=coding, given=None)
 
-    def __call__(self, patch: torch.Tensor) -> torch.Tensor:
-        """Return logits (1, classes, k, j, i), float32, of a patch (1, 1, k, j, i) with values of -1 to 1."""
-        codes, skips = coded_image(patch), []
+    def __call__(self, patches: torch.Tensor) -> torch.Tensor:
+        """Return logits (batch, classes, k, j, i), float32, of patches (batch, 1, k, j, i) with values of -1 to 1."""
+        codes, skips = coded_image(patches), []
         for level, steps in enumerate(self.down):
             if level:
                 skips.append(codes)
@@ -78,7 +78,7 @@ class _Step:
 
 
 def _double(
-    block: torch.nn.Sequential, name: str, *, taken: Coding, activations: Activations
+    block: torch.nn.Sequential, name: str, *, taken: Coding, activations: ActivationRanges
 ) -> tuple[list[_Step], Coding]:
     """Return a level's two convolutions, and what the codes of the second one stand for once they are normalised."""
     import torch
@@ -97,7 +97,7 @@ def _double(
 
 
 def _expand(
-    layer: torch.nn.ConvTranspose3d, name: str, *, taken: Coding, activations: Activations
+    layer: torch.nn.ConvTranspose3d, name: str, *, taken: Coding, activations: ActivationRanges
 ) -> tuple[_Step, Coding]:
     """Return a transposed convolution, 2 x 2 x 2 with stride 2, as one of 1 x 1 x 1; and the coding of what it gives.
 
@@ -118,11 +118,11 @@ def image_coding() -> Coding:
     return Coding(step, torch.full_like(step, -1.0 / IMAGE_CHANNELS))
 
 
-def coded_image(patch: torch.Tensor) -> torch.Tensor:
-    """Return the framed codes (1, IMAGE_CHANNELS, k + 2, j + 2, i + 2) of a patch (1, 1, k, j, i) of -1 to 1."""
+def coded_image(patches: torch.Tensor) -> torch.Tensor:
+    """Return the framed codes (batch, IMAGE_CHANNELS, k + 2, j + 2, i + 2) of patches (batch, 1, k, j, i), -1 to 1."""
     import torch
 
-    framed = torch.nn.functional.pad(patch, (1, 1) * 3)
+    framed = torch.nn.functional.pad(patches, (1, 1) * 3)
     level = torch.round((framed.clamp(-1.0, 1.0) + 1.0) * (IMAGE_CHANNELS * LARGEST_CODE / 2)).to(torch.int16)
     # floor((n + 0) / 4) + ... + floor((n + 3) / 4) = n: the channels differ by one code at most.
     parts = [((level + channel) // IMAGE_CHANNELS).to(torch.uint8) for channel in range(IMAGE_CHANNELS)]
@@ -137,11 +137,11 @@ def _framed(codes: torch.Tensor, *, zero: torch.Tensor) -> torch.Tensor:
     return codes
 
 
-def _new_codes(channels: int, *, shape_kji: tuple[int, ...]) -> torch.Tensor:
-    """Return room for framed codes (1, channels, k + 2, j + 2, i + 2)."""
+def _new_codes(batch: int, channels: int, *, shape_kji: tuple[int, ...]) -> torch.Tensor:
+    """Return room for framed codes (batch, channels, k + 2, j + 2, i + 2)."""
     import torch
 
-    shape = (1, channels, *(size + 2 for size in shape_kji))
+    shape = (batch, channels, *(size + 2 for size in shape_kji))
     return torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last_3d)
 
 
@@ -154,7 +154,7 @@ def _pooled(codes: torch.Tensor, *, zero: torch.Tensor) -> torch.Tensor:
     for axis in (2, 3, 4):
         halves = inner.unflatten(axis, (-1, 2))
         inner = torch.maximum(halves.select(axis + 1, 0), halves.select(axis + 1, 1))
-    pooled = _new_codes(codes.shape[1], shape_kji=inner.shape[2:])
+    pooled = _new_codes(*codes.shape[:2], shape_kji=inner.shape[2:])
     pooled[:, :, 1:-1, 1:-1, 1:-1] = inner
     return _framed(pooled, zero=zero)
 
@@ -162,12 +162,12 @@ def _pooled(codes: torch.Tensor, *, zero: torch.Tensor) -> torch.Tensor:
 def _expanded(codes: torch.Tensor, skip: torch.Tensor, *, expand: _Step) -> torch.Tensor:
     """Return the framed codes of a level: those of the level below at twice the size, and beside them its own."""
     below = expand.convolution(codes)[:, :, 1:-1, 1:-1, 1:-1]
-    channels = skip.shape[1]
-    both = _new_codes(2 * channels, shape_kji=tuple(size - 2 for size in skip.shape[2:]))
+    batch, channels, *framed_kji = skip.shape
+    both = _new_codes(batch, 2 * channels, shape_kji=tuple(size - 2 for size in framed_kji))
     both[:, channels:] = skip
-    # (k, j, i, eight voxels' channels) into (k, 2, j, 2, i, 2, channels)
-    inner = both[0, :channels, 1:-1, 1:-1, 1:-1].permute(1, 2, 3, 0)
-    inner = inner.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).unflatten(0, (-1, 2))
-    inner[:] = below[0].permute(1, 2, 3, 0).unflatten(3, (2, 2, 2, channels)).permute(0, 3, 1, 4, 2, 5, 6)
+    # (batch, k, j, i, eight voxels' channels) into (batch, k, 2, j, 2, i, 2, channels)
+    inner = both[:, :channels, 1:-1, 1:-1, 1:-1].permute(0, 2, 3, 4, 1)
+    inner = inner.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
+    inner[:] = below.permute(0, 2, 3, 4, 1).unflatten(4, (2, 2, 2, channels)).permute(0, 1, 4, 2, 5, 3, 6, 7)
     _framed(both[:, :channels], zero=expand.zero)
     return both

@@ -1,4 +1,4 @@
-"""The network on a device, in the precision that is fastest there: a patch in, class probabilities out."""
+"""The network on a device, in the precision that is fastest there: patches in, class probabilities out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .activations import Activations
+from .activations import ActivationRanges
 from .device import gains_from_bfloat16, gains_from_int8
 from .int8_convolution import integers_are_exact
 from .int8_network import IntegerUNet
@@ -37,11 +37,11 @@ def precision_on(device: str, *, quantized: bool) -> str:
 class PatchPredictor:
     """The network on a device, as the sliding window calls it."""
 
-    def __init__(self, network: torch.nn.Module, *, device: str, activations: Activations | None = None) -> None:
+    def __init__(self, network: torch.nn.Module, *, device: str, activations: ActivationRanges | None = None) -> None:
         """Move the network to the device, in evaluation mode and the memory format that is fastest.
 
         Args:
-            network: Maps (1, 1, k, j, i) to logits (1, classes, k, j, i).
+            network: Maps (batch, 1, k, j, i) to logits (batch, classes, k, j, i).
             device: A device from `resolve_device`.
             activations: Between which values the network's activations lie, if that is known.
         """
@@ -57,13 +57,13 @@ class PatchPredictor:
         if activations is not None and self.precision == "int8":
             self._logits = IntegerUNet(self.network, activations=activations)
 
-    def __call__(self, patch: torch.Tensor) -> torch.Tensor:
-        """Return the softmax (1, classes, k, j, i), float32, of a patch (1, 1, k, j, i) on the device."""
+    def __call__(self, patches: torch.Tensor) -> torch.Tensor:
+        """Return the softmax (batch, classes, k, j, i), float32, of patches (batch, 1, k, j, i) on the device."""
         import torch
 
-        patch = patch.contiguous(memory_format=self.format)
+        patches = patches.contiguous(memory_format=self.format)
         with torch.autocast(self.kind, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
-            logits = self._logits(patch)
+            logits = self._logits(patches)
         return torch.softmax(logits.float(), dim=1)
 
 

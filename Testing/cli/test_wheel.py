@@ -117,6 +117,7 @@ def test_info_and_a_tiny_segment_run_as_installed(installed: Path, tmp_path: Pat
     info = _run(installed / "covidseg", "info", cwd=tmp_path).stdout
     assert "covidseg" in info
     assert str(installed.parent) in info
+    assert any(f"computed on this CPU in: {name}\n" in info for name in ("int8", "bfloat16", "float32"))
     phantom = make_phantom(seed=3, size_ijk=(96, 80, 48), spacing_ijk_mm=(3.8, 3.8, 6.4), infection_percent=20.0)
     ct = tmp_path / "tiny.nii.gz"
     SimpleITK.WriteImage(phantom.ct.geometry.to_sitk(phantom.ct.hu_kji), str(ct))

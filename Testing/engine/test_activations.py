@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from CovidSegLib import patch_predictor
-from CovidSegLib.activations import Activation, Activations, coded_layers, read_activations, to_bytes
+from CovidSegLib.activations import ActivationRange, ActivationRanges, coded_layers, read_activations, to_bytes
 from CovidSegLib.bundle import load_bundle
 from CovidSegLib.errors import ModelError
 from CovidSegLib.int8_convolution import integers_are_exact
@@ -21,9 +21,10 @@ from CovidSegLib.pipeline import segment
 from helpers_model import write_bundle
 
 
-def some_activations(network: torch.nn.Module) -> Activations:
+def some_activations(network: torch.nn.Module) -> ActivationRanges:
     return {
-        name: Activation(-torch.arange(n) - 0.5, torch.arange(n) + 0.25) for name, n in coded_layers(network).items()
+        name: ActivationRange(-torch.arange(n) - 0.5, torch.arange(n) + 0.25)
+        for name, n in coded_layers(network).items()
     }
 
 
@@ -59,10 +60,13 @@ def test_bundle_without_activations_has_none(tmp_path: Path) -> None:
 
 def test_activations_that_are_missing_exchanged_damaged_or_of_another_network_are_refused(tmp_path: Path) -> None:
     other = to_bytes(some_activations(build_network(NetworkConfig(width=4))))
+    endless = some_activations(build_network(NetworkConfig(width=2)))
+    endless["up.0.1"].highest[1] = torch.inf
     for name, options, message in (
         ("exchanged", {"sha256": "0" * 64}, "is damaged or was exchanged"),
         ("damaged", {"data": b"no tensors"}, "is damaged"),
         ("other", {"data": other}, "does not fit the network"),
+        ("endless", {"data": to_bytes(endless)}, "is damaged: values that are no numbers"),
     ):
         bundle = load_bundle(write_quantized(tmp_path / name, **options))  # type: ignore[arg-type]
         with pytest.raises(ModelError, match=rf"activations\.safetensors {message}"):

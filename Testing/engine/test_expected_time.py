@@ -153,3 +153,21 @@ def test_no_torch_is_imported_and_no_weights_are_read() -> None:
     path = str(Path(load_bundle.__code__.co_filename).parents[1])
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=None, cwd=path, check=False)
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "bfloat16", "int8"),
+    [
+        ("sse avx512_vnni", False, True),
+        ("avx_vnni", False, True),
+        ("avx512_bf16 avx512_vnni", True, True),
+        ("avx2", False, False),
+    ],
+)
+def test_without_torch_the_system_tells_what_the_processor_is_fast_in(
+    monkeypatch: pytest.MonkeyPatch, flags: str, bfloat16: bool, int8: bool
+) -> None:
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: f"processor : 0\nflags : fpu {flags}\n")
+    here = Processor.here()
+    assert (here.bfloat16, here.int8) == (bfloat16, int8)

@@ -137,6 +137,7 @@ OUT_OF_MEMORY: list[Callable[[], Exception]] = [
     MemoryError,
     lambda: RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
     lambda: RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
+    lambda: RuntimeError("could not create a primitive"),  # oneDNN, where it cannot get room for its own buffers
     lambda: RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     lambda: RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
 ]
@@ -274,9 +275,11 @@ def test_device_that_computes_what_the_cpu_does_passes() -> None:
 def test_apple_gpu_gets_weights_and_patches_in_plain_order(monkeypatch: pytest.MonkeyPatch) -> None:
     network, formats = Pointwise(), []
     monkeypatch.setattr(network, "to", lambda _device, *, memory_format: formats.append(memory_format) or network)
+    network.register_forward_pre_hook(lambda _network, taken: formats.append(taken[0].is_contiguous()))
     for device in ("cpu", "mps"):
-        patch_predictor.PatchPredictor(network, device=device)
-    assert formats == [torch.channels_last_3d, torch.contiguous_format]
+        predictor = patch_predictor.PatchPredictor(network, device=device)
+        predictor(torch.zeros((1, 1, 16, 16, 32))[..., 8:24])  # as the sliding window cuts it
+    assert formats == [torch.channels_last_3d, True, torch.contiguous_format, True]
 
 
 @pytest.mark.parametrize("outcome", [None, Cancelled(), RuntimeError("other")])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from CovidSegLib import int8_convolution, patch_predictor
-from CovidSegLib.activations import Activation, Activations, coded_layers
+from CovidSegLib.activations import ActivationRange, ActivationRanges, coded_layers
 from CovidSegLib.int8_convolution import Coding, IntegerConvolution, integers_are_exact, rounded_kernels
 from CovidSegLib.int8_network import IntegerUNet, coded_image, image_coding
 from CovidSegLib.network import NetworkConfig, build_network
@@ -58,13 +58,13 @@ def smooth_noise(generator: torch.Generator, *, shape: tuple[int, int, int] = (3
     return (noise - noise.min()) / (noise.max() - noise.min()) * 2.0 - 1.0
 
 
-def measured(network: torch.nn.Module, image: torch.Tensor) -> Activations:
+def measured(network: torch.nn.Module, image: torch.Tensor) -> ActivationRanges:
     """Return the values between which the activations of an image lie."""
     found, hooks = {}, []
     for name in coded_layers(network):
 
         def record(_layer: object, _taken: object, given: torch.Tensor, name: str = name) -> None:
-            found[name] = Activation(given.amin(dim=(0, 2, 3, 4)), given.amax(dim=(0, 2, 3, 4)))
+            found[name] = ActivationRange(given.amin(dim=(0, 2, 3, 4)), given.amax(dim=(0, 2, 3, 4)))
 
         hooks.append(network.get_submodule(name).register_forward_hook(record))
     network(image)
@@ -100,10 +100,19 @@ def test_any_width_and_any_patch_runs(width: int) -> None:
 
 
 @needs_integers
-def test_channel_that_normalisation_silences_does_no_harm() -> None:
+def test_patches_of_a_batch_do_not_mix() -> None:
+    network, image = trained_like(width=2), smooth_noise(torch.Generator().manual_seed(5))
+    integers = IntegerUNet(network, activations=measured(network, image))
+    assert torch.equal(integers(torch.cat([image, -image])), torch.cat([integers(image), integers(-image)]))
+
+
+@needs_integers
+def test_channels_that_never_change_do_no_harm() -> None:
     network, image = trained_like(), smooth_noise(torch.Generator().manual_seed(3))
     network.down[0][2].weight[:2] = 0.0
     network.down[0][2].bias[0] = 0.0
+    network.down[1][0].weight[:2] = 0.0  # always 1 and, behind the ReLU, always 0
+    network.down[1][0].bias[:2] = torch.tensor([1.0, -1.0])
     found = IntegerUNet(network, activations=measured(network, image))(image)
     assert torch.isfinite(found).all()
     assert (found - network(image)).abs().mean() < 0.1 * network(image).std()
@@ -158,10 +167,14 @@ def test_image_is_coded_to_within_a_hounsfield_unit_with_zeros_around_it(image: 
 
 
 def test_codings_cover_zero_and_say_which_code_it_is() -> None:
-    coding = Coding.covering(Activation(torch.tensor([-1.0, 2.0, 0.0]), torch.tensor([4.1, 5.1, 0.0])))
-    assert coding.zero.tolist() == [50, 0, 0]
-    assert (coding.step * 255 + coding.offset)[:2].tolist() == pytest.approx([4.1, 5.1])
-    relu = Coding.of_relu(Activation(torch.zeros(2), torch.tensor([2.55, 2.55])), gain=torch.tensor([1.0, -1.0]))
+    activation = ActivationRange(torch.tensor([-1.0, 2.0, -5.1, 0.0]), torch.tensor([4.1, 5.1, -2.0, 0.0]))
+    coding = Coding.covering(activation)
+    assert coding.zero.tolist() == [50, 0, 255, 0]
+    assert (coding.step * coding.zero + coding.offset).tolist() == pytest.approx([0.0] * 4, abs=1e-6)
+    assert (coding.step * 255 + coding.offset).tolist() == pytest.approx([4.1, 5.1, 0.0, 0.0], abs=1e-6)
+    assert coding.offset.tolist() == pytest.approx([-1.0, 0.0, -5.1, 0.0])
+    assert (coding.step > 0.0).all(), "weights are divided by it"
+    relu = Coding.of_relu(ActivationRange(torch.zeros(2), torch.tensor([2.55, 2.55])), gain=torch.tensor([1.0, -1.0]))
     assert relu.zero.tolist() == [0, 255]
     assert (relu.scaled(torch.tensor([2.0, -2.0]), shift=torch.tensor([-1.0, 3.0])).step > 0.0).all()
 

@@ -13,12 +13,17 @@ import pytest
 from CovidSegLib.bundle import load_bundle
 from CovidSegLib.errors import ModelError
 from CovidSegLib.geometry import Geometry
+from CovidSegLib.inference import predict
 from CovidSegLib.labels import SEGMENTS
 from CovidSegLib.monai_bundle import SaveLabelmap, load_safetensors, tiling_for
+from CovidSegLib.patch_predictor import precision_on
 from CovidSegLib.phantom import make_phantom
 from CovidSegLib.pipeline import segment
+from CovidSegLib.progress import Reporter
 from CovidSegLib.volume import CTVolume, read_ct
-from helpers_bundle import SHIPPED, write_tiny_bundle
+from helpers_bundle import SHIPPED, preprocess_image, write_tiny_bundle
+
+from CovidSegTraining.quantization import ActivationRecord, store_activations
 
 ENGINE = Path(__file__).resolve().parents[2] / "CovidSeg"
 # What MONAI's schema of 2024-07-25 and its model zoo ask of metadata.json.
@@ -103,11 +108,24 @@ def test_bundle_states_licence_and_purpose(metadata: dict) -> None:
     assert "not a medical device" in card.lower()
 
 
-def test_monai_bundle_run_gives_the_labelmap_of_segment(tmp_path: Path, ct_file: Path) -> None:
+def quantize(root: Path, *, ct: CTVolume) -> None:
+    """Give a bundle the ranges of its activations in a CT."""
+    bundle = load_bundle(root)
+    seen, image_kji = ActivationRecord(bundle.network), preprocess_image(ct, recipe=bundle.preprocessing)
+    with seen.recording():
+        predict(image_kji, network=bundle.network, mode="fast", device="cpu", reporter=Reporter())
+    store_activations(seen.activations, bundle_dir=root)
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_monai_bundle_run_gives_the_labelmap_of_segment(tmp_path: Path, ct_file: Path, quantized: bool) -> None:
     ct = read_ct(ct_file)
     # Several patches along two axes, one of them padded.
     root = write_tiny_bundle(tmp_path / "tiny", ct=ct, spacing_ijk_mm=(1.8, 1.8, 2.8))
+    if quantized:
+        quantize(root, ct=ct)
     expected = segment(ct, device="cpu", bundle=root)
+    assert expected.runtime["precision"] == precision_on("cpu", quantized=quantized)
     output = tmp_path / "labelmap.nii.gz"
 
     done = run_with_monai(root, image=ct_file, output=output)

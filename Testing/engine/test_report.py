@@ -92,7 +92,7 @@ def test_report_has_the_contracts_keys_in_order():
 def test_every_key_of_the_report_is_explained_in_the_method():
     method = (Path(__file__).resolve().parents[2] / "docs" / "METHOD.md").read_text(encoding="utf-8")
     explained = set(re.findall(r"`(\w+)`", method.partition("## 11. ")[2]))
-    runtime = runtime_record(device="cpu", mode="fast", clock=Clock()) | {"options": {}}
+    runtime = runtime_record(device="cpu", precision="int8", mode="fast", clock=Clock()) | {"options": {}}
     report = make_report(runtime=runtime, input_details={"series": "2: chest"})
     assert [key for key in keys_of(report) if key not in explained] == []
 
@@ -185,7 +185,7 @@ def test_warnings_of_the_run_stay_and_those_of_its_segments_are_renewed() -> Non
     run = ("Thick slices.", CROPPED, *make_quantities(left=False).warnings())
     earlier = make_report(left=False, warnings=run)
     renewed = renewed_warnings(earlier, quantities=make_quantities(), now=(NOT_SCANNED_WHOLE,), note="Corrected.")
-    assert renewed == (NOT_SCANNED_WHOLE, "Thick slices.", "Corrected.")
+    assert renewed == (NOT_SCANNED_WHOLE, "Thick slices.", *make_quantities().warnings(), "Corrected.")
     again = make_report(warnings=renewed)
     missing = make_quantities(left=False)
     assert renewed_warnings(again, quantities=missing, note="Corrected.") == (

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,8 @@ def test_report_is_written_with_command_machine_and_wording(
     write_report(report, tmp_path / "out")
     written = json.loads((tmp_path / "out" / "benchmark.json").read_text(encoding="utf-8"))
     assert written["command"] == "covidseg-train benchmark --data 'a folder'"
-    assert len(written["date"]) == 10 and "threads" in written["machine"]
+    assert len(written["date"]) == 10
+    assert re.search(r"threads, (int8|bfloat16|float32) on the CPU$", written["machine"])
     assert written["bundle"]["sha256"] == load_bundle(threshold_bundle).sha256
     text = (tmp_path / "out" / "benchmark.md").read_text(encoding="utf-8")
     assert text == to_markdown(report)

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 from CovidSegLib import inference
-from CovidSegLib.activations import Activation, Activations, coded_layers
+from CovidSegLib.activations import ActivationRange, ActivationRanges, coded_layers
 from CovidSegLib.bundle import Bundle, load_bundle
 from CovidSegLib.errors import InputError, ModelError
 from CovidSegLib.intensity import to_hounsfield
@@ -95,7 +95,7 @@ def images(*shapes_kji: tuple[int, int, int]) -> list[torch.Tensor]:
     return [torch.rand((1, 1, *shape), generator=generator) * 2.0 - 1.0 for shape in shapes_kji]
 
 
-def assert_same(found: Activations, expected: Activations, *, within: float = 0.0) -> None:
+def assert_same(found: ActivationRanges, expected: ActivationRanges, *, within: float = 0.0) -> None:
     assert found.keys() == expected.keys()
     for name, activation in expected.items():
         for extreme in ("lowest", "highest"):
@@ -127,14 +127,14 @@ def test_record_has_the_extremes_of_every_channel_over_all_images() -> None:
             with record.recording():
                 network(image)
         network(100.0 * seen[0])  # not while recording
-    expected: dict[str, Activation] = {}
+    expected: dict[str, ActivationRange] = {}
     by_layer: dict[str, list[torch.Tensor]] = {}
     for image in seen:
         for name, values in outputs(network, image):
             by_layer.setdefault(name, []).append(values[0].flatten(start_dim=1))
     for name, parts in by_layer.items():
         values = torch.cat(parts, dim=1)
-        expected[name] = Activation(values.min(dim=1).values, values.max(dim=1).values)
+        expected[name] = ActivationRange(values.min(dim=1).values, values.max(dim=1).values)
     assert {name: len(a.lowest) for name, a in record.activations.items()} == coded_layers(network)
     assert_same(record.activations, expected, within=1e-4)
     assert hooks_of(network) == []
@@ -303,7 +303,7 @@ def test_noise_that_apples_gpu_is_checked_with_is_not_recorded(
 def test_activations_of_another_network_are_not_stored(bundle: Path) -> None:
     before = files_of(bundle)
     network = network_of(width=3)
-    of_another = {name: Activation(torch.zeros(n), torch.ones(n)) for name, n in coded_layers(network).items()}
+    of_another = {name: ActivationRange(torch.zeros(n), torch.ones(n)) for name, n in coded_layers(network).items()}
     with pytest.raises(ModelError, match="does not fit the network"):
         store_activations(of_another, bundle_dir=bundle)
     assert files_of(bundle) == before
