@@ -169,7 +169,6 @@ def integers_are_exact() -> bool:
 
     Some CPUs add in 16 bits and stop at their end. The largest codes and weights show it.
     """
-
     try:
         return all(_is_exact(size, coded=coded) for size in (1, 3) for coded in (False, True))
     except (AttributeError, TypeError, RuntimeError):

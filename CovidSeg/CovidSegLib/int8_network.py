@@ -130,7 +130,7 @@ def coded_image(patches: torch.Tensor) -> torch.Tensor:
 
 
 def _framed(codes: torch.Tensor, *, zero: torch.Tensor) -> torch.Tensor:
-    """Write the codes of zero (channels,) into the outermost voxels of codes (1, channels, k, j, i); return them."""
+    """Return codes (batch, channels, k, j, i) with those of zero (channels,) written into their outermost voxels."""
     for axis in (2, 3, 4):
         for end in (0, -1):
             codes.select(axis, end)[:] = zero.view(1, -1, 1, 1)
