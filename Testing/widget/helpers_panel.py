@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -20,6 +21,24 @@ from CovidSegLib.scene_selftest import SIZE_IJK, SPACING_IJK_MM, truth_engine
 def module(name: str) -> Any:
     """Return a module of CovidSegLib as the panel of this test has it: the host imports them anew each time."""
     return importlib.import_module(f"CovidSegLib.{name}")
+
+
+@contextmanager
+def measuring_held() -> Iterator[None]:
+    """Let measurements that begin meanwhile wait for the end of it: those of a small phantom take milliseconds."""
+    update, end = module("widget_update"), threading.Event()
+    measure = update.measure
+
+    def waiting(*arguments: Any, **options: Any) -> Any:
+        end.wait(30.0)
+        return measure(*arguments, **options)
+
+    update.measure = waiting
+    try:
+        yield
+    finally:
+        update.measure = measure
+        end.set()
 
 
 @cache

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers_panel import Journey, edit_segment
+from helpers_panel import Journey, edit_segment, measuring_held
 
 pytestmark = pytest.mark.slicer
 
@@ -126,9 +126,10 @@ def test_plots_stay_as_they_are_if_the_ct_is_removed_while_it_is_measured(host: 
     journey.ui.plotsButton.click()
     table_node = segmentation.GetNodeReference("CovidSeg.profile.table")
     before = table_node.GetTable()
-    edit_segment(journey, "infection", np.zeros_like(journey.phantom.labelmap_kji, dtype=bool))
-    host.wait_until(lambda: journey.panel._measurer.busy, what="the measurement")
-    host.scene.RemoveNode(journey.volume)
+    with measuring_held():
+        edit_segment(journey, "infection", np.zeros_like(journey.phantom.labelmap_kji, dtype=bool))
+        host.wait_until(lambda: journey.panel._measurer.busy, what="the measurement")
+        host.scene.RemoveNode(journey.volume)
     journey.wait_for_figures()
     assert table_node.GetTable() is before
 

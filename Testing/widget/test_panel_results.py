@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers_panel import Journey, edit_segment, module, table_texts
+from helpers_panel import Journey, edit_segment, measuring_held, module, table_texts
 
 pytestmark = pytest.mark.slicer
 
@@ -102,9 +102,10 @@ def test_edit_while_measuring_is_not_lost(host: Any) -> None:
     journey = Journey(host)
     journey.run()
     infection_kji = journey.phantom.labelmap_kji == 3
-    edit_segment(journey, "infection", infection_kji & (np.arange(infection_kji.shape[0]) < 20)[:, None, None])
-    host.wait_until(lambda: journey.panel._measurer.busy, what="measuring")
-    edit_segment(journey, "infection", np.zeros_like(infection_kji))
+    with measuring_held():
+        edit_segment(journey, "infection", infection_kji & (np.arange(infection_kji.shape[0]) < 20)[:, None, None])
+        host.wait_until(lambda: journey.panel._measurer.busy, what="measuring")
+        edit_segment(journey, "infection", np.zeros_like(infection_kji))
     journey.wait_for_figures()
     assert journey.panel.results.figures.current["regions"]["lungs"]["infection_ml"] == 0.0
 
