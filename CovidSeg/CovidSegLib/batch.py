@@ -88,7 +88,7 @@ def run_batch(
         write_summary(options.out_dir, outcomes=result.outcomes)
         write_run_record(
             options.out_dir,
-            model={"name": bundle.name, "version": bundle.version, "sha256": bundle.sha256},
+            model=bundle.to_dict(),
             device=device,
             options=_options_as_json(options),
             times={

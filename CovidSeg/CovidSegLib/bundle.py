@@ -68,6 +68,15 @@ class Bundle:
         """SHA-256 of the weights, in hexadecimal, as stated in the metadata."""
         return str(self.metadata["covidseg"]["weights"]["sha256"])
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """`sha256:...` of all that its results depend on: network, recipes, and the SHA-256 of weights and activations.
+
+        It is taken of the metadata's section `covidseg`, which names them.
+        """
+        text = json.dumps(self.metadata["covidseg"], sort_keys=True)
+        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
     @property
     def weights_path(self) -> Path:
         """The safetensors file."""
@@ -102,7 +111,7 @@ class Bundle:
 
     def to_dict(self) -> dict[str, str]:
         """Return what a report says of the model."""
-        return {"name": self.name, "version": self.version, "sha256": self.sha256}
+        return {"name": self.name, "version": self.version, "sha256": self.sha256, "fingerprint": self.fingerprint}
 
 
 def load_bundle(path: Path | str | None = None) -> Bundle:

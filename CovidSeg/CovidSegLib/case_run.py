@@ -160,7 +160,7 @@ class CaseRunner:
             )
         key = CaseKey(
             fingerprint=self.engine.fingerprint(case.path),
-            bundle_sha256=bundle.sha256,
+            bundle_fingerprint=bundle.fingerprint,
             options=options.recorded,
         )
         if folder.exists() and not options.overwrite:

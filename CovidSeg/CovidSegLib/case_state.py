@@ -52,12 +52,12 @@ class CaseKey:
 
     Attributes:
         fingerprint: Of the input's bytes.
-        bundle_sha256: Of the model bundle.
+        bundle_fingerprint: Of the model bundle.
         options: The user's options that change voxels, as asked for: mode, device, and series if one was chosen.
     """
 
     fingerprint: str
-    bundle_sha256: str
+    bundle_fingerprint: str
     options: dict[str, str]
 
 
@@ -96,7 +96,7 @@ def why_incomplete(folder: Path, *, key: CaseKey, preview: bool, uncertainty: bo
         return _("{file} cannot be read").format(file=REPORT_JSON_FILE)
     if report["input"].get("fingerprint") != key.fingerprint:
         return _("the input has changed")
-    if report["model"].get("sha256") != key.bundle_sha256:
+    if report["model"].get("fingerprint") != key.bundle_fingerprint:
         return _("the model has changed")
     recorded = report["runtime"].get("options")
     if not isinstance(recorded, dict):

@@ -7,6 +7,8 @@ arguments are parsed, so that --help and usage errors are instant.
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import os
 import sys
 import traceback
@@ -41,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     let_itk_open_any_path()
+    # Else the interpreter looks for garbage in all of torch and MONAI before it ends, which takes most of a second.
+    atexit.register(gc.freeze)
     try:
         _refuse_reserved(arguments)
         options = build_parser().parse_args(arguments)

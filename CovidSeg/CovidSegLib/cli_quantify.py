@@ -119,14 +119,13 @@ def _write(folder: Path, *, ct: CTVolume, quantities: Quantities, warnings: tupl
 
     earlier = _earlier_report(folder, ct=ct)
     # Model and options stay as recorded, so that `covidseg segment` still regards the case as complete.
-    model: dict[str, Any] = earlier.get("model") or {"name": None, "version": None, "sha256": None}
     runtime: dict[str, Any] = earlier.get("runtime") or _runtime(seconds, versions=versions())
     report = build_report(
         case=str(earlier.get("case") or ct.name),
         quantities=quantities,
         geometry=ct.geometry,
         fingerprint=ct.fingerprint,
-        model=model,
+        model=earlier.get("model"),
         runtime=runtime,
         input_details={} if ct.series is None else {"series": ct.series},
         warnings=renewed_warnings(earlier, quantities=quantities, now=warnings, note=_CORRECTED),

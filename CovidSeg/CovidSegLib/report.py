@@ -28,6 +28,7 @@ _DECIMALS = {"percent": 4, "ml": 3, "g": 2, "hu": 2, "seconds": 3, "mb": 1}
 
 #: Sections whose numbers are not rounded: they are compared rather than read.
 _EXACT_SECTIONS = frozenset(("geometry", "input", "model", "options", "versions"))
+_UNKNOWN_MODEL = dict.fromkeys(("name", "version", "sha256", "fingerprint"))
 _UNITS = {"percent": "%", "seconds": "s", "hu": "HU", "mb": "MB", "mm": "mm", "ml": "ml", "g": "g"}
 
 
@@ -37,7 +38,7 @@ def build_report(
     quantities: Quantities,
     geometry: Geometry,
     fingerprint: str,
-    model: Mapping[str, Any],
+    model: Mapping[str, Any] | None,
     runtime: Mapping[str, Any],
     warnings: Sequence[str] = (),
     input_details: Mapping[str, Any] | None = None,
@@ -49,7 +50,7 @@ def build_report(
         quantities: Its numbers.
         geometry: Grid of CT and labelmap.
         fingerprint: Of the input's bytes, "sha256:...".
-        model: name, version, sha256 of the bundle.
+        model: `Bundle.to_dict`; None if it is not known which model found the labels.
         runtime: device, mode, seconds, stages, peak_memory_mb, versions, and options if any.
         warnings: What a reader of the numbers must know, a sentence each.
         input_details: More on the input, e.g. which DICOM series; never a patient's identity.
@@ -64,7 +65,7 @@ def build_report(
             "direction_lps": geometry.direction_lps,
         },
         "input": {"fingerprint": fingerprint, **(input_details or {})},
-        "model": dict(model),
+        "model": dict(model or _UNKNOWN_MODEL),
         "runtime": dict(runtime),
         "warnings": list(warnings),
         "disclaimer": DISCLAIMER,

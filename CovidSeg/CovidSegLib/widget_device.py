@@ -182,7 +182,7 @@ class Glance:
         """
         check_volume(node)
         geometry, _warnings = geometry_of(node)
-        seen = (node.GetImageData().GetMTime(), geometry, bundle.sha256)
+        seen = (node.GetImageData().GetMTime(), geometry, bundle.fingerprint)
         if seen != self._seen:
             self._shape_kji = self._look(node, geometry=geometry, recipe=bundle.preprocessing)
             self._seen = seen

@@ -65,7 +65,7 @@ class CaseSource:
             quantities=self.quantities,
             geometry=self.geometry,
             fingerprint=fingerprint,
-            model=stored.get("model") or {"name": None, "version": None, "sha256": None},
+            model=stored.get("model"),
             runtime=stored.get("runtime") or {"device": None, "mode": None, "seconds": None},
             warnings=warnings,
             input_details=given,

@@ -30,6 +30,13 @@ class FakeBundle:
     version: str = "0.0"
     sha256: str = "f" * 64
 
+    @property
+    def fingerprint(self) -> str:
+        return f"sha256:{self.sha256}"
+
+    def to_dict(self) -> dict[str, str]:
+        return {"name": self.name, "version": self.version, "sha256": self.sha256, "fingerprint": self.fingerprint}
+
 
 @dataclass(frozen=True)
 class OtherBundle(FakeBundle):
@@ -42,7 +49,7 @@ class FakeResult:
     labelmap: np.ndarray
     mode: str
     device: str
-    sha256: str
+    bundle: FakeBundle
     uncertainty: np.ndarray | None = None
 
     @property
@@ -59,7 +66,7 @@ class FakeResult:
             quantities=quantify_labelmap(self.ct.hu_kji, geometry=self.geometry, labelmap_kji=self.labelmap),
             geometry=self.geometry,
             fingerprint=self.ct.fingerprint,
-            model={"name": "fake", "version": "0.0", "sha256": self.sha256},
+            model=self.bundle.to_dict(),
             runtime={
                 "device": "cpu",
                 "mode": self.mode,
@@ -107,7 +114,7 @@ def fake_segment(
     labelmap[:, :, middle:][hu[:, :, middle:] < -500] = 1
     labelmap[(hu >= -500) & (hu < -200)] = 3
     percent = np.resize(np.arange(101, dtype=np.uint8), hu.shape) if uncertainty else None
-    return FakeResult(ct=ct, labelmap=labelmap, mode=mode, device=device, sha256=bundle.sha256, uncertainty=percent)
+    return FakeResult(ct=ct, labelmap=labelmap, mode=mode, device=device, bundle=bundle, uncertainty=percent)
 
 
 def fake_load_bundle(path: Path | None) -> FakeBundle:

@@ -18,7 +18,7 @@ from CovidSegLib.case_state import (
 )
 from CovidSegLib.errors import InputError
 
-KEY = CaseKey(fingerprint="f1", bundle_sha256="b1", options={"mode": "accurate", "device": "auto"})
+KEY = CaseKey(fingerprint="f1", bundle_fingerprint="b1", options={"mode": "accurate", "device": "auto"})
 
 
 def report(**changes: Any) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def report(**changes: Any) -> dict[str, Any]:
         "regions": {},
         "severity": {},
         "input": {"fingerprint": "f1"},
-        "model": {"sha256": "b1"},
+        "model": {"fingerprint": "b1"},
         "runtime": {"options": {"mode": "accurate", "device": "auto"}},
         "warnings": [],
         **changes,
@@ -80,7 +80,7 @@ def test_complete_case_is_complete_for_what_it_was_made_for_only(folder: Path) -
     assert _why(folder) is None
     for change, reason in (
         ({"fingerprint": "f2"}, "the input has changed"),
-        ({"bundle_sha256": "b2"}, "the model has changed"),
+        ({"bundle_fingerprint": "b2"}, "the model has changed"),
         ({"options": {"mode": "fast", "device": "auto"}}, "option mode has changed from accurate to fast"),
         ({"options": {"mode": "fast", "device": "cpu"}}, "option device has changed from auto to cpu"),
         ({"options": {**KEY.options, "series": "2"}}, "option series has changed from None to 2"),

@@ -23,7 +23,7 @@ def _demo_phantom() -> Phantom:
 
 def _perfect_segment(ct, *, mode, device, bundle, progress, cancelled, uncertainty) -> FakeResult:  # type: ignore[no-untyped-def]
     """Return the phantom's own truth."""
-    return FakeResult(ct=ct, labelmap=_demo_phantom().labelmap_kji, mode=mode, device=device, sha256=bundle.sha256)
+    return FakeResult(ct=ct, labelmap=_demo_phantom().labelmap_kji, mode=mode, device=device, bundle=bundle)
 
 
 def _blind_segment(ct, **options) -> FakeResult:  # type: ignore[no-untyped-def]

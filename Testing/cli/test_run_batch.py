@@ -17,7 +17,7 @@ from CovidSegLib.cases import Case
 from CovidSegLib.errors import Cancelled, InputError
 from CovidSegLib.progress import Progress
 from CovidSegLib.run_lock import run_lock
-from fake_engine import FAKE_ENGINE, FakeBundle, fake_segment, write_ct
+from fake_engine import FAKE_ENGINE, FakeBundle, OtherBundle, fake_segment, write_ct
 from helpers_cli import summary
 
 BUNDLE: Any = FakeBundle()
@@ -154,7 +154,7 @@ def test_run_record_holds_the_options_and_the_times(tmp_path: Path) -> None:
         "series": "2",
         "uncertainty": True,
     }
-    assert record["model"] == {"name": "fake", "version": "0.0", "sha256": "e" * 64} and record["device"] == "cpu"
+    assert record["model"] == OtherBundle().to_dict() and record["device"] == "cpu"
     assert before <= datetime.fromisoformat(record["started"]) <= datetime.now(UTC)
     assert record["started"].endswith("+00:00") and "." not in record["started"]
     assert 0.0 <= record["seconds"] < 60.0 and round(record["seconds"], 2) == record["seconds"]

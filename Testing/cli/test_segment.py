@@ -18,7 +18,7 @@ from CovidSegLib.case_run import CaseRunner, RunOptions
 from CovidSegLib.cases import Case
 from CovidSegLib.errors import Cancelled
 from CovidSegLib.segmentation_file import write_labelmap_nifti
-from fake_engine import FAKE_ENGINE, GEOMETRY, write_ct
+from fake_engine import FAKE_ENGINE, GEOMETRY, FakeBundle, write_ct
 from helpers_cli import CASE_FILES, one_line_errors, report_of, segment, summary, tree_without_times
 
 pytestmark = pytest.mark.usefixtures("fake_engine")
@@ -72,7 +72,7 @@ def test_summary_and_run_record_hold_every_case_and_how_it_was_run(tmp_path: Pat
     assert rows[1]["device"] == "cpu"
     assert "no lungs found: is this a chest CT in HU?" in rows[2]["message"]
     run = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert run["model"] == {"name": "fake", "version": "0.0", "sha256": "f" * 64}
+    assert run["model"] == FakeBundle().to_dict()
     assert run["device"] == "cpu"
     assert run["options"]["mode"] == "fast"
     assert {"covidseg", "python", "numpy", "torch", "simpleitk", "monai"} <= set(run["versions"])

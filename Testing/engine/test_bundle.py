@@ -52,11 +52,47 @@ def test_bundle_states_name_version_hash_and_recipes(tmp_path: Path) -> None:
     )
     bundle = load_bundle(folder)
     sha256 = metadata_of(folder)["covidseg"]["weights"]["sha256"]
-    assert bundle.to_dict() == {"name": "tiny", "version": "1.2.3", "sha256": sha256}
+    assert bundle.to_dict() == {
+        "name": "tiny",
+        "version": "1.2.3",
+        "sha256": sha256,
+        "fingerprint": bundle.fingerprint,
+    }
     assert bundle.preprocessing == PreprocessingRecipe(spacing_ijk_mm=(3, 3, 5), outside_hu=0.0)
     assert bundle.postprocessing.min_infection_ml == 0.5
     assert bundle.network_config == NetworkConfig(width=2)
     assert load_bundle(write_bundle(tmp_path / "plain", postprocessing=None)).postprocessing.min_infection_ml == 0.06
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"preprocessing": {"spacing_ijk_mm": [3, 3, 5], "outside_hu": 1.0}},
+        {"postprocessing": {"min_infection_ml": 0.5}},
+        {"calibration": {"temperature": 1.5}},
+        {"weights": {"file": "model.safetensors", "sha256": "0" * 64}},
+        {"activations": {"file": "activations.safetensors", "sha256": "0" * 64}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_fingerprint_follows_all_that_results_depend_on(tmp_path: Path, change: dict[str, Any]) -> None:
+    folder = write_bundle(tmp_path / "tiny")
+    before = load_bundle(folder).fingerprint
+    metadata = metadata_of(folder)
+    metadata["covidseg"] |= change
+    rewrite(folder, metadata)
+    assert load_bundle(folder).fingerprint not in (before, load_bundle().fingerprint)
+
+
+def test_fingerprint_follows_neither_folder_description_nor_the_order_of_keys(tmp_path: Path) -> None:
+    before = load_bundle(write_bundle(tmp_path / "tiny")).fingerprint
+    folder = write_bundle(tmp_path / "other")
+    metadata = metadata_of(folder)
+    own = dict(reversed(metadata["covidseg"].items()))
+    text = json.dumps({**metadata, "description": "another", "covidseg": own}, indent=4)
+    (folder / "configs" / "metadata.json").write_text(text, encoding="utf-8")
+    assert load_bundle(folder).fingerprint == before
+    assert before.startswith("sha256:") and len(before) == len("sha256:") + 64
 
 
 def test_half_precision_weights_are_computed_with_in_full_precision(tmp_path: Path) -> None:
