@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import sys
 from dataclasses import asdict, dataclass
@@ -164,6 +166,7 @@ def _reference_network(image_kji: np.ndarray, *, bundle: Bundle, device: str) ->
 
 def main(path: str) -> None:
     """Measure the job in a JSON file."""
+    atexit.register(gc.freeze)  # as `covidseg` does: see `cli.main`
     job = Job(**json.loads(Path(path).read_text(encoding="utf-8")))
     record = measure(job)
     (Path(job.folder) / "record.json").write_text(json.dumps(record), encoding="utf-8")

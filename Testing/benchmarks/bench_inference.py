@@ -1,6 +1,7 @@
 """Measure the product against plain sliding-window inference: `make bench`.
 
-Same CT, same weights, same machine, all cores; every configuration in a process of its own.
+Same CT, same weights, same machine, all cores; every configuration in a process of its own, several times in turn, as
+a machine's speed changes from minute to minute.
 Without the real CT it runs on a phantom of its size, and says so.
 """
 
@@ -13,9 +14,11 @@ import os
 import platform
 import shlex
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -47,6 +50,7 @@ def main() -> None:
         "date": datetime.datetime.now().astimezone().isoformat(timespec="minutes"),
         "machine": _machine(options.threads),
         "versions": versions(),
+        "runs": options.runs,
         "warnings": _load_warnings(),
         "sections": [],
     }
@@ -66,6 +70,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--bundle", type=Path, help="bundle (default: the shipped one)")
     parser.add_argument("--bundle32", type=Path, help="bundle with 32 filters (default: untrained, times only)")
     parser.add_argument("--quick", action="store_true", help="the bundle only, not 32 filters")
+    parser.add_argument("--runs", type=int, default=3, help="of everything, in turn; medians are shown (default: 3)")
     parser.add_argument("--threads", type=int, default=cores(), help="of torch (default: all cores)")
     parser.add_argument("-o", "--output", type=Path, help="folder for bench.md and bench.json")
     return parser.parse_args()
@@ -98,10 +103,10 @@ def _measure(
     folder = _untrained_bundle(width, scratch=scratch) if bundle is None else bundle.path
     sections = []
     for device, name in [("cpu", "CPU")] + ([("cuda", "GPU")] if torch.cuda.is_available() else []):
-        records = {}
-        for method in METHODS:
-            _say(f"{width} filters, {name}: {method}")
-            out = scratch / f"{width}-{device}-{method}"
+        runs: dict[str, list[dict[str, Any]]] = {method: [] for method in METHODS}
+        for method, turn in ((method, turn) for turn in range(options.runs) for method in METHODS):
+            _say(f"{width} filters, {name}: {method}, run {turn + 1} of {options.runs}")
+            out = scratch / f"{width}-{device}-{method}-{turn}"
             job = Job(
                 method=method,
                 ct=str(ct),
@@ -112,7 +117,8 @@ def _measure(
                 repeats=1 if device == "cpu" else 2,
                 folder=str(out),
             )
-            records[method] = _run(job)
+            runs[method].append(_run(job))
+        records = {method: _median(records) for method, records in runs.items()}
         if not untrained:
             _add_dice(records)
         title = f"{width} filters, {name}" + (f" ({torch.cuda.get_device_name()})" if device == "cuda" else "")
@@ -164,14 +170,28 @@ def _untrained_bundle(width: int, *, scratch: Path) -> Path:
 
 
 def _run(job: Job) -> dict[str, Any]:
-    """Run a job in a process of its own; return its record."""
+    """Run a job in a process of its own; return its record, with the seconds from the process's start to its end."""
     folder = Path(job.folder)
     folder.mkdir()
     job_file = folder / "job.json"
     job_file.write_text(json.dumps(asdict(job)), encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "CovidSeg"), "OMP_NUM_THREADS": str(job.threads)}
+    started = time.perf_counter()
     subprocess.run([sys.executable, str(HERE / "bench_case.py"), str(job_file)], env=environment, check=True)
-    return json.loads((folder / "record.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    process_s = time.perf_counter() - started
+    return {**json.loads((folder / "record.json").read_text(encoding="utf-8")), "process_s": process_s}
+
+
+def _median(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a record with the medians of the times, the highest peak of memory, and each run's stages."""
+    stages = [record["stages_s"] for record in records]
+    return {
+        **records[0],
+        "stages_s": {name: statistics.median(seconds[name] for seconds in stages) for name in stages[0]},
+        "process_s": statistics.median(record["process_s"] for record in records),
+        "peak_memory_mb": max(record["peak_memory_mb"] for record in records),
+        "stages_of_runs_s": stages,
+    }
 
 
 def _add_dice(records: dict[str, dict[str, Any]]) -> None:

@@ -34,6 +34,7 @@ def _conditions(document: dict[str, Any]) -> list[str]:
         f"- machine: {document['machine']}",
         f"- CT: {document['ct']}",
         f"- versions: {versions}",
+        f"- times: medians of {document['runs']} run(s), in turn",
     ]
     return lines + [f"- **{warning}**" for warning in document["warnings"]]
 
@@ -50,7 +51,11 @@ def _table(section: dict[str, Any]) -> list[str]:
     if base is not None:
         network = [_ratio(base["stages_s"]["network"], r["stages_s"]["network"]) for r in records.values()]
         rows.append(["network, times faster", *network, AIMS["network ratio"]])
+        rows.append(["least to most of the runs", *(_extremes(base, r) for r in records.values()), ""])
         rows.append(["total, times faster", *(_ratio(_total(base), _total(r)) for r in records.values()), ""])
+    if all(record["job"]["repeats"] == 1 for record in records.values()):
+        process = [record["process_s"] for record in records.values()]
+        rows.append(["process, start to end", *map(_seconds, process), ""])
     rows.append(["network computed in", *(record["precision"] for record in records.values()), ""])
     rows.append(["patches", *(str(record["patches"]) for record in records.values()), ""])
     rows.append(["peak resident MB", *(f"{record['peak_memory_mb']:.0f}" for record in records.values()), ""])
@@ -63,8 +68,8 @@ def _table(section: dict[str, Any]) -> list[str]:
 
 def _methods() -> list[str]:
     return [
-        "Each column is one run in a process of its own; peak memory is that process's highest resident set.",
-        "Loading the weights and importing libraries is not counted.",
+        "Each run is a process of its own; peak memory is the highest resident set of any of them.",
+        "Loading the weights and importing libraries is counted only in the time of the whole process.",
         "",
         "- reference: the same preprocessing on the whole volume, MONAI's `sliding_window_inference` with patches of",
         "  160 x 160 x 80 (i, j, k), overlap 0.5, `sw_batch_size` 1, mode constant, float32, contiguous, softmax",
@@ -86,6 +91,13 @@ def _seconds(value: float | None) -> str:
 
 def _ratio(base: float, value: float) -> str:
     return f"{base / value:.1f}"
+
+
+def _extremes(base: Record, record: Record) -> str:
+    """Return the least and the most times that the network was faster, turn by turn."""
+    turns = zip(base["stages_of_runs_s"], record["stages_of_runs_s"], strict=True)
+    ratios = [reference["network"] / found["network"] for reference, found in turns]
+    return f"{min(ratios):.1f} to {max(ratios):.1f}"
 
 
 def _dice(value: float | None) -> str:

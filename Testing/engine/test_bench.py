@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import SimpleITK as sitk
 from CovidSegLib.phantom import make_phantom
 from helpers_bundle import write_tiny_bundle
@@ -20,7 +21,7 @@ def test_benchmark_of_a_small_case_prints_stages_ratios_and_dice(tmp_path: Path)
     sitk.WriteImage(phantom.ct.geometry.to_sitk(phantom.ct.hu_kji), str(ct_file))
     bundle = write_tiny_bundle(tmp_path / "tiny", ct=phantom.ct, spacing_ijk_mm=(4.0, 4.0, 6.0))
 
-    options = {"--ct": ct_file, "--bundle": bundle, "--threads": 1, "-o": tmp_path / "out"}
+    options = {"--ct": ct_file, "--bundle": bundle, "--threads": 1, "--runs": 2, "-o": tmp_path / "out"}
     done = subprocess.run(
         [sys.executable, str(BENCH), "--quick", *(str(part) for option in options.items() for part in option)],
         capture_output=True,
@@ -38,6 +39,18 @@ def test_benchmark_of_a_small_case_prints_stages_ratios_and_dice(tmp_path: Path)
     assert all(0.0 <= value <= 1.0 for value in records["accurate"]["dice"].values())
     assert [record["precision"] for record in records.values()].count("float32") >= 1
     assert all(record["peak_memory_mb"] > 100 for record in records.values())
+    for record in records.values():
+        turns = [stages["network"] for stages in record["stages_of_runs_s"]]
+        assert len(turns) == 2 and record["stages_s"]["network"] == pytest.approx(sum(turns) / 2)
+    assert all(record["process_s"] > sum(record["stages_s"].values()) for record in records.values())
     assert (tmp_path / "out" / "bench.md").read_text(encoding="utf-8").strip() == done.stdout.strip()
-    for text in ("network, times faster", "| network |", "--quick", "1 torch thread(s)", "Dice infection"):
+    for text in (
+        "network, times faster",
+        "| network |",
+        "process, start to end",
+        "medians of 2 run(s)",
+        "--quick",
+        "1 torch thread(s)",
+        "Dice infection",
+    ):
         assert text in done.stdout
