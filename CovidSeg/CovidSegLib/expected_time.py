@@ -20,6 +20,7 @@ from .geometry import Geometry
 from .inference import TILINGS, patch_count
 from .intensity import to_hounsfield
 from .orient import Orientation
+from .patch_predictor import precision_on
 from .preprocess import PreprocessingRecipe, chest_axes
 from .resample import image_axes
 from .runtime import cores
@@ -118,33 +119,34 @@ class Rates:
 
 @dataclass(frozen=True)
 class Processor:
-    """What decides how fast the network runs on a CPU: its cores, and the arithmetic it is fast in."""
+    """What decides how fast a network runs on a CPU.
+
+    Attributes:
+        cores: How many are used.
+        precision: In which the network is computed, see `patch_predictor.precision_on`.
+    """
 
     cores: int
-    bfloat16: bool = False
-    int8: bool = False
+    precision: str
 
     @classmethod
-    def here(cls) -> Processor:
-        """Return this machine's processor: as torch sees it once it is loaded, else as the system describes it."""
+    def here(cls, *, quantized: bool) -> Processor:
+        """Return this machine's processor: as torch sees it once it is loaded, else as the system describes it.
+
+        Args:
+            quantized: Whether the bundle has what 8-bit integers need, see `Bundle.is_quantized`.
+        """
         if torch := sys.modules.get("torch"):
-            from .device import gains_from_bfloat16, gains_from_int8
-
-            return cls(torch.get_num_threads(), gains_from_bfloat16("cpu"), gains_from_int8("cpu"))
+            return cls(torch.get_num_threads(), precision_on("cpu", quantized=quantized))
         flags = _flags()
-        return cls(cores(), "avx512_bf16" in flags, bool({"avx512_vnni", "avx_vnni"} & flags))
+        if "avx512_bf16" in flags:
+            return cls(cores(), "bfloat16")
+        return cls(cores(), "int8" if quantized and {"avx512_vnni", "avx_vnni"} & flags else "float32")
 
 
-def first_rates(processor: Processor, *, width: int, quantized: bool) -> Rates:
-    """Return the rates of a CPU on which nothing was measured yet.
-
-    Args:
-        processor: The CPU.
-        width: Filters of the network's first level.
-        quantized: Whether the bundle has what 8-bit integers need, see `Bundle.is_quantized`.
-    """
-    precision = "bfloat16" if processor.bfloat16 else "int8" if processor.int8 and quantized else "float32"
-    network_s = NETWORK_S[precision] * (width / NETWORK_WIDTH) ** WIDTH_POWER
+def first_rates(processor: Processor, *, width: int) -> Rates:
+    """Return the rates of a CPU on which nothing was measured yet, for a network of `width` filters."""
+    network_s = NETWORK_S[processor.precision] * (width / NETWORK_WIDTH) ** WIDTH_POWER
     return Rates(network_s / min(processor.cores, MOST_CORES))
 
 

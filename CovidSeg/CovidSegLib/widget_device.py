@@ -136,9 +136,9 @@ class DeviceLine:
         rates = self._kept_rates(kind, mode=mode)
         source = _("The time is reckoned from the last run on this computer.")
         if rates is None and kind == "cpu":
-            processor = Processor.here()
             bundle = self._place.bundle()
-            rates = first_rates(processor, width=bundle.network_config.width, quantized=bundle.is_quantized)
+            processor = Processor.here(quantized=bundle.is_quantized)
+            rates = first_rates(processor, width=bundle.network_config.width)
             source = _(
                 "The time is a first estimate from the size of the chest in this CT and {cores} processor cores; "
                 "after the first run it is reckoned from that."

@@ -5,10 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from CovidSegLib import patch_predictor
 from CovidSegLib.bundle import load_bundle
 from CovidSegLib.errors import InputError
 from CovidSegLib.expected_time import (
@@ -26,6 +27,7 @@ from CovidSegLib.expected_time import (
 )
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.inference import MODES, TILINGS, patch_count
+from CovidSegLib.patch_predictor import precision_on
 from CovidSegLib.phantom import make_phantom
 from CovidSegLib.preprocess import PreprocessingRecipe, preprocess
 from CovidSegLib.volume import CTVolume, read_ct
@@ -125,16 +127,29 @@ def test_impossible_rates_are_refused(network_s: float) -> None:
 
 
 def test_first_estimate_follows_cores_arithmetic_and_width() -> None:
-    def network_s(width: int = 16, quantized: bool = True, **processor: Any) -> float:
-        return first_rates(Processor(**{"cores": 1} | processor), width=width, quantized=quantized).network_s
+    def network_s(precision: str, *, cores: int = 1, width: int = 16) -> float:
+        return first_rates(Processor(cores, precision), width=width).network_s
 
-    one = network_s(bfloat16=True, int8=True)
-    assert network_s(bfloat16=True, cores=2) == pytest.approx(one / 2)
-    assert network_s(bfloat16=True, cores=64) == pytest.approx(one / 8)
-    assert 4 * one < network_s(bfloat16=True, width=32) < 5 * one
-    assert network_s() > 2 * one
-    assert network_s() > 2 * network_s(int8=True)
-    assert network_s(int8=True, quantized=False) == network_s(), "a bundle that does not support it"
+    one = network_s("bfloat16")
+    assert network_s("bfloat16", cores=2) == pytest.approx(one / 2)
+    assert network_s("bfloat16", cores=64) == pytest.approx(one / 8)
+    assert 4 * one < network_s("bfloat16", width=32) < 5 * one
+    assert network_s("float32") > 2 * one
+    assert network_s("float32") > 2 * network_s("int8")
+
+
+@pytest.mark.parametrize("quantized", [True, False])
+def test_with_torch_the_first_estimate_is_for_the_precision_of_the_run(quantized: bool) -> None:
+    here = Processor.here(quantized=quantized)
+    assert here == Processor(torch.get_num_threads(), precision_on("cpu", quantized=quantized))
+
+
+def test_first_estimate_on_a_processor_whose_integers_are_wrong_is_for_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, answer in (("gains_from_bfloat16", False), ("gains_from_int8", True)):
+        monkeypatch.setattr(patch_predictor, name, lambda _device, answer=answer: answer)
+    for exact, precision in ((True, "int8"), (False, "float32")):
+        monkeypatch.setattr(patch_predictor, "integers_are_exact", lambda exact=exact: exact)
+        assert Processor.here(quantized=True).precision == precision
 
 
 def test_no_torch_is_imported_and_no_weights_are_read() -> None:
@@ -146,8 +161,8 @@ def test_no_torch_is_imported_and_no_weights_are_read() -> None:
         "ct, bundle = make_phantom(seed=1, size_ijk=(72, 60, 40), spacing_ijk_mm=(5.0, 5.0, 7.5)).ct, load_bundle()\n"
         "shape = network_shape(ct.hu_kji, geometry=ct.geometry, recipe=bundle.preprocessing)\n"
         "work = planned_work(shape, mode='accurate', ct_voxels=ct.hu_kji.size)\n"
-        "seconds = first_rates(Processor.here(), width=16, quantized=bundle.is_quantized).seconds(work, loaded=False)\n"
-        "assert seconds > 1 and Processor.here().cores >= 1\n"
+        "here = Processor.here(quantized=bundle.is_quantized)\n"
+        "assert first_rates(here, width=16).seconds(work, loaded=False) > 1 and here.cores >= 1\n"
         "assert not {'torch', 'monai', 'safetensors'} & set(sys.modules), 'heavy'\n"
     )
     path = str(Path(load_bundle.__code__.co_filename).parents[1])
@@ -156,18 +171,18 @@ def test_no_torch_is_imported_and_no_weights_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "bfloat16", "int8"),
+    ("flags", "quantized", "precision"),
     [
-        ("sse avx512_vnni", False, True),
-        ("avx_vnni", False, True),
-        ("avx512_bf16 avx512_vnni", True, True),
-        ("avx2", False, False),
+        ("sse avx512_vnni", True, "int8"),
+        ("avx_vnni", True, "int8"),
+        ("avx_vnni", False, "float32"),
+        ("avx512_bf16 avx512_vnni", True, "bfloat16"),
+        ("avx2", True, "float32"),
     ],
 )
 def test_without_torch_the_system_tells_what_the_processor_is_fast_in(
-    monkeypatch: pytest.MonkeyPatch, flags: str, bfloat16: bool, int8: bool
+    monkeypatch: pytest.MonkeyPatch, flags: str, quantized: bool, precision: str
 ) -> None:
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: f"processor : 0\nflags : fpu {flags}\n")
-    here = Processor.here()
-    assert (here.bfloat16, here.int8) == (bfloat16, int8)
+    assert Processor.here(quantized=quantized).precision == precision
