@@ -89,7 +89,7 @@ def lung_voxels(folder: Path, *, bundle: Bundle, mode: str, device: str) -> Lung
     prediction = predict(
         seen.image_kji,
         network=bundle.network,
-        activations=bundle.activations,
+        integers=bundle.integers,
         mode=mode,
         device=device,
         reporter=Reporter(),

@@ -165,7 +165,7 @@ def _predicted_softer_too(image_kji: np.ndarray, *, bundle: Bundle, device: str)
         predict(
             image,
             network=bundle.network,
-            activations=bundle.activations,
+            integers=bundle.integers,
             mode="accurate",
             device=device,
             reporter=Reporter(),

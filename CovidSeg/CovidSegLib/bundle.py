@@ -16,8 +16,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .activations import ActivationRanges, read_activations
+from .activations import read_activations
 from .errors import ModelError
+from .int8_network import IntegerUNet
 from .int8_weights import dequantized
 from .labels import Label
 from .network import NetworkConfig, build_network
@@ -97,8 +98,8 @@ class Bundle:
         return "activations" in self.metadata["covidseg"]
 
     @cached_property
-    def activations(self) -> ActivationRanges | None:
-        """Between which values the network's activations lie; None if the bundle does not say.
+    def integers(self) -> IntegerUNet | None:
+        """The network in 8-bit integers; None if the bundle does not say between which values its activations lie.
 
         Raises:
             ModelError: Their file is missing, damaged or of another network.
@@ -107,7 +108,8 @@ class Bundle:
             return None
         entry = self.metadata["covidseg"]["activations"]
         path = self.path / "models" / str(entry["file"])
-        return read_activations(path, sha256=str(entry["sha256"]), network=self.network)
+        activations = read_activations(path, sha256=str(entry["sha256"]), network=self.network)
+        return IntegerUNet(self.network, activations)
 
     def to_dict(self) -> dict[str, str]:
         """Return what a report says of the model."""

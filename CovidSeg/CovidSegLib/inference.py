@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .activations import ActivationRanges
 from .allocator import freed_memory_kept
 from .errors import DeviceError
+from .int8_network import IntegerUNet
 from .network import SIZE_MULTIPLE
 from .patch_predictor import PatchPredictor, WrongResultsError, check_results
 from .progress import Reporter
@@ -113,7 +113,7 @@ def predict(
     mode: str,
     device: str,
     reporter: Reporter,
-    activations: ActivationRanges | None = None,
+    integers: IntegerUNet | None = None,
 ) -> Prediction:
     """Return the class probabilities of an image.
 
@@ -123,8 +123,7 @@ def predict(
         mode: "accurate" (the paper's patches) or "fast" (larger tiles, little overlap).
         device: A device from `resolve_device`.
         reporter: Told after every patch; stops the run at the next patch when cancelled.
-        activations: Between which values the network's activations lie; with them, CPUs that gain from it compute the
-            network in 8-bit integers.
+        integers: The same network in 8-bit integers, which CPUs that gain from it compute instead.
 
     Raises:
         DeviceError: Memory runs out on the last rung, too.
@@ -132,7 +131,7 @@ def predict(
     """
     rungs = ladder(device, tiling=TILINGS[mode])
     try:
-        return _climb_down(rungs, image_kji, network=network, reporter=reporter, activations=activations)
+        return _climb_down(rungs, image_kji, network=network, reporter=reporter, integers=integers)
     finally:
         # The network is kept for the next case; the GPU's memory is not.
         network.to("cpu")
@@ -163,14 +162,14 @@ def _climb_down(
     *,
     network: torch.nn.Module,
     reporter: Reporter,
-    activations: ActivationRanges | None,
+    integers: IntegerUNet | None,
 ) -> Prediction:
     """Return the prediction of the first rung whose memory suffices."""
     messages: list[str] = []
     for rung, below in zip(rungs, [*rungs[1:], None], strict=True):
         try:
             probabilities, precision = _predict_on(
-                rung, image_kji, network=network, reporter=reporter, activations=activations
+                rung, image_kji, network=network, reporter=reporter, integers=integers
             )
             return Prediction(probabilities, rung.device, precision, tuple(messages))
         except (MemoryError, RuntimeError) as error:  # torch's out of memory and "not implemented" are RuntimeErrors
@@ -206,7 +205,7 @@ def _predict_on(
     *,
     network: torch.nn.Module,
     reporter: Reporter,
-    activations: ActivationRanges | None = None,
+    integers: IntegerUNet | None = None,
 ) -> tuple[np.ndarray, str]:
     """Return the class probabilities (4, k, j, i) float32 of an image, computed as the rung says, and the precision."""
     import torch
@@ -217,7 +216,7 @@ def _predict_on(
     tiling = rung.tiling.fitted_to(image_kji.shape)
     total, done = patch_count(image_kji.shape, tiling=tiling), 0
     device = torch.device(rung.device)
-    predictor = PatchPredictor(network, device=rung.device, activations=activations)
+    predictor = PatchPredictor(network, device=rung.device, integers=integers)
 
     def patch_probabilities(patch: torch.Tensor) -> torch.Tensor:
         nonlocal done

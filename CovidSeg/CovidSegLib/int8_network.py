@@ -8,6 +8,7 @@ normalisation only changes what codes stand for, and is folded into the next con
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from .activations import ActivationRanges
@@ -22,48 +23,58 @@ if TYPE_CHECKING:
 IMAGE_CHANNELS = 4
 
 
+@dataclass(frozen=True, eq=False)
 class IntegerUNet:
-    """The U-Net of `network.build_network`, computed in 8-bit integers on the CPU."""
+    """The U-Net of `network.build_network`, computed in 8-bit integers on the CPU.
 
-    def __init__(self, network: torch.nn.Module, *, activations: ActivationRanges) -> None:
-        """Code the network's weights; the network itself is not changed.
+    Its weights are coded when it is first called, in about a third of a second, and kept. The network is not changed.
 
-        Args:
-            network: In evaluation mode, on the CPU.
-            activations: Between which values its activations lie.
-        """
-        import torch
+    Attributes:
+        network: In evaluation mode; on the CPU when this is first called.
+        activations: Between which values its activations lie.
+    """
 
-        layers: Any = network
-        with torch.no_grad():
-            coding, skips = image_coding(), []
-            self.down, self.up, self.expand = [], [], []
-            for level in range(DEPTH + 1):
-                steps, coding = _double(layers.down[level], f"down.{level}", taken=coding, activations=activations)
-                self.down.append(steps)
-                skips.append(coding)
-            for level in reversed(range(DEPTH)):
-                expand, coding = _expand(layers.expand[level], f"expand.{level}", taken=coding, activations=activations)
-                self.expand.append(expand)
-                both = coding.beside(skips[level])
-                steps, coding = _double(layers.up[level], f"up.{level}", taken=both, activations=activations)
-                self.up.append(steps)
-            self.head = IntegerConvolution(layers.head.weight, layers.head.bias, taken=coding, given=None)
+    network: torch.nn.Module
+    activations: ActivationRanges
 
     def __call__(self, patches: torch.Tensor) -> torch.Tensor:
         """Return logits (batch, classes, k, j, i), float32, of patches (batch, 1, k, j, i) with values of -1 to 1."""
-        codes, skips = coded_image(patches), []
-        for level, steps in enumerate(self.down):
+        layers, codes, skips = self._layers, coded_image(patches), []
+        for level, steps in enumerate(layers.down):
             if level:
                 skips.append(codes)
-                codes = _pooled(codes, zero=self.down[level - 1][-1].zero)
+                codes = _pooled(codes, zero=layers.down[level - 1][-1].zero)
             for step in steps:
                 codes = step(codes)
-        for expand, steps in zip(self.expand, self.up, strict=True):
+        for expand, steps in zip(layers.expand, layers.up, strict=True):
             codes = _expanded(codes, skips.pop(), expand=expand)
             for step in steps:
                 codes = step(codes)
-        return self.head(codes)[:, :, 1:-1, 1:-1, 1:-1]
+        return layers.head(codes)[:, :, 1:-1, 1:-1, 1:-1]
+
+    @cached_property
+    def _layers(self) -> _Layers:
+        """The network's layers with coded weights."""
+        import torch
+
+        layers: Any = self.network
+        down, expand, up, skips = [], [], [], []
+        with torch.no_grad():
+            coding = image_coding()
+            for level in range(DEPTH + 1):
+                steps, coding = _double(layers.down[level], f"down.{level}", taken=coding, activations=self.activations)
+                down.append(steps)
+                skips.append(coding)
+            for level in reversed(range(DEPTH)):
+                step, coding = _expand(
+                    layers.expand[level], f"expand.{level}", taken=coding, activations=self.activations
+                )
+                expand.append(step)
+                both = coding.beside(skips[level])
+                steps, coding = _double(layers.up[level], f"up.{level}", taken=both, activations=self.activations)
+                up.append(steps)
+            head = IntegerConvolution(layers.head.weight, layers.head.bias, taken=coding, given=None)
+        return _Layers(down, expand, up, head)
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,16 @@ class _Step:
 
     def __call__(self, codes: torch.Tensor) -> torch.Tensor:
         return _framed(self.convolution(codes), zero=self.zero)
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """The layers of the U-Net: on the way down, and on the way up from the deepest level."""
+
+    down: list[list[_Step]]
+    expand: list[_Step]
+    up: list[list[_Step]]
+    head: IntegerConvolution
 
 
 def _double(

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .activations import ActivationRanges
 from .device import gains_from_bfloat16, gains_from_int8
 from .int8_convolution import integers_are_exact
 from .int8_network import IntegerUNet
@@ -37,13 +36,13 @@ def precision_on(device: str, *, quantized: bool) -> str:
 class PatchPredictor:
     """The network on a device, as the sliding window calls it."""
 
-    def __init__(self, network: torch.nn.Module, *, device: str, activations: ActivationRanges | None = None) -> None:
+    def __init__(self, network: torch.nn.Module, *, device: str, integers: IntegerUNet | None = None) -> None:
         """Move the network to the device, in evaluation mode and the memory format that is fastest.
 
         Args:
             network: Maps (batch, 1, k, j, i) to logits (batch, classes, k, j, i).
             device: A device from `resolve_device`.
-            activations: Between which values the network's activations lie, if that is known.
+            integers: The same network in 8-bit integers, if the bundle has what they need.
         """
         import torch
 
@@ -52,10 +51,10 @@ class PatchPredictor:
         # (https://github.com/pytorch/pytorch/issues/192212).
         self.format = torch.contiguous_format if self.kind == "mps" else torch.channels_last_3d
         self.network = network.to(torch.device(device), memory_format=self.format).eval()  # type: ignore[call-overload]
-        self.precision = precision_on(device, quantized=activations is not None)
+        self.precision = precision_on(device, quantized=integers is not None)
         self._logits: Callable[[torch.Tensor], torch.Tensor] = self.network
-        if activations is not None and self.precision == "int8":
-            self._logits = IntegerUNet(self.network, activations=activations)
+        if integers is not None and self.precision == "int8":
+            self._logits = integers
 
     def __call__(self, patches: torch.Tensor) -> torch.Tensor:
         """Return the softmax (batch, classes, k, j, i), float32, of patches (batch, 1, k, j, i) on the device."""

@@ -118,13 +118,13 @@ def segment(
         with _naming(ct):
             network_input = preprocess(ct.hu_kji, geometry=ct.geometry, recipe=bundle.preprocessing)
     with clock.stage("load"):
-        network, activations = bundle.network, bundle.activations
+        network, integers = bundle.network, bundle.integers
         load_libraries()
     with clock.stage("network"):
         prediction = predict(
             network_input.image_kji,
             network=network,
-            activations=activations,
+            integers=integers,
             mode=mode,
             device=device,
             reporter=reporter,

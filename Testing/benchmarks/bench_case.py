@@ -92,7 +92,7 @@ def _product(ct: CTVolume, *, bundle: Bundle, job: Job, clock: Clock) -> dict[st
             prediction = predict(
                 image_kji,
                 network=bundle.network,
-                activations=bundle.activations,
+                integers=bundle.integers,
                 mode=job.method,
                 device=job.device,
                 reporter=Reporter(),

@@ -46,16 +46,16 @@ def test_every_relu_and_transposed_convolution_is_coded() -> None:
 def test_bundle_gives_the_activations_that_were_stored(tmp_path: Path) -> None:
     bundle = load_bundle(write_quantized(tmp_path / "tiny"))
     expected = some_activations(bundle.network)
-    assert bundle.is_quantized and bundle.activations is not None
-    assert bundle.activations.keys() == expected.keys()
-    for name, activation in bundle.activations.items():
+    assert bundle.is_quantized and bundle.integers is not None
+    assert bundle.integers.activations.keys() == expected.keys()
+    for name, activation in bundle.integers.activations.items():
         assert torch.equal(activation.lowest, expected[name].lowest)
         assert torch.equal(activation.highest, expected[name].highest)
 
 
 def test_bundle_without_activations_has_none(tmp_path: Path) -> None:
     bundle = load_bundle(write_bundle(tmp_path / "tiny"))
-    assert not bundle.is_quantized and bundle.activations is None
+    assert not bundle.is_quantized and bundle.integers is None
 
 
 def test_activations_that_are_missing_exchanged_damaged_or_of_another_network_are_refused(tmp_path: Path) -> None:
@@ -70,11 +70,11 @@ def test_activations_that_are_missing_exchanged_damaged_or_of_another_network_ar
     ):
         bundle = load_bundle(write_quantized(tmp_path / name, **options))  # type: ignore[arg-type]
         with pytest.raises(ModelError, match=rf"activations\.safetensors {message}"):
-            _ = bundle.activations
+            _ = bundle.integers
     missing = load_bundle(write_quantized(tmp_path / "missing"))
     (missing.path / "models" / "activations.safetensors").unlink()
     with pytest.raises(ModelError, match=r"activations\.safetensors cannot be read"):
-        _ = missing.activations
+        _ = missing.integers
 
 
 def test_activations_are_read_by_no_pickle(tmp_path: Path) -> None:
@@ -94,8 +94,8 @@ def test_malformed_entry_is_refused_when_the_bundle_is_loaded(tmp_path: Path, en
 
 def test_shipped_activations_are_of_the_shipped_weights() -> None:
     bundle = load_bundle()
-    assert bundle.activations is not None
-    for name, activation in bundle.activations.items():
+    assert bundle.integers is not None
+    for name, activation in bundle.integers.activations.items():
         assert (activation.highest > activation.lowest).any(), name
         assert torch.isfinite(activation.lowest).all() and torch.isfinite(activation.highest).all()
 

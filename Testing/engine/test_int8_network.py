@@ -77,7 +77,7 @@ def measured(network: torch.nn.Module, image: torch.Tensor) -> ActivationRanges:
 @pytest.mark.parametrize("falling", [False, True])
 def test_integers_give_the_float_networks_probabilities_up_to_the_border(falling: bool) -> None:
     network, image = trained_like(falling=falling), smooth_noise(torch.Generator().manual_seed(2))
-    integers = IntegerUNet(network, activations=measured(network, image))
+    integers = IntegerUNet(network, measured(network, image))
     expected, found = (torch.softmax(answer(image), dim=1) for answer in (network, integers))
     assert found.shape == expected.shape and found.dtype == torch.float32
     error = (found - expected).abs().amax(dim=1)[0]
@@ -95,15 +95,25 @@ def test_any_width_and_any_patch_runs(width: int) -> None:
     torch.manual_seed(0)
     network, image = build_network(NetworkConfig(width=width)).eval(), torch.rand((1, 1, 16, 32, 48)) * 2 - 1
     with torch.inference_mode():
-        integers = IntegerUNet(network, activations=measured(network, image))
+        integers = IntegerUNet(network, measured(network, image))
         assert (integers(image) - network(image)).abs().mean() < 0.2 * network(image).std()
 
 
 @needs_integers
 def test_patches_of_a_batch_do_not_mix() -> None:
     network, image = trained_like(width=2), smooth_noise(torch.Generator().manual_seed(5))
-    integers = IntegerUNet(network, activations=measured(network, image))
+    integers = IntegerUNet(network, measured(network, image))
     assert torch.equal(integers(torch.cat([image, -image])), torch.cat([integers(image), integers(-image)]))
+
+
+@needs_integers
+def test_weights_are_coded_once_and_kept() -> None:
+    network, image = trained_like(width=2), smooth_noise(torch.Generator().manual_seed(6))
+    integers = IntegerUNet(network, measured(network, image))
+    first = integers(image)
+    with torch.no_grad():
+        network.head.bias += 1.0
+    assert torch.equal(integers(image), first)
 
 
 @needs_integers
@@ -113,7 +123,7 @@ def test_channels_that_never_change_do_no_harm() -> None:
     network.down[0][2].bias[0] = 0.0
     network.down[1][0].weight[:2] = 0.0  # always 1 and, behind the ReLU, always 0
     network.down[1][0].bias[:2] = torch.tensor([1.0, -1.0])
-    found = IntegerUNet(network, activations=measured(network, image))(image)
+    found = IntegerUNet(network, measured(network, image))(image)
     assert torch.isfinite(found).all()
     assert (found - network(image)).abs().mean() < 0.1 * network(image).std()
 
@@ -218,11 +228,11 @@ def test_precision_is_the_fastest_that_is_right(
 @needs_integers
 def test_patch_is_computed_in_integers_where_the_processor_gains(monkeypatch: pytest.MonkeyPatch) -> None:
     network, image = trained_like(), smooth_noise(torch.Generator().manual_seed(4))
-    activations = measured(network, image)
+    integers = IntegerUNet(network, measured(network, image))
     exact = PatchPredictor(network, device="cpu")(image)
     monkeypatch.setattr(patch_predictor, "gains_from_bfloat16", lambda _device: False)
     monkeypatch.setattr(patch_predictor, "gains_from_int8", lambda _device: True)
-    predictor = PatchPredictor(network, device="cpu", activations=activations)
+    predictor = PatchPredictor(network, device="cpu", integers=integers)
     found = predictor(image)
     assert predictor.precision == "int8" and not torch.equal(found, exact)
     assert found.sum(dim=1).numpy() == pytest.approx(1.0, abs=1e-5)

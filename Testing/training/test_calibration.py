@@ -165,16 +165,16 @@ def test_voxels_are_the_labelled_lungs_in_valid_slices(phantom_data: Path, thres
 def test_voxels_are_predicted_with_the_ranges_that_the_bundle_has(
     phantom_data: Path, threshold_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def only_asked(_image: np.ndarray, *, activations: object, **_: object) -> None:
-        raise InterruptedError(activations)
+    def only_asked(_image: np.ndarray, *, integers: object, **_: object) -> None:
+        raise InterruptedError(integers)
 
     bundle = load_bundle(threshold_bundle)
-    bundle.__dict__["activations"] = ranges = object()  # as its cached property would
+    bundle.__dict__["integers"] = integers = object()  # as its cached property would
     monkeypatch.setattr("CovidSegTraining.lung_voxels.predict", only_asked)
     folder = next(path.parent for path in sorted(phantom_data.glob("muller20/*/segmentation.nii.gz")))
     with pytest.raises(InterruptedError) as asked:
         lung_voxels(folder, bundle=bundle, mode="fast", device="cpu")
-    assert asked.value.args == (ranges,)
+    assert asked.value.args == (integers,)
 
 
 def test_command_writes_figures_of_both_groups(

@@ -321,7 +321,7 @@ def test_figures_of_the_bundle_shipped_go_and_all_else_stays_as_it_is_laid_out(t
         kept = kept[:first] + kept[last + 1 :]
     differing = [new.strip() for old, new in zip(kept, lines, strict=True) if old != new]
     assert differing == ['"version": "99.0.0",', f'"sha256": "{sha256}"', "}"]  # no comma behind the last key
-    assert load_bundle(tmp_path / "bundle").activations is None
+    assert load_bundle(tmp_path / "bundle").integers is None
     assert not (tmp_path / "bundle" / "models" / "activations.safetensors").exists()
 
 

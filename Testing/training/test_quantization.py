@@ -159,8 +159,9 @@ def test_bundle_gets_the_values_of_all_the_trainings_cts(bundle: Path, data: Pat
     assert measure(bundle, data_dir=data) == [
         f"{name}: {' x '.join(map(str, image.shape))} voxels" for name, image in seen.items()
     ]
-    found = load_bundle(bundle).activations
-    assert found is not None
+    integers = load_bundle(bundle).integers
+    assert integers is not None
+    found = integers.activations
     assert {name: len(a.highest) for name, a in found.items()} == coded_layers(loaded.network)
     # The first layer gives 1 - x in its first channel, and nothing in the second.
     darkest, brightest = seen["coronacases_001"].min(), seen["chest_a"].max()
@@ -215,7 +216,7 @@ def test_metadata_name_the_file_and_stay_otherwise_byte_for_byte(bundle: Path, p
     (bundle / "models" / "activations.safetensors").write_bytes(b"damaged")
     measure(bundle, data_dir=phantom_data, config=ONLY_CHEST)
     assert files_of(bundle) == files
-    assert load_bundle(bundle).activations is not None
+    assert load_bundle(bundle).integers is not None
 
 
 def test_metadata_whose_layout_cannot_be_kept_are_written_anew(bundle: Path, phantom_data: Path) -> None:
@@ -227,7 +228,7 @@ def test_metadata_whose_layout_cannot_be_kept_are_written_anew(bundle: Path, pha
     entry = json.loads(text)["covidseg"].pop("activations")
     wanted = {**plain, "covidseg": {**plain["covidseg"], "activations": entry}}
     assert text == json.dumps(wanted, indent=2) + "\n"
-    assert load_bundle(bundle).activations is not None
+    assert load_bundle(bundle).integers is not None
 
 
 def test_held_out_cases_are_not_read(bundle: Path, data: Path) -> None:
@@ -297,7 +298,7 @@ def test_noise_that_apples_gpu_is_checked_with_is_not_recorded(
 ) -> None:
     monkeypatch.setattr(inference, "check_results", lambda *_, **__: pytest.fail("the network saw noise"))
     measure(bundle, data_dir=phantom_data, config=ONLY_CHEST, device="mps")
-    assert load_bundle(bundle).activations is not None
+    assert load_bundle(bundle).integers is not None
 
 
 def test_activations_of_another_network_are_not_stored(bundle: Path) -> None:
@@ -326,7 +327,7 @@ def test_bundle_runs_as_before_if_a_file_cannot_be_replaced(
         measure(bundle, data_dir=phantom_data, config=ONLY_CHEST)
     after = files_of(bundle)
     after.pop("models/activations.safetensors", None)
-    assert after == before and load_bundle(bundle).activations is None
+    assert after == before and load_bundle(bundle).integers is None
 
 
 @pytest.fixture
