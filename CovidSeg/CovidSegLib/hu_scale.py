@@ -2,8 +2,8 @@
 
 CTs published as pictures were windowed to grey, and which window was used is rarely recorded. Read with a wrong one,
 air lies at -1150 HU, say, and ground glass where healthy lung should be. The values of air and soft tissue restore the
-scale. A scanner's own HU are left alone: its air is at -1000, and averaged over a few millimetres even noisy air
-does not read much less.
+scale. A scanner's own HU are left alone: the air around the body is at -1000, whatever metal, or noise that no floor of
+-1024 cuts off, makes of the body's inside.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ LOW_AIR_HU, LOW_AIR_OF_GUESS_HU = -1060.0, -1030.0
 #: Guessed HU with air above the first and soft tissue above the second are on a wrong scale. Air alone may read high:
 #: a cropped CT may show no large airway.
 HIGH_AIR_HU, HIGH_SOFT_TISSUE_HU = -940.0, 80.0
+#: HU are right if at least so much air lies at the image's border, with half of it below a level between the first two,
+#: and a quarter at most this far below that level (measured: 73 ml or more, -1020 to -974 HU and 4 to 24 HU in CTs that
+#: show the air around the body; lung that reaches the border varies more).
+OUTER_AIR_ML, OUTER_AIR_RANGE_HU, OUTER_AIR_SPREAD_HU = 10.0, (-1040.0, -960.0), 40.0
 #: A block with more padding than this share counts as padded; single voxels of tissue may have padding's value.
 PADDED_SHARE = 0.2
 #: The range in which the peak of soft tissue is searched. Of several (fat, muscle, bone) it is the one at the highest
@@ -75,6 +79,8 @@ def wrong_scale(hu_kji: np.ndarray, *, geometry: Geometry, is_guess: bool = Fals
     orientation = Orientation.of(geometry)
     volume_spl = orientation.view(hu_kji)
     means, padding, block_ml = _blocks(volume_spl, spacing_mm=orientation.spacing_mm(geometry))
+    if not is_guess and _has_air_around_at_its_place(means, padding=padding, block_ml=block_ml):
+        return None
     air = _air(means, padding=padding, block_ml=block_ml)
     soft_tissue = _soft_tissue(means[~padding])
     if air is None or soft_tissue is None or soft_tissue <= air:
@@ -139,6 +145,17 @@ def _blocks(volume_spl: np.ndarray, *, spacing_mm: tuple[float, float, float]) -
         equal = squares == value
         padding = equal.any(axis=(2, 4)) & dilate(touching_sides(equal.mean(axis=(2, 4)) > PADDED_SHARE), 1)
     return means, padding, float(np.prod(spacing_mm) * np.prod(step)) / 1000.0
+
+
+def _has_air_around_at_its_place(means: np.ndarray, *, padding: np.ndarray, block_ml: float) -> bool:
+    """Tell whether the image shows air around the body, and that at -1000 HU."""
+    border = in_plane_border(padding.shape) & ~dilate(padding, 1)
+    air = means[border & (means < AIR_RANGE_HU[1])]
+    if air.size * block_ml < OUTER_AIR_ML:
+        return False
+    quarter, half = np.percentile(air, (25, 50))
+    lowest, highest = OUTER_AIR_RANGE_HU
+    return bool(lowest <= half <= highest and half - quarter <= OUTER_AIR_SPREAD_HU)
 
 
 def _air(means: np.ndarray, *, padding: np.ndarray, block_ml: float) -> float | None:

@@ -35,7 +35,7 @@ def to_hounsfield(ct: CTVolume, *, lungs_found: Callable[[np.ndarray, Geometry],
     """Return the CT if it is in HU; else a mapped copy, with a warning.
 
     Args:
-        ct: As read. It counts as grey if it holds whole numbers in 0..255 only, and as HU with an offset if nothing
+        ct: As read. It counts as grey if all of it lies in 0..255, and as HU with an offset if nothing
             but padding is below 0.
         lungs_found: Tells whether (k, j, i) HU on a grid show air-filled lungs inside a body.
 
@@ -95,10 +95,13 @@ def _on_right_scale(
 
 
 def is_grey(values_kji: np.ndarray) -> bool:
-    """Tell whether all values are whole numbers in 0..255."""
+    """Tell whether all values are in 0..255: whole numbers, or what interpolation made of them.
+
+    No chest in HU, or in HU with an offset, ends there. Fractions up to 1 are shares or probabilities.
+    """
     if values_kji.min() < 0 or values_kji.max() > 255:
         return False
-    return values_kji.dtype.kind in "iu" or bool(np.array_equal(np.rint(values_kji), values_kji))
+    return values_kji.dtype.kind in "iu" or bool(values_kji.max() > 1)
 
 
 def is_offset(values_kji: np.ndarray) -> bool:
@@ -112,9 +115,9 @@ def is_offset(values_kji: np.ndarray) -> bool:
 
 
 def grey_to_hu(values_kji: np.ndarray) -> np.ndarray:
-    """Return int16 HU of grey values: -1250 + grey * 1500 / 255, rounded."""
+    """Return int16 HU of grey values, rounded to whole ones: -1250 + grey * 1500 / 255, rounded."""
     table = np.rint(GREY_LOW_HU + np.arange(256) * GREY_SPAN_HU / 255.0).astype(np.int16)
-    return np.asarray(table[values_kji.astype(np.uint8)])
+    return np.asarray(table[np.rint(values_kji).astype(np.uint8)])
 
 
 def offset_to_hu(values_kji: np.ndarray) -> np.ndarray:

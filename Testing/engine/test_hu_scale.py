@@ -8,8 +8,9 @@ from functools import cache
 
 import numpy as np
 import pytest
+from CovidSegLib.chest_masks import in_plane_border
 from CovidSegLib.errors import InputError
-from CovidSegLib.hu_scale import SOFT_TISSUE_HU, HuScale, rescale, wrong_scale
+from CovidSegLib.hu_scale import SOFT_TISSUE_HU, HuScale, _has_air_around_at_its_place, rescale, wrong_scale
 from CovidSegLib.intensity import to_hounsfield
 from CovidSegLib.phantom import Phantom, make_phantom
 from CovidSegLib.volume import CTVolume
@@ -26,6 +27,14 @@ WINDOWS = [(-1350.0, 1500.0), (-1400.0, 1600.0), (-1200.0, 1600.0), (-1100.0, 13
 def patient(*, seed: int = 2) -> CTVolume:
     """Return a whole chest with the air around it."""
     return _phantom(seed).ct
+
+
+@cache
+def patient_in_air(*, seed: int = 2) -> CTVolume:
+    """Return a whole chest in an image without padding."""
+    ct = patient(seed=seed)
+    air = -1000 + np.random.default_rng(1).normal(size=ct.hu_kji.shape) * 10
+    return replace(ct, hu_kji=np.where(ct.hu_kji == -1024, np.rint(air), ct.hu_kji).astype(ct.hu_kji.dtype))
 
 
 @cache
@@ -65,6 +74,51 @@ def test_hu_of_a_scanner_are_left_alone_however_noisy(
     is_padding = ct.hu_kji == -1024
     noisy = np.where(is_padding, -1024, np.rint(ct.hu_kji + noise)).astype(np.int16)
     assert wrong_scale(noisy, geometry=ct.geometry, is_guess=is_guess) is None
+
+
+@pytest.mark.parametrize("side_mm", [12, 15])
+def test_dark_artefact_in_the_body_does_not_move_the_scale(side_mm: int) -> None:
+    ct = patient_in_air()
+    hu = ct.hu_kji.copy()
+    soft = (hu > -150) & (hu < 400)
+    for axis, mm in enumerate(ct.geometry.spacing_ijk_mm[::-1]):
+        soft = ndimage.minimum_filter1d(soft, round(side_mm / mm) | 1, axis=axis)  # where the artefact fits in
+    k, j, i = np.argwhere(soft)[soft.sum() // 2]
+    dk, dj, di = (round(side_mm / mm) // 2 for mm in ct.geometry.spacing_ijk_mm[::-1])
+    hu[k - dk : k + dk + 1, j - dj : j + dj + 1, i - di : i + di + 1] = -1300
+    assert wrong_scale(hu, geometry=ct.geometry) is None
+    assert to_hounsfield(replace(ct, hu_kji=hu)).hu_kji is hu
+
+
+@pytest.mark.parametrize("noise_hu", [60, 80, 100])
+def test_noise_that_no_floor_cuts_off_does_not_move_the_scale(noise_hu: int) -> None:
+    ct = patient_in_air()
+    noise = np.random.default_rng(0).normal(size=ct.hu_kji.shape) * noise_hu
+    assert wrong_scale((ct.hu_kji + noise).astype(np.int16), geometry=ct.geometry) is None
+
+
+@pytest.mark.parametrize(
+    ("outer_hu", "volume_ml", "spread_hu", "is_right"),
+    [
+        (-1000, 60.0, 10, True),
+        (-1035, 60.0, 10, True),
+        (-965, 60.0, 10, True),
+        (-1045, 60.0, 10, False),
+        (-955, 60.0, 10, False),
+        (-1000, 9.0, 10, False),
+        (-1000, 60.0, 80, False),  # lung that the border cuts, on a wrong scale
+    ],
+)
+def test_air_around_the_body_tells_whether_the_scale_is_right(
+    outer_hu: int, volume_ml: float, spread_hu: int, *, is_right: bool
+) -> None:
+    means = np.full((10, 20, 20), 50.0, dtype=np.float32)
+    border = in_plane_border(means.shape)
+    means[border] = outer_hu + spread_hu * np.random.default_rng(0).standard_normal(border.sum())
+    found = _has_air_around_at_its_place(
+        means, padding=np.zeros(means.shape, dtype=bool), block_ml=volume_ml / border.sum()
+    )
+    assert found is is_right
 
 
 @pytest.mark.parametrize("air_hu", [-1390, -1201, -1100, -1063, -1061])

@@ -120,9 +120,12 @@ def test_mapping_without_lungs_is_refused_with_the_question(scale: float) -> Non
         to_hounsfield(ct_of(values), lungs_found=never)
 
 
-def test_fractions_are_not_grey() -> None:
-    assert not is_grey(np.array([[[0.5, 3.0]]], np.float32))
+def test_fractions_are_grey_unless_they_are_shares() -> None:
+    assert is_grey(np.array([[[0.5, 3.0]]], np.float32))
     assert is_grey(np.array([[[0.0, 255.0]]], np.float32))
+    assert not is_grey(np.array([[[0.0, 0.4, 1.0]]], np.float32))
+    assert not is_grey(np.array([[[0.0, 255.5]]], np.float32))
+    assert grey_to_hu(np.array([[[101.6]]])).tolist() == grey_to_hu(np.array([[[102]]])).tolist()
     assert not is_grey(np.array([[[0, 256]]], np.int16))
 
 
