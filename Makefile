@@ -31,7 +31,7 @@ check: .venv/.installed-tests ## lint, format and types
 	$(BIN)/mypy
 
 bench: .venv/.installed-tests ## measure speed and memory on $(DATA), into bench-out/
-	$(BIN)/python Testing/benchmarks/bench_inference.py --data "$(DATA)" -o bench-out
+	$(BIN)/python Testing/benchmarks/bench_inference.py --data "$(DATA)" -o bench-out $(BENCH_OPTIONS)
 
 bench-train: .venv/.installed-tests ## measure the speed of training, into bench-out/
 	$(BIN)/python Testing/benchmarks/bench_training.py -o bench-out

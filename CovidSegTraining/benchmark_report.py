@@ -110,7 +110,7 @@ def _cases_table(cases: list[dict[str, Any]]) -> str:
                 _f(row.get("poi_error"), 2),
                 _f(row["lung_ml"], 0),
                 _f(row["infection_ml"], 1),
-                "mixed up" if row["sides_mistaken"] else "right",
+                "mixed up" if row["sides_mistaken"] else "correct",
                 _f(row["seconds"], 1),
             ]
         )
@@ -150,7 +150,7 @@ def _variants_table(variants: list[dict[str, Any]]) -> str:
                 _f(row["dice"]["infection"], 4),
                 _f(row["label_agreement"], 4),
                 _f(100.0 * row["other_side_share"], 2),
-                "mixed up" if has_mixed_sides(row) else "right",
+                "mixed up" if has_mixed_sides(row) else "correct",
             ]
         )
     return markdown_table(header, rows)

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from .case_state import LABELMAP_FILE, SEGMENTATION_FILE
+from .case_state import LABELMAP_FILE, REPORT_JSON_FILE, SEGMENTATION_FILE
 from .errors import InputError
 from .label_image import read_label_image
 from .labels import SEGMENTS, Label
 from .nearest_lung import whole_lungs_labelmap
 from .segment_masks import ALIGNMENT_TOLERANCE_VOXELS, SegmentMasks
 from .segmentation_reader import read_segmentation
+from .texts import Text
 from .texts import text as _
 
 #: The header of a segmentation is a few kilobytes long.
@@ -38,6 +39,17 @@ def refuse_to_replace_correction(folder: Path, *, reason: str) -> None:
             "choose another output folder (-o OUT), or replace the correction with --overwrite."
         )
         raise InputError(text.format(file=SEGMENTATION_FILE, reason=reason, folder=folder))
+
+
+def figures_before_correction(folder: Path) -> Text | None:
+    """Return what to do if a complete case was corrected after its figures were made; None if it was not."""
+    made, saved = ((folder / name).stat().st_mtime for name in (REPORT_JSON_FILE, SEGMENTATION_FILE))
+    if saved <= made or not is_corrected(folder):  # a run, and `covidseg quantify`, write the report last
+        return None
+    return _(
+        "'{file}' was corrected after these figures were made: renew them with covidseg quantify CT '{path}' "
+        "-o '{folder}'"
+    ).format(file=SEGMENTATION_FILE, path=folder / SEGMENTATION_FILE, folder=folder)
 
 
 def is_corrected(folder: Path) -> bool:

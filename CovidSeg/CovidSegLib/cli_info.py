@@ -57,7 +57,8 @@ def _card(arguments: argparse.Namespace) -> Iterator[str]:
     bundle = load_bundle(arguments.bundle)
     yield f"{bundle.name} {bundle.version}"
     yield f"folder: {bundle.path}"
-    yield f"sha256: {bundle.sha256}"
+    yield f"sha256 of the weights: {bundle.sha256}"
+    yield f"fingerprint: {bundle.fingerprint}"
     yield f"computed on this CPU in: {precision_on('cpu', quantized=bundle.is_quantized)}"
     metadata: Mapping[str, Any] = bundle.metadata
     for key in _CARD_KEYS:

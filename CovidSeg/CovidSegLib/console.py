@@ -114,9 +114,10 @@ class ConsoleReporter:
             if self._details and outcome.details:
                 self._line(outcome.details.rstrip(), stream=sys.stderr)
             return
+        found = describe_report(outcome.report or {}, with_seconds=outcome.status is Status.DONE)
         skipped = "already complete, " if outcome.status is Status.SKIPPED else ""
         place = f"[{self._finished}/{self._total}] {case.name}"
-        self._line(f"{place}: {skipped}{describe_report(outcome.report or {})} -> {self._out_dir / case.name}")
+        self._line(f"{place}: {skipped}{found} -> {self._out_dir / case.name}")
         if outcome.message:
             self._line(f"  {case.name}: warning: {outcome.message}")
 
@@ -137,12 +138,12 @@ class ConsoleReporter:
             self._bar.refresh()
 
 
-def describe_report(report: dict[str, Any]) -> str:
-    """Return a result in a few words: POI, severity class, seconds."""
+def describe_report(report: dict[str, Any], *, with_seconds: bool = True) -> str:
+    """Return a result in a few words: POI, severity class, and the seconds it took unless that was in another run."""
     severity = report.get("severity") or {}
     seconds = (report.get("runtime") or {}).get("seconds")
     words = [f"POI {percent(report.get('poi_percent'))}", str(severity.get("class") or "severity n/a")]
-    if isinstance(seconds, (int, float)):
+    if with_seconds and isinstance(seconds, (int, float)):
         words.append(f"{seconds:.1f} s")
     return ", ".join(words)
 

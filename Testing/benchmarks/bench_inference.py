@@ -33,6 +33,7 @@ from bench_case import Job  # noqa: E402
 from bench_machine import BUSY_LOAD, give_report, load_average  # noqa: E402
 from bench_table import tables  # noqa: E402
 from CovidSegLib.bundle import Bundle, load_bundle  # noqa: E402
+from CovidSegLib.cli_parser import count  # noqa: E402
 from CovidSegLib.network import NetworkConfig, build_network  # noqa: E402
 from CovidSegLib.runtime import cores, versions  # noqa: E402
 
@@ -46,7 +47,7 @@ def main() -> None:
     """Measure, print Markdown, and write it with the records into a folder."""
     options = _options()
     document = {
-        "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join(["python", str(Path(__file__).relative_to(ROOT)), *sys.argv[1:]]),
         "date": datetime.datetime.now().astimezone().isoformat(timespec="minutes"),
         "machine": _machine(options.threads),
         "versions": versions(),
@@ -70,8 +71,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--bundle", type=Path, help="bundle (default: the shipped one)")
     parser.add_argument("--bundle32", type=Path, help="bundle with 32 filters (default: untrained, times only)")
     parser.add_argument("--quick", action="store_true", help="the bundle only, not 32 filters")
-    parser.add_argument("--runs", type=int, default=3, help="of everything, in turn; medians are shown (default: 3)")
-    parser.add_argument("--threads", type=int, default=cores(), help="of torch (default: all cores)")
+    parser.add_argument("--runs", type=count, default=3, help="of everything, in turn; medians are shown (default: 3)")
+    parser.add_argument("--threads", type=count, default=cores(), help="of torch (default: all cores)")
     parser.add_argument("-o", "--output", type=Path, help="folder for bench.md and bench.json")
     return parser.parse_args()
 
@@ -79,6 +80,8 @@ def _options() -> argparse.Namespace:
 def _choose_ct(options: argparse.Namespace, *, scratch: Path) -> tuple[Path, str]:
     """Return the CT's file and what to say of it."""
     if options.ct is not None:
+        if not options.ct.exists():
+            sys.exit(f"{options.ct}: there is no such CT")
         return options.ct, options.ct.name
     if (options.data / REAL_CT).is_file():
         return options.data / REAL_CT, "covid_p001, 512 x 512 x 148"

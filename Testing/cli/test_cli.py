@@ -64,6 +64,17 @@ def test_usage_error_is_exit_2_and_one_line(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("command", "option"), [("segment", "--mod"), ("quantify", "--serie"), ("demo", "--modes")])
+def test_misspelt_option_points_to_the_help_that_lists_it(
+    capsys: pytest.CaptureFixture[str], command: str, option: str
+) -> None:
+    given = {"segment": ["ct.nii.gz", "-o", "out"], "quantify": ["ct.nii.gz", "s.seg.nrrd"], "demo": []}[command]
+    assert main([command, *given, option, "fast"]) == 2
+    assert capsys.readouterr().err == (
+        f"covidseg: error: unrecognized arguments: {option} fast: see 'covidseg {command} --help'\n"
+    )
+
+
 @pytest.mark.parametrize("option", ["--dicom", "--cluster", "--with-identity", "--dicom=seg"])
 def test_reserved_option_is_refused_by_name(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ct = write_ct(tmp_path / "ct.nii.gz")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from CovidSegLib.case_correction import is_corrected
+from CovidSegLib.cli import main
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.segmentation_file import read_segmentation, write_labelmap_nifti, write_seg_nrrd
 from fake_engine import write_ct
@@ -119,6 +120,27 @@ def test_corrected_case_fails_untouched_where_it_would_be_computed_again(
     assert f"move the folder '{out / 'b'}' away, choose another output folder (-o OUT), or replace the" in error
     assert segment(tmp_path / "in", "-o", out, *options, "--overwrite") == 0
     assert not is_corrected(out / "b")
+
+
+def test_complete_case_with_figures_from_before_its_correction_says_how_to_renew_them(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _save_over(out / "a", _nothing)
+    _save_over(out / "b", _erase_infection)
+    capsys.readouterr()
+    assert segment(tmp_path / "in", "-o", out, "--no-preview") == 0
+    rows = {row["case"]: row for row in summary(out)}
+    assert {row["status"] for row in rows.values()} == {"skipped"}
+    path = out / "b" / "segmentation.seg.nrrd"
+    what = f"corrected after these figures were made: renew them with covidseg quantify CT '{path}' -o '{path.parent}'"
+    assert what in rows["b"]["message"] and what in capsys.readouterr().out
+    assert "corrected" not in rows["a"]["message"] and float(rows["b"]["poi_percent"]) > 0.0
+
+    assert main(["quantify", str(tmp_path / "in" / "b.nii.gz"), str(path), "-o", str(path.parent)]) == 0
+    assert segment(tmp_path / "in", "-o", out, "--no-preview") == 0
+    renewed = {row["case"]: row for row in summary(out)}["b"]
+    assert "renew them" not in renewed["message"]
+    assert (renewed["status"], float(renewed["poi_percent"])) == ("skipped", 0.0)
 
 
 @pytest.mark.parametrize("change", CHANGES)
