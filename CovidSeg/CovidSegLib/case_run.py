@@ -164,16 +164,17 @@ class CaseRunner:
             options=options.recorded,
         )
         if folder.exists() and not options.overwrite:
+            from .case_correction import figures_before_correction, refuse_to_replace_correction
+
             reason = why_incomplete(folder, key=key, preview=options.preview, uncertainty=options.uncertainty)
             if reason is None:
-                return _outcome(case, status=Status.SKIPPED, report=read_report(folder) or {})
+                old_figures = figures_before_correction(folder)
+                return _outcome(case, status=Status.SKIPPED, report=read_report(folder) or {}, problem=old_figures)
             if folder.is_dir():
-                from .case_correction import refuse_to_replace_correction
-
                 refuse_to_replace_correction(folder, reason=reason)
             if holds_result(folder):
                 note(_("computing again: {reason}").format(reason=reason))
-        refuse_foreign_files(folder, overwrite=options.overwrite)
+        refuse_foreign_files(folder)
         reporter = Reporter(progress)
         reporter.tell("read", 0, 1)
         chosen = {} if options.series is None else {"series": options.series}
@@ -200,8 +201,8 @@ class CaseRunner:
         return _outcome(case, status=Status.DONE, report=report)
 
 
-def _outcome(case: Case, *, status: Status, report: dict[str, Any]) -> Outcome:
-    warnings = report.get("warnings") or []
+def _outcome(case: Case, *, status: Status, report: dict[str, Any], problem: str | None = None) -> Outcome:
+    warnings = [*([problem] if problem else []), *(report.get("warnings") or [])]
     return Outcome(case=case.name, status=status, message=joined("; ", warnings), report=report)
 
 

@@ -9,9 +9,7 @@ from types import NoneType
 from typing import Any
 
 from .case_folder import is_leftover
-from .case_names import image_extension
 from .errors import InputError
-from .image_kinds import is_dicom_file
 from .texts import Text
 from .texts import text as _
 
@@ -43,7 +41,6 @@ _SECTIONS: dict[str, type | tuple[type, ...]] = {
 _CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")
 #: How macOS calls what it keeps of a file beside it, on drives and shares of other systems.
 _APPLE_DOUBLE = "._"
-_SCENES = (".mrb", ".mrml")
 
 
 @dataclass(frozen=True)
@@ -108,15 +105,11 @@ def why_incomplete(folder: Path, *, key: CaseKey, preview: bool, uncertainty: bo
     return None
 
 
-def refuse_foreign_files(folder: Path, *, overwrite: bool) -> None:
-    """Make sure that replacing the folder deletes nothing that is not CovidSeg's to delete.
-
-    Without `overwrite` only CovidSeg's own files may be in it. With `overwrite` the folder must
-    be a result (have a report.json) and hold no images, scenes of Slicer or folders besides: those
-    may be CTs or corrections by hand.
+def refuse_foreign_files(folder: Path) -> None:
+    """Make sure that replacing the folder deletes nothing but CovidSeg's files and what systems leave in any folder.
 
     Raises:
-        InputError: Something of the user's is in the folder.
+        InputError: Something of the user's is in the folder: any other file, or a folder.
     """
     if not folder.exists():
         return
@@ -127,15 +120,7 @@ def refuse_foreign_files(folder: Path, *, overwrite: bool) -> None:
                 "(-o OUT)."
             ).format(path=folder)
         )
-    foreign = [
-        entry
-        for entry in sorted(folder.iterdir())
-        if entry.name not in CASE_FILES + _CLUTTER
-        and not entry.name.startswith(_APPLE_DOUBLE)
-        and not is_leftover(entry.name)
-    ]
-    if overwrite and (folder / REPORT_JSON_FILE).is_file():
-        foreign = [entry for entry in foreign if entry.is_dir() or _may_hold_work(entry)]
+    foreign = [entry for entry in sorted(folder.iterdir()) if entry.is_dir() or not _is_own(entry.name)]
     if foreign:
         raise InputError(
             _(
@@ -145,6 +130,6 @@ def refuse_foreign_files(folder: Path, *, overwrite: bool) -> None:
         )
 
 
-def _may_hold_work(path: Path) -> bool:
-    """Tell whether a file is an image, DICOM under any name, or a scene."""
-    return bool(image_extension(path.name)) or path.suffix.lower() in _SCENES or is_dicom_file(path)
+def _is_own(file_name: str) -> bool:
+    """Tell whether a file of a case folder is CovidSeg's, or what a system leaves in any folder."""
+    return file_name in CASE_FILES + _CLUTTER or file_name.startswith(_APPLE_DOUBLE) or is_leftover(file_name)

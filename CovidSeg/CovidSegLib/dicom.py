@@ -5,9 +5,10 @@ Headers are in `dicom_header`, those of multi-frame files in `dicom_frames`, pix
 
 from __future__ import annotations
 
+import filecmp
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .checks import MIN_SLICES
@@ -60,9 +61,10 @@ class SeriesInfo:
 
 @dataclass(frozen=True)
 class Stack:
-    """Images of one series that share size and plane."""
+    """Images of one series that share size and plane; `copies` counts those left out as exact copies of others."""
 
     slices: tuple[SliceHeader, ...]
+    copies: int = 0
 
     @property
     def info(self) -> SeriesInfo:
@@ -92,10 +94,11 @@ class Stack:
 
 
 def find_stacks(files: Iterable[Path], *, label: str) -> list[Stack]:
-    """Return the image stacks among files, best first; files that are no DICOM images are ignored.
+    """Return the image stacks among files, best first; exact copies and files that are no DICOM images are ignored.
 
     Raises:
         InputError: A CT slice cannot be read.
+        OSError: A file cannot be read.
     """
     groups: dict[tuple[str, int, int, int, str], list[SliceHeader]] = {}
     with quiet_itk():
@@ -104,8 +107,21 @@ def find_stacks(files: Iterable[Path], *, label: str) -> list[Stack]:
             for header in () if found is None else headers_of_frames(found, label=label):
                 key = (header.series_uid, header.rows, header.columns, header.samples, header.plane)
                 groups.setdefault(key, []).append(header)
-    stacks = [Stack(tuple(slices)) for slices in groups.values()]
+    stacks = [_stack_without_copies(slices) for slices in groups.values()]
     return sorted(stacks, key=lambda stack: (not stack.info.usable, stack.rank))
+
+
+def _stack_without_copies(slices: list[SliceHeader]) -> Stack:
+    """Return a stack of the slices without those whose files equal another's byte by byte ("004 (1).dcm")."""
+    alike: dict[SliceHeader, list[SliceHeader]] = {}
+    unique: list[SliceHeader] = []
+    for header in slices:
+        # Files are compared only if their headers are the same, and give a position.
+        others = alike.setdefault(replace(header, path=Path()), []) if header.position_lps_mm else []
+        if not any(filecmp.cmp(header.path, other.path, shallow=False) for other in others):
+            others.append(header)
+            unique.append(header)
+    return Stack(tuple(unique), copies=len(slices) - len(unique))
 
 
 def choose_stack(stacks: list[Stack], *, series: str | None, label: str) -> Stack:

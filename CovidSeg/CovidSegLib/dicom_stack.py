@@ -33,7 +33,8 @@ def read_stack(stack: Stack, *, label: str) -> ImageData:
     """
     slices, geometry = stack_geometry(stack.slices, label=label)
     check_geometry(geometry, label=label)
-    require_memory(geometry.size_ijk, label=label)
+    # What DICOM CTs become nearly always; their headers, as kept here, do not tell a rescale to fractions.
+    require_memory(geometry.size_ijk, dtype=np.dtype(np.int16), label=label)
     builder = HuBuilder(geometry.shape_kji, label=label)
 
     def decode(item: tuple[int, SliceHeader]) -> None:
@@ -48,7 +49,7 @@ def read_stack(stack: Stack, *, label: str) -> ImageData:
     return ImageData(
         values_kji=builder.result(),
         geometry=geometry,
-        warnings=_warnings(slices),
+        warnings=_warnings(slices, copies=stack.copies),
         series=f"{'-' if stack.info.number is None else stack.info.number}: {stack.info.description}".strip(),
     )
 
@@ -167,8 +168,10 @@ def _decode(header: SliceHeader, *, label: str) -> np.ndarray:
     return np.asarray(values.reshape(header.rows, header.columns))
 
 
-def _warnings(slices: list[SliceHeader]) -> tuple[Text, ...]:
+def _warnings(slices: list[SliceHeader], *, copies: int) -> tuple[Text, ...]:
     found: list[Text] = []
+    if copies:
+        found.append(_("{count} slice(s) were exact copies of others and were left out.").format(count=copies))
     agents = {s.contrast for s in slices if s.contrast and s.contrast.upper() not in ("NO", "NONE", "N", "0")}
     if agents:
         found.append(

@@ -52,7 +52,7 @@ def read_metaimage(path: Path, *, label: str) -> ImageData:
         text = _("{label}: the header is incomplete or corrupt ({reason}). Export the CT again.")
         raise InputError(text.format(label=label, reason=reason_of(error))) from error
     check_geometry(geometry, label=label)
-    require_memory(size_ijk, label=label)
+    require_memory(size_ijk, dtype=dtype, label=label)
     data_path, data_offset = _locate_data(path, fields, offset=data_offset, header_size=header_size, label=label)
     packed = _is_true(fields, "CompressedData")
     if header_size == -1 and not packed:  # the standard's "whatever is before the voxels"

@@ -72,11 +72,11 @@ def read_nifti(path: Path, *, label: str) -> ImageData:
     try:
         with open_maybe_gzip(path) as stream:
             header = parse_header(stream.read(_HEADER_BYTES), label=label)
-            require_memory(header.size_ijk, label=label)
+            voxels = VoxelFormat(header.size_ijk, header.dtype, slope=header.slope, intercept=header.intercept)
+            require_memory(header.size_ijk, dtype=voxels.value_dtype, label=label)
             geometry, warnings = _read_geometry(path, header, label=label)
             check_geometry(geometry, label=label)
             stream.seek(header.data_offset)
-            voxels = VoxelFormat(header.size_ijk, header.dtype, slope=header.slope, intercept=header.intercept)
             values_kji = read_voxels(stream, voxels, label=label)
     except DAMAGED as error:
         raise InputError(_BROKEN.format(label=label, reason=reason_of(error))) from error

@@ -120,5 +120,6 @@ def _checked_geometry(reader: sitk.ImageFileReader, *, label: str) -> Geometry:
         direction_lps=tuple(float(value) for value in direction.ravel()),
     )
     check_geometry(geometry, label=label)
-    require_memory(size_ijk, label=label)
+    one_voxel = sitk.Image([1, 1], reader.GetPixelID())
+    require_memory(size_ijk, dtype=sitk.GetArrayViewFromImage(one_voxel).dtype, label=label)
     return geometry

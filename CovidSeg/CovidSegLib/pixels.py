@@ -30,6 +30,12 @@ class VoxelFormat:
     slope: float = 1.0
     intercept: float = 0.0
 
+    @property
+    def value_dtype(self) -> np.dtype:
+        """The stored type, or float32 if slope or intercept make fractions."""
+        is_whole = float(self.slope).is_integer() and float(self.intercept).is_integer()
+        return self.dtype if is_whole else np.dtype(np.float32)
+
 
 class HuBuilder:
     """Collects slices into one volume: int16 while all values are whole and fit, else float32; never float64.

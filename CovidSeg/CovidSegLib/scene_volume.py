@@ -14,6 +14,7 @@ import numpy as np
 from .checks import check_geometry, check_size, check_values, spacing_warnings
 from .errors import InputError
 from .geometry import Geometry
+from .memory import require_memory
 from .pixels import HuBuilder
 from .texts import text as _
 
@@ -44,7 +45,7 @@ def volume_from_node(node: Any) -> CTVolume:
 
     Raises:
         InputError: No volume, a labelmap, a colour or vector volume, no voxels, too few slices,
-            values that are no HU, or a grid that no CT has.
+            values that are no HU, a grid that no CT has, or too large for memory.
     """
     from .volume import CTVolume
 
@@ -53,6 +54,7 @@ def volume_from_node(node: Any) -> CTVolume:
     check_size(node.GetImageData().GetDimensions(), label=label)
     geometry, shear_warnings = geometry_of(node)
     check_geometry(geometry, label=label)
+    require_memory(geometry.size_ijk, dtype=_voxels_of(node).dtype, label=label)
     hu_kji = copy_array(node)
     check_values(hu_kji, label=label)
     return CTVolume(

@@ -159,6 +159,10 @@ def _single_image(path: Path, files: list[Path]) -> Path | None:
         raise InputError(text.format(path=path, count=len(images), names=names))
     if path.is_dir():
         raise InputError(_("{path}: no CT in this folder. Give {formats}.").format(path=path, formats=SUPPORTED))
+    inner = sorted(file.name for file in files if file.suffix.lower() == ".zip")
+    if inner:
+        text = _("{path}: the zip holds another zip ('{name}') and no CT. Unpack it first, and give what is in it.")
+        raise InputError(text.format(path=path, name=inner[0]))
     text = _("{path}: not a CT in a known format, or damaged. Give {formats}.")
     raise InputError(text.format(path=path, formats=SUPPORTED))
 

@@ -143,49 +143,39 @@ def test_file_that_is_no_report_is_none(folder: Path, content: bytes) -> None:
     assert read_report(folder) is None
 
 
-def _refused(folder: Path, *, overwrite: bool) -> str:
+def _refused(folder: Path) -> str:
     with pytest.raises(InputError) as error:
-        refuse_foreign_files(folder, overwrite=overwrite)
+        refuse_foreign_files(folder)
     return str(error.value)
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_folder_of_a_case_alone_may_be_replaced(folder: Path, *, overwrite: bool) -> None:
+def test_folder_of_a_case_alone_may_be_replaced(folder: Path) -> None:
     clutter = (".DS_Store", "Thumbs.db", "desktop.ini", "._labelmap.nii.gz", ".report.csv.partial-0123456789ab")
     for name in clutter:
         (folder / name).touch()
-    refuse_foreign_files(folder, overwrite=overwrite)
-    refuse_foreign_files(folder.parent / "not there", overwrite=overwrite)
+    refuse_foreign_files(folder)
+    refuse_foreign_files(folder.parent / "not there")
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_file_where_the_folder_should_be_is_refused(tmp_path: Path, *, overwrite: bool) -> None:
+def test_file_where_the_folder_should_be_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
-    assert _refused(tmp_path / "a", overwrite=overwrite) == (
+    assert _refused(tmp_path / "a") == (
         f"'{tmp_path / 'a'}' is a file where the case's folder should be: move it, or choose another output folder "
         "(-o OUT)."
     )
 
 
-def test_other_files_stop_a_run_and_overwriting_if_there_is_no_result(folder: Path) -> None:
+def test_other_files_stop_a_run_whether_or_not_there_is_a_result(folder: Path) -> None:
     for name in ("notes.txt", "letter.txt"):
         (folder / name).touch()
-    assert f"folder '{folder}' is in the way and holds other files ('letter.txt')" in _refused(folder, overwrite=False)
-    refuse_foreign_files(folder, overwrite=True)
-    (folder / "report.json").unlink()
-    assert "('letter.txt')" in _refused(folder, overwrite=True)
-    (folder / "report.json").mkdir()  # no report of ours
-    assert "('letter.txt')" in _refused(folder, overwrite=True)
+    for name in CASE_FILES:
+        assert f"folder '{folder}' is in the way and holds other files ('letter.txt')" in _refused(folder)
+        (folder / name).unlink()
+    assert "('letter.txt')" in _refused(folder)
 
 
-@pytest.mark.parametrize("name", ["edited.mrml", "EDITED.MRB", "ct.nrrd", "corrected.seg.nrrd", "b.mha"])
-def test_work_of_the_user_beside_a_result_is_named(folder: Path, name: str) -> None:
-    for other in ("0 notes.txt", name):
-        (folder / other).touch()
-    assert f"('{name}')" in _refused(folder, overwrite=True)
-
-
-def test_folder_beside_a_result_is_never_deleted(folder: Path) -> None:
-    (folder / "old figures").mkdir()
-    for overwrite in (False, True):
-        assert "('old figures')" in _refused(folder, overwrite=overwrite)
+@pytest.mark.parametrize("name", ["old figures", "report.json", "._figures", ".report.csv.partial-0123456789ab"])
+def test_folder_beside_a_result_is_never_deleted_whatever_its_name(folder: Path, name: str) -> None:
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).mkdir()
+    assert f"('{name}')" in _refused(folder)

@@ -146,15 +146,15 @@ def test_folder_that_never_was_a_result_is_not_said_to_be_one(
     assert [row["status"] for row in summary(data)] == ["failed", "done"]
 
 
-def test_correction_saved_in_the_case_folder_survives_overwrite(tmp_path: Path) -> None:
+def test_files_of_the_users_in_the_case_folder_survive_overwrite(tmp_path: Path) -> None:
     ct, folder = write_ct(tmp_path / "a.nii.gz"), tmp_path / "out" / "a"
     assert segment(ct, "-o", tmp_path / "out") == 0
     write_labels(folder / "corrected.seg.nrrd")
-    assert segment(ct, "-o", tmp_path / "out", "--overwrite") == 1
-    assert (folder / "corrected.seg.nrrd").is_file()
-    (folder / "corrected.seg.nrrd").unlink()
     (folder / "notes.txt").write_text("seen")
-    assert segment(ct, "-o", tmp_path / "out", "--mode", "fast") == 1
+    for name in ("corrected.seg.nrrd", "notes.txt"):
+        assert segment(ct, "-o", tmp_path / "out", "--mode", "fast") == 1
+        assert segment(ct, "-o", tmp_path / "out", "--overwrite") == 1
+        (folder / name).unlink()
     assert segment(ct, "-o", tmp_path / "out", "--overwrite") == 0
 
 

@@ -225,8 +225,15 @@ def test_zip_in_a_zip_is_not_opened(tmp_path: Path) -> None:
     inner = io.BytesIO()
     with zipfile.ZipFile(inner, "w") as archive:
         archive.writestr("a.dcm", b"x")
+    files = {"x/CT 2.ZIP": inner.getvalue(), "notes": b"x"}
+    with pytest.raises(InputError, match=r"ct\.zip: the zip holds another zip \('CT 2\.ZIP'\) and no CT\. Unpack it"):
+        read_ct(zip_files(tmp_path / "ct.zip", files))
+    image = write_image(tmp_path / "ct.nii.gz", tiny_hu())
+    np.testing.assert_array_equal(
+        read_ct(zip_files(tmp_path / "ct.zip", {**files, "ct.nii.gz": image})).hu_kji, tiny_hu()
+    )
     with pytest.raises(InputError, match="not a CT in a known format"):
-        read_ct(zip_files(tmp_path / "ct.zip", {"inner.zip": inner.getvalue()}))
+        read_ct(zip_files(tmp_path / "ct.zip", {"notes": b"x"}))
 
 
 def test_zip_is_recognised_without_its_extension(tmp_path: Path) -> None:

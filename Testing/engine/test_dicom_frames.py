@@ -91,6 +91,16 @@ def test_groups_of_a_frame_go_before_those_of_all(tmp_path: Path) -> None:
     assert_same_volume(read_ct(path), read_ct(tmp_path / "s"))
 
 
+def test_exact_copy_of_a_file_is_left_out(tmp_path: Path) -> None:
+    path = write_enhanced(tmp_path / "m" / "ct.dcm", write_series(tmp_path / "m", tiny_hu()))
+    for file in path.parent.glob("IM*.dcm"):
+        file.unlink()
+    path.with_name("ct (1).dcm").write_bytes(path.read_bytes())
+    ct = read_ct(path.parent)
+    np.testing.assert_array_equal(ct.hu_kji, tiny_hu())
+    assert ct.warnings == ("10 slice(s) were exact copies of others and were left out.",)
+
+
 @pytest.mark.parametrize("stated", [True, False])
 def test_frames_without_a_rescale_take_that_of_the_file_or_none(tmp_path: Path, *, stated: bool) -> None:
     def edit(ds: Any) -> None:
@@ -308,7 +318,7 @@ def test_gantry_tilt_and_seven_frames_are_refused(tmp_path: Path) -> None:
 def test_two_volumes_in_one_series_are_refused_with_both_files(tmp_path: Path) -> None:
     files = write_series(tmp_path / "s", tiny_hu())
     write_enhanced(tmp_path / "m" / "a.dcm", files)
-    write_enhanced(tmp_path / "m" / "b.dcm", files)
+    write_enhanced(tmp_path / "m" / "b.dcm", files, ContentTime="120000")
     with pytest.raises(InputError, match=r"two slices at one position: a\.dcm \(frame 1, .* b\.dcm \(frame 1,"):
         read_ct(tmp_path / "m")
 

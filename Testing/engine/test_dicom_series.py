@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,46 @@ def test_no_contrast_and_large_or_unknown_field_give_none(
     for file in tmp_path.iterdir():
         edit_slice(file, ReconstructionDiameter=diameter_mm)
     assert read_ct(tmp_path).warnings == ()
+
+
+@pytest.mark.parametrize("copied", [[4], [0, 9], range(10)])
+def test_exact_copies_of_slices_are_left_out_with_a_warning(tmp_path: Path, copied: Any) -> None:
+    files = write_series(tmp_path / "s", tiny_hu())
+    (tmp_path / "s" / "copy").mkdir()
+    for k in copied:  # as browsers, file managers and copies of whole folders name them
+        shutil.copyfile(files[k], files[k].with_name(f"{files[k].stem} (1).dcm"))
+        shutil.copyfile(files[k], tmp_path / "s" / "copy" / files[k].name)
+    ct = read_ct(tmp_path / "s")
+    np.testing.assert_array_equal(ct.hu_kji, tiny_hu())
+    assert ct.warnings == (f"{2 * len(copied)} slice(s) were exact copies of others and were left out.",)
+    assert [info.slices for info in list_series(tmp_path / "s")] == [10]
+
+
+def test_copies_do_not_make_a_series_longer_than_another(tmp_path: Path) -> None:
+    for file in write_series(tmp_path / "a", tiny_hu(), number=1):
+        shutil.copyfile(file, file.with_suffix(".copy"))
+    write_series(tmp_path / "b", tiny_hu(shape_kji=(12, 12, 14)), number=2)
+    ct = read_ct(tmp_path)
+    assert ct.series == "2: Chest 2.0 soft"
+    assert [text for text in ct.warnings if "copies" in text] == []
+
+
+def test_copy_whose_pixels_differ_is_another_slice_at_its_position(tmp_path: Path) -> None:
+    file = write_series(tmp_path, tiny_hu())[4]
+    raw = bytearray(file.read_bytes())
+    raw[-1] ^= 1
+    file.with_name("other.dcm").write_bytes(raw)
+    with pytest.raises(InputError, match=rf"two slices at one position: .*{file.name}.*Keep one acquisition"):
+        read_ct(tmp_path)
+
+
+def test_only_files_of_the_same_header_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compared(*_args: Any, **_options: Any) -> bool:
+        raise AssertionError("slices at different positions were compared")
+
+    monkeypatch.setattr("filecmp.cmp", compared)
+    write_series(tmp_path, tiny_hu())
+    assert len(read_ct(tmp_path).hu_kji) == 10
 
 
 def test_thick_slices_give_a_warning(tmp_path: Path) -> None:

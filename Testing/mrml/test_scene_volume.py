@@ -11,6 +11,7 @@ from helpers_mrml import GRIDS, add_volume, hu_of, labels_on, vtk_matrix
 slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip install 'covidseg[slicer]'")
 
 from CovidSegLib.errors import InputError  # noqa: E402
+from CovidSegLib.memory import needed_bytes  # noqa: E402
 from CovidSegLib.scene_volume import (  # noqa: E402
     HU_SCALE_ATTRIBUTE,
     from_hu,
@@ -139,6 +140,20 @@ def test_colour_image_is_refused(context: Any, class_name: str) -> None:
 def test_too_few_slices_are_refused(context: Any) -> None:
     with pytest.raises(InputError, match="only 5 slices"):
         volume_from_node(add_volume(context, hu_kji=ramp((5, 20, 20)), matrix=GRIDS["oblique"]))
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32, np.float64])
+def test_volume_too_large_for_memory_is_refused_before_it_is_copied(
+    context: Any, monkeypatch: pytest.MonkeyPatch, dtype: Any
+) -> None:
+    node = add_volume(context, hu_kji=ramp(dtype=dtype), matrix=GRIDS["oblique"])
+    needed = needed_bytes((11, 10, 9), dtype=np.dtype(dtype))
+    monkeypatch.setattr("CovidSegLib.memory.available_memory_bytes", lambda: needed)
+    assert volume_from_node(node).hu_kji.shape == (9, 10, 11)
+    monkeypatch.setattr("CovidSegLib.memory.available_memory_bytes", lambda: needed - 1)
+    monkeypatch.setattr("CovidSegLib.scene_volume.copy_array", lambda _node: pytest.fail("copied"))
+    with pytest.raises(InputError, match=r"^Volume 'CT': the volume \(11 x 10 x 9 voxels\) needs about 0\.5 GiB"):
+        volume_from_node(node)
 
 
 def test_constant_volume_is_refused(context: Any) -> None:
