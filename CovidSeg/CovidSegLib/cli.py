@@ -1,7 +1,7 @@
 """The command `covidseg`: reads the arguments, calls the command, returns the exit code.
 
-Exit codes: 0 all done; 1 some case failed; 2 usage error; 130 stopped with Ctrl-C. Nothing heavy is imported before the
-arguments are parsed, so that --help and usage errors are instant.
+Exit codes: 0 all done; 1 some case failed; 2 usage error; 130 stopped with Ctrl-C or SIGTERM. Nothing heavy is imported
+before the arguments are parsed, so that --help and usage errors are instant.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ import argparse
 import atexit
 import gc
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -49,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _refuse_reserved(arguments)
         options = build_parser().parse_args(arguments)
         command: Callable[[argparse.Namespace], int] = options.command
-        return command(options)
+        with _stopped_by_sigterm():
+            return command(options)
     except UsageError as error:
         print_error(str(error))
         return USAGE
@@ -67,6 +71,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         if details:
             traceback.print_exc()
         return FAILED
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM stop what runs meanwhile as Ctrl-C does, so that it removes its temporary files.
+
+    A handler of somebody else's stays: the program that CovidSeg runs in may have one.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()  # no other one may set handlers
+    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _stop(_signal: int, _frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `timeout` sends it twice, which must not cut the clean-up short
+    raise KeyboardInterrupt
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -7,5 +7,5 @@ OK = 0
 FAILED = 1
 #: The arguments are wrong, an INPUT is missing or empty, or a device is absent.
 USAGE = 2
-#: Ctrl-C, as shells have it (128 + SIGINT).
+#: Ctrl-C, as shells have it (128 + SIGINT); SIGTERM is taken for one.
 STOPPED = 130

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,13 @@ class _Worker:
     process: BaseProcess
     connection: Connection
     case: Case | None = None
+    temporary_dir: tempfile.TemporaryDirectory[str] | None = None
+
+    def clear_up(self) -> None:
+        """Close the connection and remove what the process, which has ended, left of temporary files."""
+        self.connection.close()
+        if self.temporary_dir is not None:
+            self.temporary_dir.cleanup()
 
 
 def run_in_workers(
@@ -52,7 +60,8 @@ def run_in_workers(
     """Yield, as it happens: each case when it begins, notes, and the outcome of each case when it has ended.
 
     If the caller stops early (an error, Ctrl-C), all processes are ended; `case_folder.recover` clears what they were
-    writing.
+    writing. A process that is ended, or dies, cannot remove its temporary files, such as an unpacked zip; so each has a
+    folder for them, which is removed after it.
     """
     workers = min(workers, _MOST_ON_WINDOWS) if sys.platform == "win32" else workers
     waiting = list(reversed(cases))
@@ -98,7 +107,7 @@ def _collect(crew: list[_Worker]) -> Iterator[Outcome | WorkerNote]:
 
 def _bury(worker: _Worker) -> Iterator[Outcome]:
     worker.process.join()
-    worker.connection.close()
+    worker.clear_up()
     if worker.case is not None:
         yield Outcome(
             case=worker.case.name,
@@ -113,12 +122,17 @@ def _bury(worker: _Worker) -> Iterator[Outcome]:
 def _start_worker(runner: CaseRunner, *, workers: int) -> _Worker:
     context = multiprocessing.get_context("spawn")  # the same on every system, and safe with threads
     ours, theirs = context.Pipe()
+    # On Windows a file may still be in use; what cannot be removed must not hide how the run ended.
+    temporary_dir = tempfile.TemporaryDirectory(prefix="covidseg-", ignore_cleanup_errors=True)
     process = context.Process(
-        target=_work, kwargs={"connection": theirs, "runner": runner, "threads": _threads_each(workers)}, daemon=True
+        target=_work,
+        args=(temporary_dir.name,),
+        kwargs={"connection": theirs, "runner": runner, "threads": _threads_each(workers)},
+        daemon=True,
     )
     process.start()
     theirs.close()
-    return _Worker(process=process, connection=ours)
+    return _Worker(process=process, connection=ours, temporary_dir=temporary_dir)
 
 
 def _end(crew: list[_Worker]) -> None:
@@ -133,15 +147,19 @@ def _end(crew: list[_Worker]) -> None:
         if worker.process.is_alive():
             worker.process.kill()
             worker.process.join()
-        worker.connection.close()
+        worker.clear_up()
 
 
 def _threads_each(workers: int) -> int:
     return max(1, cores() // workers)
 
 
-def _work(*, connection: Connection, runner: CaseRunner, threads: int) -> None:
-    """Run cases until None comes or the parent is gone (the body of a worker process)."""
+def _work(temporary_dir: str | None = None, *, connection: Connection, runner: CaseRunner, threads: int) -> None:
+    """Run cases until None comes or the parent is gone (the body of a worker process).
+
+    Temporary files go into `temporary_dir`; where the system has them if None.
+    """
+    tempfile.tempdir = temporary_dir
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     let_itk_open_any_path()
     threading.Thread(target=_exit_with_parent, daemon=True).start()
