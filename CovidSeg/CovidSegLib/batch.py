@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .case_folder import recover
+from .case_inputs import updated_record
 from .case_run import CaseRunner, Engine, Outcome, RunOptions, Status
 from .cases import Case
 from .errors import Cancelled, InputError
@@ -78,24 +79,28 @@ def run_batch(
     device = engine.resolve_device(options.device)
     make_out_dir(options.out_dir)
     started, clock = datetime.now(UTC), time.perf_counter()
-    with run_lock(options.out_dir):
-        for line in recover(options.out_dir):
-            reporter.note(line)
-        reporter.run_started(total=len(cases), device=device, model=f"{bundle.name} {bundle.version}")
-        result = _run_all(cases, runner=CaseRunner(options=options, engine=engine), bundle=bundle, reporter=reporter)
-        if result.stopped:
-            recover(options.out_dir)
-        write_summary(options.out_dir, outcomes=result.outcomes)
+
+    def record(*, seconds: float | None) -> None:
         write_run_record(
             options.out_dir,
             model=bundle.to_dict(),
             device=device,
             options=_options_as_json(options),
-            times={
-                "started": started.isoformat(timespec="seconds"),
-                "seconds": round(time.perf_counter() - clock, 2),
-            },
+            times={"started": started.isoformat(timespec="seconds"), "seconds": seconds},
+            inputs=updated_record(options.out_dir, inputs={case.name: case.path for case in cases}),
         )
+
+    with run_lock(options.out_dir):
+        for line in recover(options.out_dir):
+            reporter.note(line)
+        with contextlib.suppress(OSError):  # else told at the end, when results are safe
+            record(seconds=None)  # so that a run that is killed has named its cases for good
+        reporter.run_started(total=len(cases), device=device, model=f"{bundle.name} {bundle.version}")
+        result = _run_all(cases, runner=CaseRunner(options=options, engine=engine), bundle=bundle, reporter=reporter)
+        if result.stopped:
+            recover(options.out_dir)
+        write_summary(options.out_dir, outcomes=result.outcomes)
+        record(seconds=round(time.perf_counter() - clock, 2))
     return result
 
 

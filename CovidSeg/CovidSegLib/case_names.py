@@ -14,7 +14,8 @@ from .inputs import IMAGE_SUFFIXES, case_name
 #: What a CT may end in, the more usual first; DICOM files are known by their content instead.
 IMAGE_EXTENSIONS = (*IMAGE_SUFFIXES, ".zip")
 
-_NAMES_OF_THE_RUN = ("summary.csv", "run.json")
+SUMMARY_FILE = "summary.csv"
+RUN_FILE = "run.json"
 
 
 def image_extension(file_name: str) -> str | None:
@@ -41,12 +42,16 @@ class NameBook:
     """Hands out names that differ even where the file system ignores case or accents' encoding."""
 
     def __init__(self) -> None:
-        self._taken = {self._key(name) for name in _NAMES_OF_THE_RUN}
+        self._taken = {self._key(name) for name in (SUMMARY_FILE, RUN_FILE)}
+
+    def has(self, name: str) -> bool:
+        """Tell whether the name is taken."""
+        return self._key(name) in self._taken
 
     def claim(self, name: str) -> str:
         """Return `name`, or the first free of `name`-2, `name`-3, ...; it is taken from now on."""
         candidate, number = name, 1
-        while self._key(candidate) in self._taken:
+        while self.has(candidate):
             number += 1
             candidate = f"{name}-{number}"
         self._taken.add(self._key(candidate))

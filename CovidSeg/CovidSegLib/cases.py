@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .archive import lists_images
-from .case_names import NameBook, case_name_of, image_extension
+from .case_inputs import name_cases
+from .case_names import image_extension
 from .case_state import LABELMAP_FILE, UNCERTAINTY_FILE
 from .errors import InputError
 from .image_kinds import is_dicom_file, is_dicom_zip, is_labelmap, is_slice, study_of
@@ -65,7 +66,7 @@ class _Notes:
 
 
 def discover_cases(inputs: Sequence[str | Path], *, out_dir: str | Path) -> Discovery:
-    """Return the cases of all INPUTs, each once, with unique names.
+    """Return the cases of all INPUTs, each once, with unique names: those that they had in `out_dir` before, if any.
 
     Args:
         inputs: Files and folders as given on the command line.
@@ -76,16 +77,14 @@ def discover_cases(inputs: Sequence[str | Path], *, out_dir: str | Path) -> Disc
     """
     _refuse_slices(Path(given) for given in inputs)
     out_real = _real(Path(out_dir))
-    names, notes = NameBook(), _Notes()
-    seen: set[str] = set()
-    cases: list[Case] = []
+    notes = _Notes()
+    found: dict[str, Path] = {}
     for given in inputs:
         for path in _paths_of(Path(given), out_real=out_real, notes=notes):
-            real = _real(path)
-            if real not in seen:
-                seen.add(real)
-                cases.append(Case(name=names.claim(case_name_of(path)), path=path))
-    return Discovery(cases=tuple(cases), notes=notes.lines())
+            found.setdefault(_real(path), path)
+    paths = list(found.values())
+    names = name_cases(paths, out_dir=Path(out_dir))
+    return Discovery(cases=tuple(map(Case, names, paths)), notes=notes.lines())
 
 
 def _refuse_slices(inputs: Iterable[Path]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .batch import make_out_dir, run_batch
 from .case_folder import new_file
+from .case_names import RUN_FILE, SUMMARY_FILE
 from .case_run import Engine, Outcome, RunOptions
 from .case_state import files_of_case
 from .cases import Case
@@ -15,7 +16,6 @@ from .console import DISCLAIMER, ConsoleReporter, percent, print_error, print_fa
 from .errors import CovidSegError
 from .exit_codes import FAILED, OK, STOPPED, USAGE
 from .failures import explain
-from .summary import RUN_FILE, SUMMARY_FILE
 
 if TYPE_CHECKING:
     from .phantom import PhantomTruth

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 
 from .batch import BatchResult, run_batch
+from .case_names import RUN_FILE, SUMMARY_FILE
 from .case_run import Engine, Outcome, RunOptions, Status
 from .cases import discover_cases
 from .console import DISCLAIMER, ConsoleReporter, print_error, print_failure, print_line
 from .errors import CovidSegError
 from .exit_codes import FAILED, OK, STOPPED, USAGE
 from .failures import explain
-from .summary import RUN_FILE, SUMMARY_FILE
 
 
 def run_segment(arguments: argparse.Namespace, *, engine: Engine | None = None) -> int:

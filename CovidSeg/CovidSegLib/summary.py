@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from .case_folder import new_file
+from .case_inputs import CASES_KEY
+from .case_names import RUN_FILE, SUMMARY_FILE
 from .case_run import Outcome
 from .runtime import versions
 
-SUMMARY_FILE = "summary.csv"
-RUN_FILE = "run.json"
 COLUMNS = (
     "case",
     "status",
@@ -50,11 +50,21 @@ def write_summary(out_dir: Path, *, outcomes: Iterable[Outcome]) -> Path:
 
 
 def write_run_record(
-    out_dir: Path, *, model: dict[str, Any], device: str, options: dict[str, Any], times: dict[str, Any]
+    out_dir: Path,
+    *,
+    model: dict[str, Any],
+    device: str,
+    options: dict[str, Any],
+    times: dict[str, Any],
+    inputs: dict[str, str],
 ) -> Path:
-    """Write the record of a run: versions, model, device, options, start and duration. Return the file's path."""
+    """Write the record of a run: versions, model, device, options, start and duration, and each case's input by name.
+
+    Returns:
+        The file's path.
+    """
     path = out_dir / RUN_FILE
-    record = {"versions": versions(), "model": model, "device": device, "options": options, **times}
+    record = {"versions": versions(), "model": model, "device": device, "options": options, **times, CASES_KEY: inputs}
     with new_file(path) as partial:
         text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
         partial.write_text(text, encoding="utf-8", newline="\n")

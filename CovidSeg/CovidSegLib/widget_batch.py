@@ -11,13 +11,13 @@ from pathlib import Path
 from slicer.i18n import tr as _
 
 from .batch import BatchResult, run_batch
+from .case_names import SUMMARY_FILE
 from .case_run import Engine, Outcome, RunOptions, Status
 from .cases import Case, discover_cases
 from .errors import Cancelled, CovidSegError
 from .progress import Progress
 from .runner import Failure, Handlers
 from .scene_texts import shown
-from .summary import SUMMARY_FILE
 from .texts import joined
 from .widget_progress import PERMILLE, RunClock
 from .widget_texts import position_text, result_text

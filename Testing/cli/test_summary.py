@@ -75,6 +75,7 @@ def test_run_record_says_with_what_and_how_it_was_run(tmp_path: Path, monkeypatc
         device="cpu",
         options={"bundle": "größe"},
         times={"started": "2020-01-02T03:04:05+00:00", "seconds": 1.5},
+        inputs={"a": "/data/größe.nii"},
     )
     assert path == tmp_path / "run.json" and list(tmp_path.iterdir()) == [path]
     content = path.read_bytes().decode("utf-8")
@@ -87,4 +88,5 @@ def test_run_record_says_with_what_and_how_it_was_run(tmp_path: Path, monkeypatc
         ("options", {"bundle": "größe"}),
         ("started", "2020-01-02T03:04:05+00:00"),
         ("seconds", 1.5),
+        ("cases", {"a": "/data/größe.nii"}),
     ]

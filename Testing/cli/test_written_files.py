@@ -55,7 +55,7 @@ def test_summary_that_cannot_be_written_is_named(
     monkeypatch.setattr(summary.csv.DictWriter, "writeheader", _full)
     assert segment(write_ct(tmp_path / "a.nii.gz"), "-o", tmp_path / "out") == 1
     assert f"('{tmp_path / 'out' / 'summary.csv'}' cannot be written" in one_line_errors(capsys)[0]
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a", "run.json"}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such limit")
