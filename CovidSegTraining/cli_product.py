@@ -177,9 +177,14 @@ def _pseudo(options: argparse.Namespace) -> int:
     from .pseudo import self_label_chests
     from .settings import read_settings
 
+    chests = read_settings(options.config).data.whole_chests
+    if not any(chest.diseased for chest in chests):
+        raise UsageError(
+            "the settings list no diseased whole chests: check --config (without it, product.yaml is used)"
+        )
     use_threads(options.threads)
     self_label_chests(
-        read_settings(options.config).data.whole_chests,
+        chests,
         data_dir=options.data,
         cache_dir=options.cache,
         bundle=load_bundle(options.bundle),

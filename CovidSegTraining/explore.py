@@ -224,7 +224,7 @@ def _summary(cases: Sequence[CaseFacts]) -> str:
         return text + "; none has a segmentation"
     shares = 100.0 * labelled.sum(axis=0) / labelled.sum()
     named = ", ".join(f"{label.name.lower().replace('_', ' ')} {shares[label]:.1f} %" for label in Label)
-    return f"{text}; over the voxels of {len(labelled)} with a segmentation: {named}"
+    return f"{text}; over the voxels of {len(labelled)} with a segmentation (where it is valid): {named}"
 
 
 def write_exploration(cases: Sequence[CaseFacts], output_dir: Path) -> None:

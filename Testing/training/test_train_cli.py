@@ -12,8 +12,10 @@ from CovidSegLib.bundle import load_bundle
 from helpers_experiment import tiny_values
 from helpers_training import write_ball_cache
 
+from CovidSegTraining import cli
 from CovidSegTraining.cli import main
 
+TEACHER = Path(cli.__file__).with_name("configs") / "teacher.yaml"
 TINY = {
     "data": {
         "labelled": {"folder": "muller20"},
@@ -108,6 +110,10 @@ def test_fit_does_not_learn_from_cases_prepared_for_another_grid(
         (["split", "--cases", "a", "--patients", "nowhere.json", "-o", "x"], "argument --patients: no file"),
         (["fit", "--cache", ".", "-o", "x", "--folds", "nowhere.json"], "argument --folds: no file 'nowhere.json'"),
         (["fit", "--cache", ".", "-o", "x", "--init", "nowhere.pt"], "argument --init: no file 'nowhere.pt'"),
+        (
+            ["pseudo", "--bundle", ".", "--data", ".", "--cache", ".", "--config", str(TEACHER)],
+            "the settings list no diseased whole chests: check --config",
+        ),
         (["export", "--weights", "nowhere.pt", "--bundle", "x"], "argument --weights: no file 'nowhere.pt'"),
         (["prepare", "--data", ".", "-o", "x", "--config", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
         (["fit", "--cache", ".", "-o", "x", "--fold", "0", "--config", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
