@@ -17,7 +17,7 @@ GPU = "NVIDIA H200, 140 GB"
 @pytest.fixture(autouse=True)
 def two_cores(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first estimate does not depend on the machine of the test."""
-    here = classmethod(lambda cls: Processor(cores=2, bfloat16=True))
+    here = classmethod(lambda cls, *, quantized: Processor(cores=2, precision="bfloat16"))
     monkeypatch.setattr(module("expected_time").Processor, "here", here)
 
 
@@ -27,7 +27,7 @@ def expected_s(journey: Journey, *, mode: str, network_s: float | None = None, r
     line = journey.panel.device
     work = line._work(mode=mode)
     if network_s is None:
-        rates = expected_time.first_rates(Processor(cores=2, bfloat16=True), width=16, quantized=True)
+        rates = expected_time.first_rates(Processor(cores=2, precision="bfloat16"), width=16)
     else:
         rates = expected_time.Rates(network_s, rest)
     return str(module("widget_texts").duration_text(rates.seconds(work, loaded=True)))
