@@ -126,8 +126,12 @@ def _start_worker(runner: CaseRunner, *, workers: int) -> _Worker:
     temporary_dir = tempfile.TemporaryDirectory(prefix="covidseg-", ignore_cleanup_errors=True)
     process = context.Process(
         target=_work,
-        args=(temporary_dir.name,),
-        kwargs={"connection": theirs, "runner": runner, "threads": _threads_each(workers)},
+        kwargs={
+            "connection": theirs,
+            "runner": runner,
+            "threads": _threads_each(workers),
+            "temporary_dir": temporary_dir.name,
+        },
         daemon=True,
     )
     process.start()
@@ -154,7 +158,7 @@ def _threads_each(workers: int) -> int:
     return max(1, cores() // workers)
 
 
-def _work(temporary_dir: str | None = None, *, connection: Connection, runner: CaseRunner, threads: int) -> None:
+def _work(*, connection: Connection, runner: CaseRunner, threads: int, temporary_dir: str | None = None) -> None:
     """Run cases until None comes or the parent is gone (the body of a worker process).
 
     Temporary files go into `temporary_dir`; where the system has them if None.

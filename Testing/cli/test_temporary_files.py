@@ -82,7 +82,7 @@ def test_worker_has_its_temporary_files_where_it_is_told(tmp_path: Path, monkeyp
     monkeypatch.setattr(os, "environ", dict(os.environ))
     connection: Any = SimpleNamespace(recv=lambda: None)
     runner = CaseRunner(RunOptions(tmp_path), FAKE_ENGINE)
-    workers._work(str(tmp_path), connection=connection, runner=runner, threads=1)
+    workers._work(connection=connection, runner=runner, threads=1, temporary_dir=str(tmp_path))
     assert tempfile.gettempdir() == str(tmp_path)
 
 

@@ -99,7 +99,9 @@ def test_worker_is_a_spawned_process_with_its_share_of_threads(monkeypatch: pyte
     runner: Any = object()
     worker = workers._start_worker(runner, workers=3)
     assert (made["method"], made["daemon"], made["target"]) == ("spawn", True, workers._work)
-    assert made["kwargs"] == {"connection": theirs, "runner": runner, "threads": 4}
+    assert worker.temporary_dir is not None
+    given = {"connection": theirs, "runner": runner, "threads": 4, "temporary_dir": worker.temporary_dir.name}
+    assert made["kwargs"] == given
     # With this end still open, nobody would see that the process has died.
     assert made["open_at_start"] and theirs.closed and worker.connection is ours
     ours.close()
