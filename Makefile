@@ -20,7 +20,7 @@ demo: .venv/.installed-runtime ## a synthetic CT through the whole job, into dem
 	$(BIN)/covidseg demo -o demo-out
 
 test: .venv/.installed-tests ## all tests but the slow ones; the skipped are listed with reasons
-	$(PYTEST) -m "not slow" -n logical --maxprocesses 4 --dist loadfile
+	$(PYTEST) -m "not slow" -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-slow: .venv/.installed-tests ## soak, memory, fuzz, accuracy and full-size runs
 	$(PYTEST) -m slow

@@ -121,7 +121,7 @@ def _measure(
                 folder=str(out),
             )
             runs[method].append(_run(job))
-        records = {method: _median(records) for method, records in runs.items()}
+        records = {method: median_of_runs(records) for method, records in runs.items()}
         if not untrained:
             _add_dice(records)
         title = f"{width} filters, {name}" + (f" ({torch.cuda.get_device_name()})" if device == "cuda" else "")
@@ -185,7 +185,7 @@ def _run(job: Job) -> dict[str, Any]:
     return {**json.loads((folder / "record.json").read_text(encoding="utf-8")), "process_s": process_s}
 
 
-def _median(records: list[dict[str, Any]]) -> dict[str, Any]:
+def median_of_runs(records: list[dict[str, Any]]) -> dict[str, Any]:
     """Return a record with the medians of the times, the highest peak of memory, and each run's stages."""
     stages = [record["stages_s"] for record in records]
     return {

@@ -121,7 +121,7 @@ def quantize(root: Path, *, ct: CTVolume) -> None:
 def test_monai_bundle_run_gives_the_labelmap_of_segment(tmp_path: Path, ct_file: Path, quantized: bool) -> None:
     ct = read_ct(ct_file)
     # Several patches along two axes, one of them padded.
-    root = write_tiny_bundle(tmp_path / "tiny", ct=ct, spacing_ijk_mm=(1.8, 1.8, 2.8))
+    root = write_tiny_bundle(tmp_path / "tiny", ct=ct, spacing_ijk_mm=(1.8, 3.0, 3.2))
     if quantized:
         quantize(root, ct=ct)
     expected = segment(ct, device="cpu", bundle=root)
