@@ -46,19 +46,36 @@ class Coding:
         return cls(_steps(lowest, activation.highest), lowest)
 
     @classmethod
-    def of_relu(cls, activation: ActivationRange, *, gain: torch.Tensor) -> Coding:
-        """Return the coding of a ReLU's output, in which what lies beyond its last code is 0 or below.
+    def of_relu(cls, activation: ActivationRange, *, gain: torch.Tensor, shift: torch.Tensor) -> Coding:
+        """Return the coding of a ReLU's output that is going to be multiplied by `gain` and shifted by `shift`.
+
+        It covers the output, and what becomes 0 in the end, because that is padded with. Where the gain is negative,
+        codes run from the highest value down, so that of two codes the larger one always has the higher value in the
+        end.
 
         Args:
             activation: The output.
-            gain: (channels,) by which it is going to be multiplied. Where that is negative, codes run from the highest
-                value down to 0, so that of two codes the larger one always has the higher value in the end.
+            gain: (channels,).
+            shift: (channels,).
         """
         import torch
 
-        step = _steps(torch.zeros_like(activation.highest), activation.highest)
+        padded = torch.where(gain == 0.0, 0.0, -shift / gain)
+        # Less than half a code away, it is rounded to code 0.
+        is_covered = padded > -_steps(torch.zeros_like(padded), activation.highest) / 2.0
+        lowest, highest = torch.where(is_covered, 0.0, padded), torch.maximum(activation.highest, padded)
+        step = _steps(lowest, highest)
         falls = gain < 0.0
-        return cls(torch.where(falls, -step, step), torch.where(falls, step * LARGEST_CODE, 0.0))
+        return cls(torch.where(falls, -step, step), torch.where(falls, lowest + step * LARGEST_CODE, lowest))
+
+    def ends_of_relu(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return the least and the largest code (channels,) that stand for 0 or above; None if all do."""
+        import torch
+
+        falls = self.step < 0.0
+        least, largest = torch.where(falls, 0, self.zero), torch.where(falls, self.zero, LARGEST_CODE)
+        all_do = bool((least == 0).all() and (largest == LARGEST_CODE).all())
+        return None if all_do else (least.to(torch.uint8), largest.to(torch.uint8))
 
     def scaled(self, gain: torch.Tensor, *, shift: torch.Tensor) -> Coding:
         """Return what the same codes stand for when values are multiplied by `gain` and `shift` is added."""

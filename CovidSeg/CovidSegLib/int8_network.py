@@ -79,13 +79,24 @@ class IntegerUNet:
 
 @dataclass(frozen=True)
 class _Step:
-    """A convolution of framed codes, and the codes of its frame."""
+    """A convolution of framed codes.
+
+    Attributes:
+        convolution: Without its ReLU, as far as codes do not end where that does.
+        zero: (channels,) the codes of the frame.
+        ends: The least and the largest code (channels,) that the ReLU lets through; None if it lets all through.
+    """
 
     convolution: IntegerConvolution
     zero: torch.Tensor
+    ends: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def __call__(self, codes: torch.Tensor) -> torch.Tensor:
-        return _framed(self.convolution(codes), zero=self.zero)
+        codes = self.convolution(codes)
+        if self.ends is not None:
+            least, largest = (end.view(1, -1, 1, 1, 1) for end in self.ends)
+            codes = codes.clamp_(least, largest)
+        return _framed(codes, zero=self.zero)
 
 
 @dataclass(frozen=True)
@@ -108,12 +119,13 @@ def _double(
     for first in (0, 3):
         convolution, _relu, norm = cast(Any, block[first : first + 3])
         gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        given = Coding.of_relu(activations[f"{name}.{first + 1}"], gain=gain)
+        shift = norm.bias - norm.running_mean * gain
+        given = Coding.of_relu(activations[f"{name}.{first + 1}"], gain=gain, shift=shift)
         # Expanded for the image alone, whose one channel is stored in several.
         weight = convolution.weight.expand(-1, len(taken.step), -1, -1, -1)
         folded = IntegerConvolution(weight, convolution.bias, taken=taken, given=given)
-        taken = given.scaled(gain, shift=norm.bias - norm.running_mean * gain)
-        steps.append(_Step(folded, zero=taken.zero))
+        taken = given.scaled(gain, shift=shift)
+        steps.append(_Step(folded, zero=taken.zero, ends=given.ends_of_relu()))
     return steps, taken
 
 
