@@ -170,6 +170,7 @@ def _run_all(cases: Sequence[Case], *, runner: CaseRunner, bundle: Bundle, repor
         with contextlib.closing(events):
             for event in events:
                 if isinstance(event, Case):
+                    reporter.case_started(event)
                     outcomes[event.name] = Outcome(case=event.name, status=Status.NOT_RUN, message=_UNDER_WAY)
                 else:
                     outcomes[event.case] = event
@@ -181,7 +182,6 @@ def _run_all(cases: Sequence[Case], *, runner: CaseRunner, bundle: Bundle, repor
 
 def _in_this_process(cases: Sequence[Case], *, runner: CaseRunner, bundle: Bundle, reporter: RunReporter) -> _Events:
     for case in cases:
-        reporter.case_started(case)
         yield case
         progress = partial(reporter.case_progress, case)
         note = partial(_note, reporter=reporter, case=case.name)

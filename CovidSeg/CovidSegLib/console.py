@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 DISCLAIMER = "Research software, not a medical device; not for clinical use."
 _PLAIN_PROGRESS_EVERY_S = 15.0
+#: What is left of a run is told so often at most, and not if it is less.
+_TIME_LEFT_EVERY_S = 60.0
 
 
 def print_line(text: str, *, stream: TextIO | None = None) -> None:
@@ -67,7 +69,9 @@ class ConsoleReporter:
         self._out_dir = out_dir
         self._details = details
         self._total = 0
+        self._numbers: dict[str, int] = {}
         self._finished = 0
+        self._pace = _Pace()
         self._stage = ""
         self._message = ""
         self._printed_at_s = 0.0
@@ -76,13 +80,16 @@ class ConsoleReporter:
     def run_started(self, *, total: int, device: str, model: str) -> None:
         """Print what is going to be done."""
         self._total = total
+        self._pace = _Pace()
         self._line(f"{total} case{'s' * (total != 1)}, model {model}, device {device}, output {self._out_dir}")
 
     def case_started(self, case: Case) -> None:
         """Print the case's name and file."""
         self._stage = self._message = ""
         self._printed_at_s = time.monotonic()
-        self._line(f"[{self._finished + 1}/{self._total}] {case.name}: {case.path}")
+        self._numbers[case.name] = len(self._numbers) + 1
+        self._line(f"{self._place(case)}: {case.path}")
+        self._show_cases()
 
     def case_progress(self, case: Case, progress: Progress) -> None:
         """Move the bar, or print a line now and then; a message is always printed."""
@@ -91,7 +98,7 @@ class ConsoleReporter:
             self.note(f"{case.name}: {progress.message}")
         if self._bar is not None:
             self._bar.total, self._bar.n = progress.total, progress.done
-            self._bar.set_description_str(f"[{self._finished + 1}/{self._total}] {case.name}: {progress.stage}")
+            self._bar.set_description_str(f"{self._place(case)}: {progress.stage}")
         else:
             now_s = time.monotonic()
             new_stage = self._details and progress.stage != self._stage
@@ -107,6 +114,13 @@ class ConsoleReporter:
     def case_finished(self, case: Case, outcome: Outcome) -> None:
         """Print the result, or the error."""
         self._finished += 1
+        self._show_cases()
+        self._print_outcome(case, outcome)
+        left_s = self._pace.seconds_left(outcome, remaining=self._total - self._finished)
+        if left_s is not None:
+            self.note(f"{self._finished} of {self._total} cases, about {left_s / 60:.0f} min left")
+
+    def _print_outcome(self, case: Case, outcome: Outcome) -> None:
         if outcome.status is Status.FAILED:
             place = "" if str(case.path) in outcome.message else f" ({case.path})"
             problem = with_hint(outcome.message, unexpected=outcome.unexpected, details=self._details)
@@ -116,8 +130,7 @@ class ConsoleReporter:
             return
         found = describe_report(outcome.report or {}, with_seconds=outcome.status is Status.DONE)
         skipped = "already complete, " if outcome.status is Status.SKIPPED else ""
-        place = f"[{self._finished}/{self._total}] {case.name}"
-        self._line(f"{place}: {skipped}{found} -> {self._out_dir / case.name}")
+        self._line(f"{self._place(case)}: {skipped}{found} -> {self._out_dir / case.name}")
         if outcome.message:
             self._line(f"  {case.name}: warning: {outcome.message}")
 
@@ -126,6 +139,16 @@ class ConsoleReporter:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+    def _place(self, case: Case) -> str:
+        """Return a case's number in the run and its name; with several workers cases end in another order."""
+        return f"[{self._numbers[case.name]}/{self._total}] {case.name}"
+
+    def _show_cases(self) -> None:
+        """Show on the bar how many cases have ended, until a case tells of its own progress."""
+        if self._bar is not None:
+            self._bar.total, self._bar.n = self._total, self._finished
+            self._bar.set_description_str(f"{len(self._numbers) - self._finished} under way, ended")
 
     def _error(self, text: str) -> None:
         self._line(f"covidseg: error: {one_line(text)}", stream=sys.stderr)
@@ -136,6 +159,28 @@ class ConsoleReporter:
         print_line(text, stream=stream)
         if self._bar is not None:
             self._bar.refresh()
+
+
+class _Pace:
+    """How long the rest of a run will take, from how long its cases took so far."""
+
+    def __init__(self) -> None:
+        """Start the clock."""
+        self._started_s = self._told_s = time.monotonic()
+        self._computed = 0
+
+    def seconds_left(self, outcome: Outcome, *, remaining: int) -> float | None:
+        """Return for how long the run will go on after this outcome; None if that need not be told now.
+
+        Skipped cases take next to no time and say nothing of the others.
+        """
+        self._computed += outcome.status is not Status.SKIPPED
+        now_s = time.monotonic()
+        left_s = (now_s - self._started_s) / max(1, self._computed) * remaining
+        if not self._computed or left_s < _TIME_LEFT_EVERY_S or now_s - self._told_s < _TIME_LEFT_EVERY_S:
+            return None
+        self._told_s = now_s
+        return left_s
 
 
 def describe_report(report: dict[str, Any], *, with_seconds: bool = True) -> str:

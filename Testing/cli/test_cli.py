@@ -18,7 +18,7 @@ from CovidSegLib import console, report, workers
 from CovidSegLib.case_run import CaseRunner, RunOptions
 from CovidSegLib.cli import main
 from fake_engine import FAKE_ENGINE, write_ct
-from helpers_cli import ROOT, segment, start_process, summary
+from helpers_cli import ROOT, Terminal, segment, start_process, summary
 
 pytestmark = pytest.mark.usefixtures("fake_engine")
 
@@ -175,24 +175,6 @@ def test_disclaimer_is_one_text() -> None:
     assert console.DISCLAIMER == report.DISCLAIMER
 
 
-class _Terminal:
-    """A stream that says it is a terminal."""
-
-    encoding = "utf-8"
-
-    def __init__(self) -> None:
-        self.text = ""
-
-    def write(self, text: str) -> int:
-        self.text += text
-        return len(text)
-
-    def flush(self) -> None: ...
-
-    def isatty(self) -> bool:
-        return True
-
-
 def test_bar_on_a_terminal_and_plain_lines_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -200,7 +182,7 @@ def test_bar_on_a_terminal_and_plain_lines_otherwise(
     assert segment(ct, "-o", tmp_path / "plain") == 0
     plain = capsys.readouterr()
     assert "\r" not in plain.out + plain.err
-    terminal = _Terminal()
+    terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     assert segment(ct, "-o", tmp_path / "bar") == 0
     assert "[1/1] slow: network" in terminal.text
