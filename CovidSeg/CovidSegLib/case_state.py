@@ -10,6 +10,7 @@ from typing import Any
 
 from .case_folder import is_leftover
 from .errors import InputError
+from .run_lock import LOCK_NAME
 from .texts import Text
 from .texts import text as _
 
@@ -132,4 +133,8 @@ def refuse_foreign_files(folder: Path) -> None:
 
 def _is_own(file_name: str) -> bool:
     """Tell whether a file of a case folder is CovidSeg's, or what a system leaves in any folder."""
-    return file_name in CASE_FILES + _CLUTTER or file_name.startswith(_APPLE_DOUBLE) or is_leftover(file_name)
+    return (
+        file_name in (*CASE_FILES, *_CLUTTER, LOCK_NAME)
+        or file_name.startswith(_APPLE_DOUBLE)
+        or is_leftover(file_name)
+    )

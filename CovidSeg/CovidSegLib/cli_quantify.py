@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,15 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 from .batch import check_out_dir
 from .case_folder import new_file
+from .case_names import RUN_FILE
 from .case_state import REPORT_CSV_FILE, REPORT_JSON_FILE, SEGMENTATION_FILE, read_report
 from .console import DISCLAIMER, percent, print_error, print_failure, print_line
 from .errors import CovidSegError, InputError
 from .exit_codes import FAILED, OK, USAGE
+from .run_lock import run_lock
 
 if TYPE_CHECKING:
     from .quantify import Quantities
     from .volume import CTVolume
 
+#: How often, and how long apart, the folder is tried while another run holds it: another `quantify` needs an instant
+#: only, a `segment` much longer than it is worth waiting for.
+_LOCK_TRIES, _LOCK_PAUSE_S = 20, 0.1
 _CORRECTED = "Figures of a segmentation given to `covidseg quantify`; the other files here may show an earlier state."
 
 
@@ -30,6 +37,7 @@ def run_quantify(arguments: argparse.Namespace) -> int:
         return USAGE
     try:
         started_s = time.perf_counter()
+        measured = _state_of(arguments.segmentation)
         ct, quantities, warnings = _measure(arguments.ct, arguments.segmentation, series=arguments.series)
         for line in _table(quantities):
             print_line(line)
@@ -37,7 +45,12 @@ def run_quantify(arguments: argparse.Namespace) -> int:
             print_line(f"warning: {warning}")
         if arguments.output is not None:
             seconds = time.perf_counter() - started_s
-            _write(arguments.output, ct=ct, quantities=quantities, warnings=warnings, seconds=seconds)
+            with _sole_writer(arguments.output):
+                if _state_of(arguments.segmentation) != measured:
+                    raise InputError(
+                        f"SEGMENTATION '{arguments.segmentation}' was replaced while it was measured: run this again."
+                    )
+                _write(arguments.output, ct=ct, quantities=quantities, warnings=warnings, seconds=seconds)
     except (CovidSegError, OSError, MemoryError) as error:
         print_failure(error, details=arguments.verbose)
         return FAILED
@@ -108,6 +121,42 @@ def _table(quantities: Quantities) -> Iterator[str]:
     yield f"severity {severity.overall_class or NOT_AVAILABLE} (percentage class; the worse lung: {worse})"
 
 
+def _state_of(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from the one that takes its place, size and time; None if there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return (found.st_size, found.st_mtime_ns)
+
+
+@contextlib.contextmanager
+def _sole_writer(folder: Path) -> Iterator[None]:
+    """Make the folder, and keep other runs from writing to it.
+
+    A `covidseg segment` that replaces a case meanwhile would leave the new segmentation with figures of the old one. It
+    holds the folder that the cases are in, which its run.json tells.
+
+    Raises:
+        InputError: Another run is writing there.
+    """
+    folder = folder.resolve()
+    runs = (place for place in (folder, folder.parent) if (place / RUN_FILE).is_file() and os.access(place, os.W_OK))
+    held = next(runs, folder)
+    held.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        for tries_left in reversed(range(_LOCK_TRIES)):
+            try:
+                stack.enter_context(run_lock(held))
+                break
+            except InputError:
+                if not tries_left:
+                    raise
+                time.sleep(_LOCK_PAUSE_S)
+        folder.mkdir(exist_ok=True)  # not before: a run that replaces the case has moved it away for a moment
+        yield
+
+
 def _write(folder: Path, *, ct: CTVolume, quantities: Quantities, warnings: tuple[str, ...], seconds: float) -> None:
     """Write report.json and report.csv; in a case's own folder the new figures replace the old.
 
@@ -130,7 +179,6 @@ def _write(folder: Path, *, ct: CTVolume, quantities: Quantities, warnings: tupl
         input_details={} if ct.series is None else {"series": ct.series},
         warnings=renewed_warnings(earlier, quantities=quantities, now=warnings, note=_CORRECTED),
     )
-    folder.mkdir(parents=True, exist_ok=True)
     for name, write in ((REPORT_CSV_FILE, write_report_csv), (REPORT_JSON_FILE, write_report_json)):
         with new_file(folder / name) as partial:
             write(partial, report)

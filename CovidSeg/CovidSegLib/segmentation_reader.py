@@ -18,7 +18,7 @@ from .geometry import Geometry
 from .label_image import not_finite, read_label_image
 from .labels import SEGMENTS, Label
 from .segment_masks import SegmentMasks
-from .terminology import TERMINOLOGY_TAG, segment_id_of
+from .terminology import TERMINOLOGY_TAG, segment_id_of, terms_of
 from .texts import text as _
 
 if TYPE_CHECKING:
@@ -157,9 +157,10 @@ def _find(path: Path, segments: list[_Segment], segment_id: str) -> _Segment:
         present = ", ".join(str(segment) for segment in segments)
         text = _(
             "Segmentation '{file}' has no segment '{segment}', nor one with its terminology. It has: {present}. "
-            "In Slicer, give the segment this terminology (an empty segment will do if there is nothing to show)."
+            "In Slicer, double-click the segment's colour and choose the terminology {terms}; add an empty segment if "
+            "there is nothing to show."
         )
-        raise InputError(text.format(file=path, segment=segment_id, present=present))
+        raise InputError(text.format(file=path, segment=segment_id, present=present, terms=terms_of(segment_id)))
     if len(found) > 1:
         text = _(
             "Segmentation '{file}' has several segments for '{segment}': {found}. "

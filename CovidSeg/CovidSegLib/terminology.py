@@ -72,6 +72,16 @@ def terminology_entry(segment_id: str) -> str:
     return TERMINOLOGY[segment_id].serialized()
 
 
+def terms_of(segment_id: str) -> str:
+    """Return the terminology of a segment as a person finds it in Slicer's selector: category, type, side.
+
+    Raises:
+        KeyError: `segment_id` is none of `left_lung`, `right_lung`, `infection`.
+    """
+    terms = TERMINOLOGY[segment_id]
+    return " > ".join(code.meaning for code in (terms.category, terms.type, terms.type_modifier) if code.meaning)
+
+
 def segment_id_of(serialized: str) -> str | None:
     """Return which of our segments a serialized terminology denotes, or None if none.
 

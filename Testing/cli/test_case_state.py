@@ -151,6 +151,7 @@ def _refused(folder: Path) -> str:
 
 def test_folder_of_a_case_alone_may_be_replaced(folder: Path) -> None:
     clutter = (".DS_Store", "Thumbs.db", "desktop.ini", "._labelmap.nii.gz", ".report.csv.partial-0123456789ab")
+    clutter += (".covidseg.lock",)  # of a `quantify` that was killed
     for name in clutter:
         (folder / name).touch()
     refuse_foreign_files(folder)

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from CovidSegLib import cli_quantify
 from CovidSegLib.cli import main
 from CovidSegLib.geometry import Geometry
+from CovidSegLib.run_lock import run_lock
 from CovidSegLib.runtime import Clock, runtime_record, versions
 from fake_engine import GEOMETRY, write_ct
-from helpers_cli import report_of, segment, summary
+from helpers_cli import report_of, segment, summary, tree_without_times
 from helpers_phantom import SPACING_IJK_MM, small_phantom
 
 pytestmark = pytest.mark.usefixtures("fake_engine")
@@ -242,3 +244,56 @@ def test_lungs_that_the_image_cuts_are_warned_of_in_a_folder_without_a_run_too(
     assert all(part in text for part, text in zip(words, reported, strict=True))
     printed = [line for line in capsys.readouterr().out.splitlines() if "The lungs reach" in line]
     assert printed == [f"warning: {text}" for text in reported]
+
+
+def test_figures_do_not_go_into_a_folder_that_a_run_is_writing_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli_quantify, "_LOCK_PAUSE_S", 0.0)
+    ct, out = write_ct(tmp_path / "a.nii.gz", infected_slices=4), tmp_path / "out"
+    assert segment(ct, "-o", out, "--no-preview") == 0
+    before = tree_without_times(out)
+    capsys.readouterr()
+    with run_lock(out):
+        for folder in (out / "a", out / "new", out):
+            assert _quantify(ct, out / "a" / "segmentation.seg.nrrd", "-o", folder) == 1
+            printed = capsys.readouterr()
+            assert f"another CovidSeg run is writing to '{out}': wait for it" in printed.err
+            assert printed.out.startswith("region")  # the figures are shown all the same
+        assert not (out / "new").exists()
+    assert tree_without_times(out) == before
+
+
+def test_figures_wait_for_those_of_another_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ct, labels = write_ct(tmp_path / "a.nii.gz"), _corrected(tmp_path / "l.nii.gz", infected_slices=1)
+    figures = tmp_path / "figures"
+    figures.mkdir()
+    other = run_lock(figures)
+    other.__enter__()
+
+    def ends(_seconds: float) -> None:
+        other.__exit__(None, None, None)
+
+    monkeypatch.setattr(cli_quantify.time, "sleep", ends)
+    assert _quantify(ct, labels, "-o", figures) == 0
+    assert {path.name for path in figures.iterdir()} == {"report.json", "report.csv"}
+
+
+def test_figures_of_a_segmentation_that_a_run_replaced_meanwhile_are_not_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the new case would have the old one's figures."""
+    ct, out = write_ct(tmp_path / "a.nii.gz", infected_slices=4), tmp_path / "out"
+    assert segment(ct, "-o", out) == 0
+    measure = cli_quantify._measure
+
+    def replaced_after_measuring(*paths: Path, **options: Any) -> Any:
+        measured = measure(*paths, **options)
+        assert segment(ct, "-o", out, "--overwrite", "--mode", "fast") == 0
+        return measured
+
+    monkeypatch.setattr(cli_quantify, "_measure", replaced_after_measuring)
+    assert _quantify(ct, out / "a" / "segmentation.seg.nrrd", "-o", out / "a") == 1
+    assert "was replaced while it was measured: run this again" in capsys.readouterr().err
+    report = report_of(out / "a")
+    assert report["runtime"]["mode"] == "fast" and report["warnings"] == []

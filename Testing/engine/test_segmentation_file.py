@@ -170,6 +170,13 @@ def test_missing_segment_is_refused_and_those_present_are_named(tmp_path):
         read_segmentation(tmp_path / "a.seg.nrrd")
 
 
+def test_missing_segment_is_refused_with_the_words_to_look_for_in_slicer(tmp_path):
+    layers = {key: layer for key, layer in three_layers().items() if key != "right_lung"}
+    write_arranged(tmp_path / "a.seg.nrrd", layers, GEOMETRIES["straight"])
+    with pytest.raises(InputError, match="choose the terminology Anatomical Structure > Lung > Right; add an empty"):
+        read_segmentation(tmp_path / "a.seg.nrrd")
+
+
 def test_ambiguous_segment_is_refused(tmp_path):
     twice = {"Segment1_Tags": f"TerminologyEntry:{terminology_entry('left_lung')}|"}
     write_arranged(tmp_path / "a.seg.nrrd", three_layers(), GEOMETRIES["straight"], **twice)
