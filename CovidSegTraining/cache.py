@@ -97,6 +97,30 @@ def key_of(path: Path) -> str:
         return ""
 
 
+def refuse_cases_with(entry: str, *, cache_dir: Path, whose: str) -> None:
+    """Make sure that no case of the other kind of training is replaced or removed in a cache.
+
+    Args:
+        cache_dir: The cache; damaged files in it are let pass.
+        entry: What only the other kind's files hold: "hu" those of the product, "recipe" those of an experiment.
+        whose: Recipe of the other kind, for the error.
+
+    Raises:
+        InputError: There is one.
+    """
+    for path in case_files(cache_dir):
+        try:
+            with np.load(path) as data:
+                found = entry in data
+        except DAMAGED_NPZ:
+            continue
+        if found:
+            raise InputError(
+                f"{path}: prepared by {whose}, which needs a cache of its own: choose another folder, or give the "
+                "--config it was prepared with"
+            )
+
+
 def pack_cases(cache_dir: Path, packed_dir: Path, *, tell: Callable[[str], object] = print) -> None:
     """Write all prepared cases of a folder to another one, at about a tenth of the size, to carry to another machine.
 
@@ -105,17 +129,24 @@ def pack_cases(cache_dir: Path, packed_dir: Path, *, tell: Callable[[str], objec
 
     Args:
         cache_dir: Written by `prepare`.
-        packed_dir: Made if need be; files of the same names are replaced.
+        packed_dir: Made if need be; files of the same names are replaced, others are not expected there.
         tell: Called with a line per case.
 
     Raises:
-        InputError: There are no cases, one is damaged, or both folders are the same.
+        InputError: There are no cases, one is damaged, or both folders are the same; or the packed folder holds a
+            case that the cache does not have.
     """
     if packed_dir.resolve() == cache_dir.resolve():
         raise InputError(f"{packed_dir}: packed cases would replace the originals; choose another folder (-o)")
     paths = case_files(cache_dir)
     if not paths:
         raise InputError(f"no prepared cases in {cache_dir}: run 'covidseg-train prepare' first")
+    names = {path.name for path in paths}
+    if others := [path for path in case_files(packed_dir) if path.name not in names]:
+        raise InputError(
+            f"{others[0]}: not a case of {cache_dir}, and 'fit' would train on it: delete it, or choose another folder "
+            "(-o)"
+        )
     for path in paths:
         case = read_case(path)
         rounded = np.clip(np.rint(case.hu_kji / PACKED_STEP_HU) * PACKED_STEP_HU, *PACKED_HU)

@@ -19,6 +19,7 @@ from .cli_common import (
     patients_of,
     say,
     use_threads,
+    warn,
 )
 
 if TYPE_CHECKING:
@@ -122,11 +123,17 @@ def _fit_fold(options: argparse.Namespace, *, recipe: Experiment, fold: Fold, wo
 
 
 def _predict(options: argparse.Namespace) -> int:
+    from .experiment_config import read_experiment
     from .experiment_predict import predict_cases
-    from .run_folder import read_run
+    from .run_folder import progress_of, read_run
 
     use_threads(options.threads)
     names = options.cases or list(read_run(options.run)["origin"]["validation"])
+    done = progress_of(options.run, recipe=read_experiment(options.run / "recipe.yaml"))
+    if done is not None and not done.at_end:
+        warn(
+            f"{options.run}: stopped after epoch {done.epochs}, before its end; run 'covidseg-train fit' again to go on"
+        )
     predict_cases(
         options.run,
         data_dir=options.data,

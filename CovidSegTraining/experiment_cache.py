@@ -20,7 +20,7 @@ from CovidSegLib.orient import Orientation
 from CovidSegLib.run_lock import run_lock
 from CovidSegLib.volume import fingerprint_of, read_ct
 
-from .cache import key_of
+from .cache import key_of, refuse_cases_with
 from .experiment_config import Preprocessing
 from .experiment_loss import UNKNOWN
 from .label_files import KNOWN_SHARE, read_known, read_labels
@@ -81,11 +81,12 @@ def prepare_cases(
         The names of the cases.
 
     Raises:
-        InputError: A file is missing or damaged, lies on another grid, or has a label out of range; or another run
-            is writing to the cache.
+        InputError: A file is missing or damaged, lies on another grid, or has a label out of range; or the cache is
+            of the product's training, or another run is writing to it.
     """
     names = find_cases(data_dir)
     cache_dir.mkdir(parents=True, exist_ok=True)
+    refuse_cases_with("hu", cache_dir=cache_dir, whose="a recipe of the product")
     for name in names:
         path = cache_dir / f"{name}.npz"
         key = _key(data_dir / name, settings=settings, classes=classes)

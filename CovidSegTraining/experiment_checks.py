@@ -18,7 +18,9 @@ def conditions(recipe: Experiment) -> Iterator[tuple[str, bool, str]]:
         recipe.training,
     )
     if pre.clip_hu is not None:
-        yield "preprocessing.clip_hu", is_range(pre.clip_hu, below=1e9), "two numbers, the lower first"
+        # All values would become one, and nothing could be learnt.
+        fits = is_range(pre.clip_hu, below=1e9) and pre.clip_hu[0] < pre.clip_hu[1]
+        yield "preprocessing.clip_hu", fits, "two numbers, the lower first"
     yield "preprocessing.grey_levels", pre.grey_levels is None or pre.grey_levels >= 1, "at least 1, or null"
     spacing = pre.spacing_ijk_mm or (1.0,)
     yield "preprocessing.spacing_ijk_mm", all(0 < mm <= 100 for mm in spacing), "above 0 and at most 100 each"

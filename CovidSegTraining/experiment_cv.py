@@ -27,7 +27,7 @@ from .evaluate import Evaluation, LabelsAre, evaluate_scores, score_predictions,
 from .experiment_config import Experiment
 from .experiment_variants import JOURNAL_STEPS, Variant
 from .paper_table import COLUMNS, Sheet
-from .run_folder import check_same_recipe, read_run
+from .run_folder import check_same_recipe, progress_of, read_run
 from .splits import Fold, find_cases, read_folds, write_folds
 from .whole_files import write_whole
 
@@ -162,7 +162,11 @@ def run_fold(job: FoldJob, tell: Tell) -> None:
     recipe, fold, places = job.variant.recipe, job.variant.folds[job.number], job.places
     folder, cache_dir = places.run_of(job.variant), places.cache_of(recipe)
     run = folder / f"fold_{job.number}"
-    missing = [name for name, path in _predictions(folder, folds=[fold]).items() if not path.exists()]
+    predictions = _predictions(folder, folds=[fold])
+    done = progress_of(run, recipe=recipe)
+    # What was predicted with a run that has gone on since, or is to be made again, is of other weights.
+    kept = done is not None and done.at_end
+    missing = [name for name, path in predictions.items() if not (kept and path.exists())]
     if not missing:
         _check_origin(run, fold=fold, cache_dir=cache_dir)
         say("already complete")

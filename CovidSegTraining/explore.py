@@ -94,6 +94,8 @@ def explore(data_dir: Path, *, tell: Callable[[str], object] = lambda text: None
     for folder in folders:
         try:
             if imaging_file_in(folder) is None:
+                if (folder / "segmentation.nii.gz").exists():
+                    errors.append(f"{folder}: no imaging.nii.gz; add it, or take the case out of the folder")
                 continue
             tell(folder.name)
             cases.append(explore_case(folder))

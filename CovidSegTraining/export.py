@@ -111,6 +111,7 @@ def load_state(path: Path) -> dict[str, torch.Tensor]:
         ModelError: The file is missing, damaged or holds something else.
     """
     import pickle
+    import zipfile
 
     import torch
     from safetensors import SafetensorError
@@ -119,6 +120,10 @@ def load_state(path: Path) -> dict[str, torch.Tensor]:
     try:
         if path.suffix == ".safetensors":
             return dequantized(load_file(path))
+        with path.open("rb") as stream:
+            if not zipfile.is_zipfile(stream):
+                # torch would try its old format on it, and fail with an error of any type.
+                raise pickle.UnpicklingError("no archive of torch")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ModelError(

@@ -22,7 +22,7 @@ from CovidSegLib.preprocess import NetworkInput, PreprocessingRecipe, preprocess
 from CovidSegLib.run_lock import run_lock
 from CovidSegLib.volume import case_name, fingerprint_of, read_ct
 
-from .cache import CachedCase, case_files, key_of, preparation_of, read_case, write_case
+from .cache import CachedCase, case_files, key_of, preparation_of, read_case, refuse_cases_with, write_case
 from .data import HELD_OUT, DataConfig, LabelledCases, LungMask, WholeChest, refuse_measured_only
 from .label_codes import Code
 from .label_files import KNOWN_SHARE, labels_on_network_grid, read_known, read_labels, share_on_network_grid
@@ -83,7 +83,7 @@ def prepare(
 
     Raises:
         InputError: A file is missing, cannot be used, or is measured only; the lists name no case, or two of the same
-            name; or another run is writing to the cache.
+            name; or the cache is an experiment's, or another run is writing to it.
     """
     preprocessing = replace(preprocessing, kernel_voxels=1.0)
     jobs = list(_jobs(config, data_dir=data_dir, recipe=preprocessing))
@@ -91,6 +91,7 @@ def prepare(
     _warn_unknown_weak(config.labelled, data_dir=data_dir, tell=tell)
     cache_dir.mkdir(parents=True, exist_ok=True)
     with run_lock(cache_dir):
+        refuse_cases_with("recipe", cache_dir=cache_dir, whose="an experiment's recipe")
         for job in jobs:
             tell(f"{job.name}: {_prepare_one(job, cache_dir=cache_dir, preprocessing=preprocessing)}")
         _remove_others(cache_dir, wanted={job.name for job in jobs}, tell=tell)

@@ -20,6 +20,7 @@ from CovidSegLib.labels import Label
 from CovidSegLib.postprocess import consistent_labels
 from CovidSegLib.preprocess import network_axes, preprocess
 from CovidSegLib.progress import Reporter
+from CovidSegLib.run_lock import run_lock
 from CovidSegLib.volume import case_name, read_ct
 
 from .cache import read_case, write_case
@@ -108,19 +109,21 @@ def self_label_chests(
         tell: Called with a line per case.
 
     Raises:
-        InputError: A case is not prepared, was prepared on another grid, or is measured only.
+        InputError: A case is not prepared, was prepared on another grid, or is measured only; or another run is writing
+            to the cache.
     """
-    for chest in chests:
-        if not chest.diseased:
-            continue
-        path = data_dir / chest.path
-        refuse_measured_only(Path(chest.path))
-        cached_path = cache_dir / f"{case_name(path)}.npz"
-        cached = read_case(cached_path)
-        partial = cached.codes_kji if cached.partial_kji is None else cached.partial_kji
-        codes, voxel_ml = _labelled_by(bundle, path, partial_kji=partial, device=device)
-        write_case(cached_path, replace(cached, codes_kji=codes, partial_kji=partial, labelled_by=bundle.sha256))
-        tell(f"{case_name(path)}: {describe_change(partial, codes, voxel_ml=voxel_ml)}")
+    with run_lock(cache_dir):
+        for chest in chests:
+            if not chest.diseased:
+                continue
+            path = data_dir / chest.path
+            refuse_measured_only(Path(chest.path))
+            cached_path = cache_dir / f"{case_name(path)}.npz"
+            cached = read_case(cached_path)
+            partial = cached.codes_kji if cached.partial_kji is None else cached.partial_kji
+            codes, voxel_ml = _labelled_by(bundle, path, partial_kji=partial, device=device)
+            write_case(cached_path, replace(cached, codes_kji=codes, partial_kji=partial, labelled_by=bundle.sha256))
+            tell(f"{case_name(path)}: {describe_change(partial, codes, voxel_ml=voxel_ml)}")
 
 
 def describe_change(before_kji: np.ndarray, after_kji: np.ndarray, *, voxel_ml: float) -> str:

@@ -10,19 +10,21 @@ best.pt                  the weights with the lowest training loss
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from CovidSegLib.case_folder import replace_file
 from CovidSegLib.errors import InputError, ModelError
 
 from .experiment_config import Experiment, read_experiment
 from .experiment_loss import METRICS
+from .schedule import EarlyStopping
 from .settings import first_difference
 from .whole_files import whole_file, write_whole
 
@@ -152,6 +154,34 @@ def read_run(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"{path / 'run.json'}: damaged; choose another folder")
     return values
+
+
+class RunProgress(NamedTuple):
+    """How many epochs a run has done, and whether it is at its end."""
+
+    epochs: int
+    at_end: bool
+
+
+def progress_of(path: Path, *, recipe: Experiment) -> RunProgress | None:
+    """Return how far a run has come; None if it has no history.
+
+    Raises:
+        InputError: `run.json` or the history is damaged.
+    """
+    if not (path / "run.json").exists():
+        return None
+    history = path / f"history.fold_{read_run(path).get('fold')}.tsv"
+    if not history.exists():
+        return None
+    stopping = EarlyStopping(patience=recipe.training.early_stopping_patience)
+    try:
+        rows = list(csv.DictReader(history.read_text(encoding="utf-8").splitlines(), delimiter="\t"))
+        for row in rows:
+            stopping.end_epoch(float(row["loss"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{history}: damaged ({error}); delete it: without it, the folder still predicts") from error
+    return RunProgress(len(rows), at_end=stopping.stops or len(rows) >= recipe.training.epochs)
 
 
 def read_state(path: Path, *, remedy: str, missing: str = "run 'covidseg-train fit' first") -> dict[str, Any]:

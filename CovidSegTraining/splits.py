@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from CovidSegLib.errors import InputError
+from CovidSegLib.inputs import image_suffix
 
 from .whole_files import write_whole
 
@@ -167,16 +168,20 @@ def read_patients(path: Path) -> dict[str, str]:
 def find_cases(data_dir: Path) -> list[str]:
     """Return the names of the case folders, those with `imaging.nii.gz`; hidden ones are none.
 
+    A folder with only one of the two files, or with an image of another format, is meant to be a case: left out in
+    silence, it would be missing from every fold and table.
+
     Raises:
-        InputError: There is none, or one has no segmentation.
+        InputError: There is none, or one has no CT or no segmentation.
     """
-    names = sorted(path.parent.name for path in data_dir.glob("*/imaging.nii.gz"))
-    cases = [name for name in names if not name.startswith(".")]
+    found = [path for pattern in ("imaging.*", "segmentation.nii*") for path in data_dir.glob(f"*/{pattern}")]
+    cases = sorted({path.parent.name for path in found if image_suffix(path) and not path.parent.name.startswith(".")})
     if not cases:
         raise InputError(f"{data_dir}: no cases; give the folder that holds <case>/imaging.nii.gz")
     for case in cases:
-        if not (data_dir / case / "segmentation.nii.gz").is_file():
-            raise InputError(f"{data_dir / case}: no segmentation.nii.gz; add it, or take the case out of the folder")
+        for name in ("imaging.nii.gz", "segmentation.nii.gz"):
+            if not (data_dir / case / name).is_file():
+                raise InputError(f"{data_dir / case}: no {name}; add it, or take the case out of the folder")
     return cases
 
 

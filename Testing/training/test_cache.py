@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from CovidSegLib.errors import InputError
+from CovidSegLib.preprocess import PreprocessingRecipe
+from helpers_experiment import tiny_recipe, write_cases
 from helpers_training import ball_case
 
 from CovidSegTraining.cache import PACKED_HU, case_files, key_of, pack_cases, read_case, write_case
 from CovidSegTraining.cli import main
+from CovidSegTraining.data import DataConfig, Phantoms
+from CovidSegTraining.experiment_cache import prepare_cases
 from CovidSegTraining.patches import load_cases
-from CovidSegTraining.prepare import _remove_others
+from CovidSegTraining.prepare import _remove_others, prepare
 
 
 def test_case_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -122,6 +127,37 @@ def test_cases_are_not_packed_over_themselves(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="would replace the originals"):
             pack_cases(cache, packed)
     assert (tmp_path / "ball.npz").read_bytes() == before
+
+
+def test_packed_folder_with_a_case_of_before_is_refused(tmp_path: Path) -> None:
+    cache, packed = tmp_path / "cache", tmp_path / "packed"
+    for name in ("ball", "left_out_since"):
+        write_case(cache / f"{name}.npz", ball_case(seed=0))
+    pack_cases(cache, packed)
+    (cache / "left_out_since.npz").unlink()
+    before = (packed / "ball.npz").stat().st_mtime_ns
+    with pytest.raises(InputError, match=r"left_out_since\.npz: not a case of .*cache, and 'fit' would train on it"):
+        pack_cases(cache, packed)
+    assert (packed / "ball.npz").stat().st_mtime_ns == before
+    (packed / "left_out_since.npz").unlink()
+    pack_cases(cache, packed)  # cases of the same names are replaced
+    assert [path.name for path in case_files(packed)] == ["ball.npz"]
+
+
+def test_cases_of_the_other_training_are_neither_replaced_nor_removed(tmp_path: Path) -> None:
+    data, cache = write_cases(tmp_path / "data", count=1), tmp_path / "cache"
+    experiment = partial(prepare_cases, data, settings=tiny_recipe().preprocessing, classes=4, tell=lambda line: None)
+    experiment(cache_dir=cache)
+    before = (cache / "case_0.npz").read_bytes()
+    product = DataConfig(labelled=None, phantoms=Phantoms(count=1))
+    with pytest.raises(InputError, match=r"case_0\.npz: prepared by an experiment's recipe, which needs a cache"):
+        prepare(product, data_dir=data, cache_dir=cache, preprocessing=PreprocessingRecipe())
+    assert (cache / "case_0.npz").read_bytes() == before and [path.name for path in cache.iterdir()] == ["case_0.npz"]
+
+    write_case(tmp_path / "products" / "case_0.npz", replace(ball_case(seed=0), key="k", labelled_by="sha"))
+    with pytest.raises(InputError, match=r"case_0\.npz: prepared by a recipe of the product, which needs a cache"):
+        experiment(cache_dir=tmp_path / "products")
+    assert read_case(tmp_path / "products" / "case_0.npz").labelled_by == "sha"
 
 
 def test_what_macos_keeps_beside_cases_on_other_systems_drives_is_no_case(tmp_path: Path) -> None:

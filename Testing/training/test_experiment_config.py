@@ -90,6 +90,7 @@ def test_every_setting_must_be_stated_and_no_other() -> None:
     ("path", "value", "message"),
     [
         ("preprocessing__clip_hu", [250, -1250], "experiment.preprocessing.clip_hu must be two numbers"),
+        ("preprocessing__clip_hu", [-1250, -1250], "experiment.preprocessing.clip_hu must be two numbers"),
         ("preprocessing__spacing_ijk_mm", [1.58, 0, 2.7], "experiment.preprocessing.spacing_ijk_mm must be above 0"),
         ("preprocessing__interpolation", "quintic", "experiment.preprocessing.interpolation must be one of cubic"),
         ("preprocessing__label_threshold", 0.0, "experiment.preprocessing.label_threshold must be above 0"),

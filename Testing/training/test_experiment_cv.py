@@ -135,6 +135,23 @@ def test_what_is_deleted_is_made_again(data: Path, whole: Path, tmp_path: Path) 
     assert not any(": epoch " in line for line in lines)
 
 
+def test_fold_whose_folder_was_deleted_is_trained_and_predicted_again(data: Path, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "fold_0")
+    (tmp_path / "run" / "predictions" / "case_2.nii.gz").write_bytes(b"of other weights")
+    _cross_validate(data, tmp_path / "run")
+    assert _results(tmp_path / "run") == _results(whole)
+
+
+def test_prediction_of_an_unfinished_fold_is_replaced_at_its_end(data: Path, whole: Path, tmp_path: Path) -> None:
+    fit = ExperimentFit.run
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ExperimentFit, "run", lambda self, **options: fit(self, epochs=1, **options))
+        _cross_validate(data, tmp_path)  # predicts as 'predict' does in the middle of a run
+    _cross_validate(data, tmp_path)
+    assert _results(tmp_path) == _results(whole)
+
+
 def test_fold_that_fails_does_not_keep_the_others_from_their_end(
     data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from CovidSegTraining import cli_experiment, cli_product, experiment_predict
 from CovidSegTraining.experiment_cache import PreparedVolume
 from CovidSegTraining.experiment_config import read_experiment
 from CovidSegTraining.experiment_predict import load_network, overlap_shares, predict_cases, predict_labels, restore
+from CovidSegTraining.run_folder import progress_of
 from CovidSegTraining.splits import Fold, write_folds
 
 CPU = torch.device("cpu")
@@ -125,6 +126,39 @@ def test_from_cases_to_labels_by_command(trained: Path, tmp_path: Path, capsys: 
     assert "case_1" in capsys.readouterr().out
     with (trained / "run" / "history.fold_0.tsv").open(encoding="utf-8") as stream:
         assert len(list(csv.DictReader(stream, delimiter="\t"))) == 2
+
+
+def test_run_that_was_broken_off_predicts_with_a_warning(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict = ["predict", "--data", str(trained / "data"), "-o", str(tmp_path / "out")]
+    assert _run(trained, tmp_path, *predict, "--run", str(trained / "run")) == 0
+    assert capsys.readouterr().err == ""
+    shutil.copytree(trained / "run", tmp_path / "run")
+    history = tmp_path / "run" / "history.fold_0.tsv"
+    lines = history.read_text(encoding="utf-8").splitlines()
+    history.write_text("\n".join(lines[:2]) + "\n", encoding="utf-8")
+    assert _run(trained, tmp_path, *predict, "--run", str(tmp_path / "run")) == 0
+    assert "run: stopped after epoch 1, before its end; run 'covidseg-train fit' again" in capsys.readouterr().err
+    history.unlink()  # weights that were carried elsewhere, for instance: nothing is known
+    assert _run(trained, tmp_path, *predict, "--run", str(tmp_path / "run")) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("losses", "end"), [([3, 2], False), ([2, 2, 2], True), ([3, 2.5, 2, 1], True)])
+def test_run_is_at_its_end_after_all_epochs_or_too_many_without_gain(
+    trained: Path, tmp_path: Path, losses: list[float], end: bool
+) -> None:
+    recipe = tiny_recipe(training__epochs=4, training__early_stopping_patience=2)
+    assert progress_of(tmp_path, recipe=recipe) is None
+    shutil.copy(trained / "run" / "run.json", tmp_path)
+    rows = [f"{epoch}\t{loss}" for epoch, loss in enumerate(losses, start=1)]
+    history = tmp_path / "history.fold_0.tsv"
+    history.write_text("\n".join(["epoch\tloss", *rows]) + "\n", encoding="utf-8")
+    assert progress_of(tmp_path, recipe=recipe) == (len(losses), end)
+    history.write_text("epoch\tloss\n1\tmuch\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"history\.fold_0\.tsv: damaged .*; delete it"):
+        progress_of(tmp_path, recipe=recipe)
 
 
 class _ByHu(torch.nn.Module):

@@ -147,6 +147,16 @@ def test_damaged_cases_are_named_and_the_others_done(tmp_path: Path) -> None:
         assert file.split("/")[0] in error and message in error
 
 
+def test_labels_without_a_ct_are_named(tmp_path: Path) -> None:
+    _write_case(tmp_path / "a", labels=_labels())
+    _write_case(tmp_path / "b", labels=_labels())
+    (tmp_path / "b" / "imaging.nii.gz").rename(tmp_path / "b" / "image.nii.gz")
+    (tmp_path / "c").mkdir()  # no case at all
+    found = explore(tmp_path)
+    assert [facts.case for facts in found.cases] == ["a"]
+    assert found.errors == (f"{tmp_path / 'b'}: no imaging.nii.gz; add it, or take the case out of the folder",)
+
+
 def test_folder_without_cases_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no cases; expected <case>/imaging\.nii\.gz"):
         explore(tmp_path)

@@ -82,6 +82,13 @@ def test_file_that_holds_something_else_is_refused(tmp_path: Path, content: obje
         load_state(tmp_path / "average.pt")
 
 
+@pytest.mark.parametrize("content", [b"experiment:\n  network: unet3d\n", b"", b"\x80\x02.", b"]q\x00(K\x01e."])
+def test_file_that_torch_never_wrote_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "recipe.yaml").write_bytes(content)
+    with pytest.raises(ModelError, match=r"recipe\.yaml: damaged, or no weights. Give a file written by 'fit'"):
+        load_state(tmp_path / "recipe.yaml")
+
+
 def test_weights_that_lie_otherwise_in_memory_are_stored_alike(tmp_path: Path, weights: Path) -> None:
     sha256 = export_weights(weights, bundle_dir=tmp_path / "a")
     state = load_state(weights)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from CovidSegLib.bundle import load_bundle
 from CovidSegLib.errors import InputError
 from CovidSegLib.network import NetworkConfig
 from CovidSegLib.preprocess import PreprocessingRecipe
@@ -15,13 +16,14 @@ from helpers_training import SPACING_IJK_MM, write_ball_cache
 
 from CovidSegTraining import run_folder
 from CovidSegTraining.cli import main
-from CovidSegTraining.data import DataConfig, LabelledCases, Phantoms
+from CovidSegTraining.data import DataConfig, LabelledCases, Phantoms, WholeChest
 from CovidSegTraining.experiment_cache import prepare_cases
 from CovidSegTraining.experiment_fit import ExperimentFit
 from CovidSegTraining.fit import Fit
 from CovidSegTraining.fit_config import FitConfig, Stage
 from CovidSegTraining.patches import load_cases
 from CovidSegTraining.prepare import prepare
+from CovidSegTraining.pseudo import self_label_chests
 from CovidSegTraining.splits import Fold, write_folds
 
 REFUSED = "another CovidSeg run is writing to"
@@ -97,3 +99,11 @@ def test_products_cases_are_prepared_by_one_run_at_a_time(tmp_path: Path, phanto
     assert not list(cache.glob("*.npz"))
     run()
     assert [path.name for path in cache.iterdir()] == ["coronacases_001.npz"]
+
+
+def test_cases_are_not_completed_while_they_are_prepared(
+    tmp_path: Path, phantom_data: Path, threshold_bundle: Path
+) -> None:
+    chests, bundle = [WholeChest("ct/chest_a.nii.gz", diseased=True)], load_bundle(threshold_bundle)
+    with run_lock(tmp_path), pytest.raises(InputError, match=REFUSED):
+        self_label_chests(chests, data_dir=phantom_data, cache_dir=tmp_path, bundle=bundle)

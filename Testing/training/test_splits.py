@@ -187,6 +187,17 @@ def test_cases_are_folders_with_image_and_segmentation(tmp_path: Path) -> None:
         find_cases(tmp_path / "a")
 
 
+@pytest.mark.parametrize("lone", ["segmentation.nii.gz", "segmentation.nii", "imaging.nii", "imaging.nrrd"])
+def test_case_without_its_ct_is_not_left_out_in_silence(tmp_path: Path, lone: str) -> None:
+    for name in ("a/imaging.nii.gz", "a/segmentation.nii.gz", f"b/{lone}", "c/segmentation.seg.nrrd", "c/imaging.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match=r"b: no imaging\.nii\.gz; add it, or take the case out of the folder"):
+        find_cases(tmp_path)
+    (tmp_path / "b" / lone).unlink()
+    assert find_cases(tmp_path) == ["a"]  # what the product made of a CT is no case
+
+
 def test_nothing_half_written_is_left(tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     with pytest.raises(OSError):
