@@ -65,6 +65,19 @@ class EditWatcher:
             self._on_edited()
 
 
+class Digests:
+    """The digests of several segmentations; only segments modified since the last time are read again."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, dict[tuple[int, int], str]] = {}
+
+    def of(self, segmentation_node: Any) -> str:
+        """Return the `segments_digest` of a node of the scene."""
+        node_id = segmentation_node.GetID()
+        digest, self._known[node_id] = _digest_of(segmentation_node, known=self._known.get(node_id, {}))
+        return digest
+
+
 def segments_digest(segmentation_node: Any) -> str:
     """Return a digest of the voxels of CovidSeg's segments, which is the same after a scene is saved and loaded.
 

@@ -35,11 +35,28 @@ class KeptSegment:
         index: Its place among the node's segments.
         segment: The `vtkSegment` itself.
         look: Its display settings, by the names in `LOOK`; empty without a display node.
+        source: Name of the node's source representation, which tells whether voxels or a surface are the original.
     """
 
     index: int
     segment: Any
     look: Mapping[str, Any]
+    source: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a segmentation lies.
+
+    Attributes:
+        references: IDs of its CT, and of the volume on whose grid it is edited, by role.
+        transform_id: The ID of its transform; None without one.
+        grid: The grid on which it is edited, as text.
+    """
+
+    references: Mapping[str, str | None]
+    transform_id: str | None
+    grid: str
 
 
 def ct_of(node: Any) -> Any:
@@ -128,26 +145,28 @@ def replace_segments(node: Any, *, segments: Mapping[str, Any]) -> None:
     `restore_segments` after undo it.
     """
     segmentation = node.GetSegmentation()
+    replaced = snapshot_segments(node)
+    if not segmentation.IsSourceRepresentationImageData():
+        # There are no other segments (`check_output`). Beside a surface, Slicer would turn voxels into surfaces.
+        _remove_segments(node)
+        node.SetSourceRepresentationToBinaryLabelmap()
     for segment_id, segment in segments.items():
-        index = segmentation.GetSegmentIndex(segment_id)
-        look = _look_of(node, segment_id=segment_id) if index >= 0 else {}
-        if index >= 0:
+        if segmentation.GetSegmentIndex(segment_id) >= 0:
             segmentation.RemoveSegment(segment_id)
         if not segmentation.AddSegment(segment, segment_id):
             text = _("Slicer did not accept the segment '{segment}' in '{name}'.")
             raise InputError(text.format(segment=segment_id, name=node.GetName()))
-        if index >= 0:
-            segmentation.SetSegmentIndex(segment_id, index)
-        _give_look(node, segment_id=segment_id, look=look)
+    for segment_id, kept in sorted(replaced.items(), key=lambda entry: entry[1].index):
+        segmentation.SetSegmentIndex(segment_id, kept.index)
+        _give_look(node, segment_id=segment_id, look=kept.look)
 
 
 def restore_segments(node: Any, *, before: Mapping[str, KeptSegment]) -> None:
     """Bring CovidSeg's segments back to what `snapshot_segments` saw."""
     segmentation = node.GetSegmentation()
-    for definition in SEGMENTS:
-        segment_id = definition.segment_id
-        if segmentation.GetSegmentIndex(segment_id) >= 0:
-            segmentation.RemoveSegment(segment_id)
+    _remove_segments(node)
+    if before and segmentation.GetNumberOfSegments() == 0:
+        segmentation.SetSourceRepresentationName(next(iter(before.values())).source)
     for segment_id, kept in sorted(before.items(), key=lambda entry: entry[1].index):
         segmentation.AddSegment(kept.segment, segment_id)
         segmentation.SetSegmentIndex(segment_id, kept.index)
@@ -163,8 +182,29 @@ def snapshot_segments(node: Any) -> dict[str, KeptSegment]:
         index = segmentation.GetSegmentIndex(segment_id)
         if index >= 0:
             look = _look_of(node, segment_id=segment_id)
-            found[segment_id] = KeptSegment(index, segmentation.GetSegment(segment_id), look)
+            source = segmentation.GetSourceRepresentationName()
+            found[segment_id] = KeptSegment(index, segmentation.GetSegment(segment_id), look, source)
     return found
+
+
+def place_of(node: Any) -> Place:
+    """Return where a segmentation lies now."""
+    roles = (node.GetReferenceImageGeometryReferenceRole(), VOLUME_ROLE)
+    references = {role: node.GetNodeReferenceID(role) for role in roles}
+    grid = node.GetSegmentation().GetConversionParameter(_grid_parameter())
+    return Place(references, node.GetTransformNodeID(), grid)
+
+
+def restore_place(node: Any, *, before: Place) -> None:
+    """Put a segmentation back to where `place_of` saw it; what was removed from the scene since is not referred to."""
+
+    def if_present(node_id: str | None) -> str | None:
+        return node_id if node_id and node.GetScene().GetNodeByID(node_id) else None
+
+    node.SetAndObserveTransformNodeID(if_present(before.transform_id))
+    node.GetSegmentation().SetConversionParameter(_grid_parameter(), before.grid)
+    for role, node_id in before.references.items():
+        node.SetNodeReferenceID(role, if_present(node_id))
 
 
 def attributes_of(node: Any) -> dict[str, str]:
@@ -180,19 +220,25 @@ def restore_attributes(node: Any, *, before: Mapping[str, str]) -> None:
 
 def _register_restore(node: Any, *, undo: ExitStack) -> None:
     """Register with `undo` what restores an existing segmentation node's present state."""
-    import slicer
-
     segmentation = node.GetSegmentation()
-    parameter = slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
-    geometry = segmentation.GetConversionParameter(parameter)
-    roles = (node.GetReferenceImageGeometryReferenceRole(), VOLUME_ROLE)
-    for role in roles:
-        undo.callback(node.SetNodeReferenceID, role, node.GetNodeReferenceID(role))
-    undo.callback(segmentation.SetConversionParameter, parameter, geometry)
+    undo.callback(restore_place, node, before=place_of(node))
     undo.callback(segmentation.SetSourceRepresentationName, segmentation.GetSourceRepresentationName())
-    undo.callback(node.SetAndObserveTransformNodeID, node.GetTransformNodeID())
     undo.callback(restore_segments, node, before=snapshot_segments(node))
     undo.callback(restore_attributes, node, before=attributes_of(node))
+
+
+def _grid_parameter() -> str:
+    import slicer
+
+    return str(slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName())
+
+
+def _remove_segments(node: Any) -> None:
+    """Remove those CovidSeg segments that a node holds."""
+    segmentation = node.GetSegmentation()
+    for definition in SEGMENTS:
+        if segmentation.GetSegmentIndex(definition.segment_id) >= 0:
+            segmentation.RemoveSegment(definition.segment_id)
 
 
 def _look_of(node: Any, *, segment_id: str) -> dict[str, Any]:

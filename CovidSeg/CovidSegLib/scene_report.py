@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .scene_table import figures_of_region, region_names
 from .texts import Text, as_text
 
 #: Attribute of the segmentation node: the run's report.json, as text.
@@ -35,13 +36,28 @@ def store_report(segmentation_node: Any, *, report: Mapping[str, Any], warnings:
 
 
 def stored_report(segmentation_node: Any) -> dict[str, Any] | None:
-    """Return the report of the run that made a segmentation; None if there is none, or it is damaged."""
+    """Return the report of the run that made a segmentation; None if there is none, or it is damaged.
+
+    Every figure that is read of it is there, be it None.
+    """
     text = segmentation_node.GetAttribute(REPORT_ATTRIBUTE)
     try:
         report = json.loads(text) if text else None
-    except json.JSONDecodeError:
+        return report if report is not None and _is_complete(report) else None
+    except (ValueError, KeyError, TypeError):
         return None
-    return report if isinstance(report, dict) and "regions" in report and "severity" in report else None
+
+
+def _is_complete(report: Mapping[str, Any]) -> bool:
+    """Tell whether the figures of a report are numbers; KeyError or TypeError if one is missing."""
+    figures = [report["poi_percent"]]
+    for key in region_names():
+        figures += figures_of_region(report["regions"][key])
+    figures += [report["composition"][name] for name in ("ground_glass_ml", "consolidation_ml")]
+    classes = [report["severity"][name] for name in ("class", "worse_lung_class")]
+    return all(isinstance(value, (int, float, type(None))) for value in figures) and all(
+        isinstance(value, (str, type(None))) for value in classes
+    )
 
 
 def stored_warnings(segmentation_node: Any) -> Sequence[str]:

@@ -147,6 +147,23 @@ def why_not_corrected(node: Any, *, volume_node: Any) -> Text | str:
     return ""
 
 
+def placement_warnings(node: Any, *, volume_node: Any) -> tuple[Text, ...]:
+    """Return a warning if the segments were not measured on the voxels that they were made of.
+
+    Args:
+        node: A segmentation node.
+        volume_node: Its CT, None if that is not known.
+    """
+    if volume_node is None or node.GetParentTransformNode() is volume_node.GetParentTransformNode():
+        return ()
+    return (
+        _(
+            "The segmentation is under another transform than its CT; it was measured where it now lies over the CT. "
+            "If it does not fit there, put both under the same transform."
+        ),
+    )
+
+
 def missing_infection() -> Text:
     """Return what to say where the infection segment was deleted, which is not the same as 0 %."""
     return _("The infection segment is missing. If nothing is infected, keep the segment and erase its content.")

@@ -12,7 +12,7 @@ from pathlib import Path
 from .errors import CovidSegError
 from .texts import translated
 
-__all__ = ["shown", "tr"]
+__all__ = ["look_up", "shown", "tr"]
 
 try:
     from slicer.i18n import tr  # not wrapped: it looks up which file calls it
@@ -25,11 +25,11 @@ except ImportError:  # slicer-core has no translations
 
 def shown(said: object) -> str:
     """Return a text or an error of the engine in the language of the application."""
-    return str(translated(said.text if isinstance(said, CovidSegError) else said, translate=_look_up))
+    return str(translated(said.text if isinstance(said, CovidSegError) else said, translate=look_up))
 
 
-def _look_up(source: str, template: str) -> str:
-    """Return the translation of a template that the file `source` of this package marks."""
+def look_up(source: str, template: str) -> str:
+    """Return the translation of a template that the file `source` of this package marks (a `texts.Translate`)."""
     try:
         from slicer.i18n import getContext, translate
     except ImportError:

@@ -79,6 +79,7 @@ class Panel:
         self._timer.setInterval(LOOK_AGAIN_MS)
         self._timer.connect("timeout()", self.look_again)
         ui.followUpSection.connect("contentsCollapsed(bool)", self.refresh)
+        self.place.figures_changed = self._figures_changed
         self.refresh()
 
     def set_parameters(self, parameters: Parameters | None) -> None:
@@ -152,6 +153,11 @@ class Panel:
         self.correct.close()
         self.place.runner.close()
         self._measurer.close()
+
+    def _figures_changed(self) -> None:
+        """Let the follow-up look again in a moment: while Slicer saves a result, it may only seem to be edited."""
+        if self.place.parameters is not None and not self.place.ui.followUpSection.collapsed:
+            self._timer.start()
 
     def _scene_is_being_changed(self) -> bool:
         """Tell whether a scene is being read or closed: nodes may lack those they refer to, while events come."""

@@ -20,7 +20,7 @@ from .runner import Failure, Handlers
 from .scene_texts import shown
 from .texts import joined
 from .widget_progress import PERMILLE, RunClock
-from .widget_texts import position_text, result_text
+from .widget_texts import batch_message, position_text, result_text
 from .widget_tools import Workplace, details_of, log_and_explain, show_text
 from .widget_views import Views
 
@@ -186,9 +186,9 @@ class BatchSection:
             case = _("{number} of {total}, {case}").format(number=self._number, total=self._total, case=self._case)
             bar.setFormat(f"{case}: {position_text(position)}")
         elif isinstance(news, Note):
-            log.appendPlainText(shown(news.text))
+            log.appendPlainText(self._worded(news.text))
         else:
-            log.appendPlainText(outcome_text(news))
+            log.appendPlainText(outcome_text(news, message=self._worded(news.message)))
             if news.unexpected:
                 log.appendPlainText(news.details)
 
@@ -205,12 +205,20 @@ class BatchSection:
         self._over(text, role="warning" if result.failed else "")
 
     def _on_failed(self, failure: Failure) -> None:
-        if not isinstance(failure.error, CovidSegError):  # its text says all there is to know
-            self._ui.batchLog.appendPlainText(failure.details)
+        if isinstance(failure.error, CovidSegError):  # its text says all there is to know
+            self._over(self._worded(failure.error), role="error")
+            return
+        self._ui.batchLog.appendPlainText(failure.details)
         self._over(log_and_explain(failure), role="error")
 
     def _on_stopped(self) -> None:
         self._over(_("Stopped. Cases that are done stay; press Segment folder to go on."))
+
+    def _worded(self, said: object) -> str:
+        """Return what the command line would say, in the words of the panel."""
+        names = {"-o OUT": self._ui.batchOutputLabel.text, "--overwrite": self._ui.batchOverwriteCheckBox.text}
+        plain = {option: str(name).replace("&", "").rstrip(":") for option, name in names.items()}
+        return batch_message(said, controls=plain)
 
     def _over(self, text: str, *, role: str = "") -> None:
         self._running = False
@@ -245,12 +253,12 @@ def segment_folder(
     return result
 
 
-def outcome_text(outcome: Outcome) -> str:
-    """Return how a case ended, in a line."""
+def outcome_text(outcome: Outcome, *, message: str) -> str:
+    """Return how a case ended, in a line; `message` is the outcome's in the words of the panel."""
     if outcome.status is Status.FAILED:
-        return _("{case}: failed: {reason}").format(case=outcome.case, reason=shown(outcome.message))
+        return _("{case}: failed: {reason}").format(case=outcome.case, reason=message)
     skipped = _("already complete, ") if outcome.status is Status.SKIPPED else ""
-    warning = f" ({shown(outcome.message)})" if outcome.message else ""
+    warning = f" ({message})" if message else ""
     return f"{outcome.case}: {skipped}{result_text(outcome.report or {})}{warning}"
 
 

@@ -89,7 +89,7 @@ class CorrectSection:
                 min_ml=limit_ml,
                 save_state=self._save_state,
             )
-        except CovidSegError as error:
+        except (CovidSegError, MemoryError) as error:
             self._say(explain_error(error), role="error")
             return
         if not removal.removed_count:

@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 
 from .errors import CovidSegError
 from .followup import FollowUpRow, TimePoint
-from .scene_edited import is_edited
+from .scene_edited import Digests, is_edited
 from .scene_followup import (
     find_follow_up,
     parse_date,
@@ -42,6 +42,8 @@ class FollowUpSection:
         self._left_out: set[str] = set()
         self._table_node: Any = None
         self._compared: frozenset[tuple[str, date | None]] = frozenset()
+        self._digests = Digests()
+        self._voxels: frozenset[tuple[str, str]] = frozenset()
         self._filling = False
         self._shown: list[tuple[bool, str, str, str]] | None = None
         ui = self._ui
@@ -68,6 +70,7 @@ class FollowUpSection:
         """Forget the scene."""
         self._nodes, self._table_node = [], None
         self._left_out.clear()
+        self._digests = Digests()
         self._ui.changeTable.visible = False
         self._say("")
         self._fill()
@@ -98,7 +101,8 @@ class FollowUpSection:
         except (CovidSegError, MemoryError) as error:
             self._say(explain_error(error), role="error")
             return
-        self._table_node, self._compared = course.tableNode, self._chosen()
+        self._table_node = course.tableNode
+        self._compared, self._voxels = self._chosen(), self._voxels_now()
         fill_changes(self._ui.changeTable, rows=course.rows)
         self._ui.changeTable.visible = True
         self._views.show_chart(course.plots["poi"].chartNode)
@@ -189,17 +193,23 @@ class FollowUpSection:
         self._allow()
 
     def _drop_changes(self) -> None:
-        """Hide the table of changes if the checked results or their dates are others, or its node was removed."""
+        """Hide the table of changes if the checked results, their voxels or dates are others, or its node is gone."""
         if self._table_node is None:
             return
-        if self._chosen() != self._compared or not self._place.logic.context.scene.IsNodePresent(self._table_node):
-            self._table_node = None
-            self._ui.changeTable.visible = False
-            self._say("")
+        same = self._chosen() == self._compared and self._place.logic.context.scene.IsNodePresent(self._table_node)
+        if same and self._voxels_now() == self._voxels:
+            return
+        self._table_node = None
+        self._ui.changeTable.visible = False
+        self._say(_("A result has changed since it was compared; compare again.") if same else "")
 
     def _chosen(self) -> frozenset[tuple[str, date | None]]:
         """Return the checked results with their dates."""
         return frozenset((node.GetID(), self._day(node)) for node in self._checked())
+
+    def _voxels_now(self) -> frozenset[tuple[str, str]]:
+        """Return the checked results with the digests of their segments."""
+        return frozenset((node.GetID(), self._digests.of(node)) for node in self._checked())
 
     def _set_day(self, node: Any, *, text: str) -> None:
         """Keep a date in the CT's node, and so in a saved scene; an empty one overrides the date of DICOM."""

@@ -12,6 +12,7 @@ import numpy as np
 from slicer.i18n import tr as _
 
 from .errors import CovidSegError
+from .runner import Failure
 from .scene import SceneContext
 from .scene_display import jump_to, most_infected_ras, show_result
 from .scene_edit import remember_previous
@@ -19,34 +20,57 @@ from .scene_edited import segments_digest
 from .scene_outputs import (
     TABLE_ROLE,
     VOLUME_ROLE,
+    Place,
     attributes_of,
     check_output,
     ct_of,
+    place_of,
     restore_attributes,
+    restore_place,
     restore_segments,
     snapshot_segments,
 )
 from .scene_uncertainty import find_map, put_map, remove_map, show_map
 from .scene_volume import remember_hu_scale
-from .widget_tools import PanelLogic
+from .widget_tools import PanelLogic, details_of, log_and_explain
 
 
 @dataclass(frozen=True)
 class Before:
-    """A segmentation as it was before a run replaced its segments: these, its attributes and its map of uncertainty."""
+    """A segmentation as it was before a run replaced its segments.
+
+    Attributes:
+        context: The scene.
+        segmentation: Its node.
+        segments: CovidSeg's.
+        attributes: Of the node.
+        place: Its CT, grid and transform.
+        table: The content of its results table; None without one.
+        map_image: Its map of uncertainty; None without one.
+    """
 
     context: SceneContext
     segmentation: Any
     segments: Any
     attributes: dict[str, str]
+    place: Place
+    table: Any
     map_image: Any
 
     @classmethod
     def of(cls, context: SceneContext, *, segmentation: Any) -> Before:
         """Return the present state."""
         map_node = find_map(segmentation)
-        map_image = None if map_node is None else map_node.GetImageData()
-        return cls(context, segmentation, snapshot_segments(segmentation), attributes_of(segmentation), map_image)
+        table_node = segmentation.GetNodeReference(TABLE_ROLE)
+        return cls(
+            context,
+            segmentation,
+            segments=snapshot_segments(segmentation),
+            attributes=attributes_of(segmentation),
+            place=place_of(segmentation),
+            table=None if table_node is None else table_node.GetTable(),
+            map_image=None if map_node is None else map_node.GetImageData(),
+        )
 
     def why_not_restore(self, *, chosen: Any) -> str:
         """Return why the run cannot be undone while `chosen` is the segmentation on show; empty if it can."""
@@ -63,11 +87,19 @@ class Before:
         """Undo the run: bring the state back."""
         restore_segments(self.segmentation, before=self.segments)
         restore_attributes(self.segmentation, before=self.attributes)
+        if self.segmentation.GetNodeReferenceID(VOLUME_ROLE) != self.place.references[VOLUME_ROLE]:
+            restore_place(self.segmentation, before=self.place)  # else it stays with its CT, which may have been moved
+        self._restore_table()
         self._restore_map()
-        if not self.segments:  # there were no figures of them, either
-            self.context.remove_node(self.segmentation.GetNodeReference(TABLE_ROLE))
-            for role in (TABLE_ROLE, VOLUME_ROLE):
-                self.segmentation.SetNodeReferenceID(role, None)
+
+    def _restore_table(self) -> None:
+        """Bring the figures back, as those segments cannot be measured without their CT; or leave none."""
+        table_node = self.segmentation.GetNodeReference(TABLE_ROLE)
+        if self.table is None:
+            self.context.remove_node(table_node)
+            self.segmentation.SetNodeReferenceID(TABLE_ROLE, None)
+        elif table_node is not None:
+            table_node.SetAndObserveTable(self.table)
 
     def _restore_map(self) -> None:
         """Bring the map back, or leave none: that of the run belongs to other segments."""
@@ -132,7 +164,7 @@ class Published:
 def publish(
     logic: PanelLogic, *, result: Any, volume: Any, segmentation: Any, previous: Mapping[str, Any] | None
 ) -> Published:
-    """Put a result into the scene, show it and its map, and move the views to the slice with most infection.
+    """Put a result into the scene; `put_on_show` shows it.
 
     Args:
         logic: Writes the segments.
@@ -146,14 +178,28 @@ def publish(
     if previous is not None:
         remember_previous(outputs.segmentationNode, report=previous, when=datetime.now())
     hu_kji = getattr(result, "hu_kji", None)
-    if hu_kji is not None:
-        remember_hu_scale(volume, hu_kji=hu_kji)
-    show_result(logic.context, volume_node=volume, segmentation_node=outputs.segmentationNode)
-    show_map(logic.context, map_node=find_map(outputs.segmentationNode))
-    point_ras = most_infected_ras(outputs.segmentationNode, volume_node=volume)
-    if point_ras is not None:
-        jump_to(logic.context, ras=point_ras)
     return Published(outputs.segmentationNode, before, outputs.report, hu_kji)
+
+
+def put_on_show(context: SceneContext, *, published: Published, volume: Any) -> str:
+    """Show a new result and its map over its CT, and move the views to the slice with most infection.
+
+    Returns:
+        Why it could not be shown, for the user; empty if it could. It is in the scene in any case.
+    """
+    segmentation = published.segmentation
+    try:
+        if published.hu_kji is not None:
+            remember_hu_scale(volume, hu_kji=published.hu_kji)
+        show_result(context, volume_node=volume, segmentation_node=segmentation)
+        show_map(context, map_node=find_map(segmentation))
+        point_ras = most_infected_ras(segmentation, volume_node=volume)
+        if point_ras is not None:
+            jump_to(context, ras=point_ras)
+    except Exception as error:  # whatever it is, the run was not in vain, and can be undone
+        reason = log_and_explain(Failure(error, details_of(error)))
+        return _("The result is in the scene, but could not be shown: {reason}").format(reason=reason)
+    return ""
 
 
 def check_replaceable(context: SceneContext, *, segmentation: Any, volume: Any) -> None:

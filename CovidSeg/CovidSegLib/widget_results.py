@@ -210,6 +210,7 @@ class ResultsSection:
             self._curves.show(self._drawn)
         self._show_whether_stale()
         self.refresh()
+        self._place.figures_changed()
 
     def _show_whether_stale(self) -> None:
         text, role = self.figures.problem, "error"

@@ -19,7 +19,7 @@ from .scene_texts import shown
 from .scene_uncertainty import is_map
 from .scene_volume import check_volume
 from .widget_progress import RunClock
-from .widget_publish import Before, Published, VoxelStamp, check_replaceable, publish, where_to_publish
+from .widget_publish import Before, Published, VoxelStamp, check_replaceable, publish, put_on_show, where_to_publish
 from .widget_texts import duration_text, position_text
 from .widget_tools import Workplace, details_of, explain_error, show_text
 
@@ -160,6 +160,8 @@ class SegmentSection:
         self._place.make_ready()
         if self._place.parameters is not parameters:
             raise Cancelled(_("The scene was closed; nothing was started."))
+        if not self._place.logic.context.scene.IsNodePresent(volume):
+            raise Cancelled(_("The CT was removed from the scene; nothing was started."))
         ct = self._place.logic.volumeFromNode(volume)
         work = partial(
             self._place.logic.engine,
@@ -254,7 +256,7 @@ class SegmentSection:
         self._place.refresh()
 
     def _publish(self, result: Any, *, run: _Run) -> Published:
-        """Put the result into the scene and show it."""
+        """Put the result into the scene and show it; what cannot be shown is there all the same, and can be undone."""
         context = self._place.logic.context
         run.stamp.check(self._place.logic, volume=run.volume)
         segmentation, message = where_to_publish(
@@ -270,6 +272,9 @@ class SegmentSection:
         if self._place.parameters is not None:
             self._place.parameters.inputVolume = run.volume
             self._place.parameters.segmentation = published.segmentation
+        with self._changing():
+            problem = put_on_show(context, published=published, volume=run.volume)
+        run.messages += [problem] if problem else []
         return published
 
     def _on_failed(self, failure: Failure) -> None:

@@ -7,8 +7,13 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
+from .errors import CovidSegError
+from .failures import explain
 from .followup import PastResult
 from .scene_table import figures_of_region
+from .scene_texts import look_up
+from .texts import as_text, translated
+from .widget_choices import Device
 from .widget_progress import Position
 
 NOT_DEFINED = _("n/a")
@@ -98,6 +103,31 @@ def result_text(report: Mapping[str, Any]) -> str:
     ]
     seconds = (report.get("runtime") or {}).get("seconds")
     return ", ".join(words if seconds is None else [*words, _("{seconds} s").format(seconds=f"{seconds:.1f}")])
+
+
+def batch_message(said: object, *, controls: Mapping[str, str]) -> str:
+    """Return a message of a batch, a text or an error, in the words of the panel instead of the command line's.
+
+    Args:
+        said: What the command line would print.
+        controls: Option of the command line, as messages name it -> name of the panel's control.
+    """
+    names = {"--device cpu": Device.CPU.label(), **controls}
+    too_little_memory = as_text(explain(MemoryError())).template
+
+    def translate(source: str, template: str) -> str:
+        if not source:  # no message of its own, such as the name of a file
+            return template
+        if template == too_little_memory:
+            return _("not enough memory: close other programs or scenes, or choose the quality Fast")
+        if "covidseg quantify" in template:
+            return _("'{file}' was corrected after these figures were made: load it with its CT to see those of now")
+        text = look_up(source, template)
+        for option, control in names.items():
+            text = text.replace(option, f"'{control}'")
+        return text
+
+    return str(translated(said.text if isinstance(said, CovidSegError) else said, translate=translate))
 
 
 def table_rows(figures: Mapping[str, Any] | None) -> list[tuple[str, list[str]]]:

@@ -86,6 +86,7 @@ class Workplace:
         prepare: Makes sure that the network can run, or raises; may ask.
         parameters: What the user chose; None while there is no scene to keep it in.
         refresh: Brings the whole panel up to date.
+        figures_changed: Called when segments were edited or measured.
         device_problem: Why the chosen device cannot be used; empty if it can.
         starting: Whether a run is being prepared: the user is asked, or packages are installed.
     """
@@ -97,6 +98,7 @@ class Workplace:
     prepare: Callable[[], None]
     parameters: Parameters | None = None
     refresh: Callable[[], None] = lambda: None
+    figures_changed: Callable[[], None] = lambda: None
     device_problem: str = ""
     starting: bool = False
     _tooltips: dict[str, str] = field(default_factory=dict)

@@ -19,7 +19,7 @@ from .scene_edited import EditWatcher
 from .scene_outputs import TABLE_ROLE, ct_of
 from .scene_plots import update_plots
 from .scene_report import stored_report, stored_warnings
-from .scene_segments import read_masks, why_not_measured
+from .scene_segments import placement_warnings, read_masks, why_not_measured
 from .scene_texts import shown
 from .widget_measure import KnownCt, Measurement, measure
 from .widget_tools import PanelLogic, explain_error, import_for_worker, log_and_explain
@@ -143,15 +143,17 @@ class Figures:
         """Return the work for the measurer, with copies of all that it needs."""
         import_for_worker("scipy.ndimage")
         source: CTVolume | KnownCt | None = self._ct
-        if source is None or self._ct_time != self.volume.GetImageData().GetMTime():
+        image = self.volume.GetImageData()
+        if source is None or image is None or self._ct_time != image.GetMTime():
             source = self._logic.volumeFromNode(self.volume)
         masks = read_masks(self.node, volume_node=self.volume)
         return partial(measure, source, masks=masks, orientation=world_orientation(self.volume))
 
     def _keep(self, ct: KnownCt) -> None:
         """Keep what is known of the CT; it holds as long as the volume's voxels are not changed."""
-        if self.volume is not None:
-            self._ct, self._ct_time = ct, self.volume.GetImageData().GetMTime()
+        image = None if self.volume is None else self.volume.GetImageData()
+        if image is not None:
+            self._ct, self._ct_time = ct, image.GetMTime()
 
     def _outdated(self) -> None:
         """Note that the segments have changed, and measure them soon."""
@@ -189,5 +191,6 @@ class Figures:
 def warnings_of_now(segmentation: Any, *, measurement: Measurement) -> tuple[str, ...]:
     """Return the warnings about figures that were just measured, as texts that can be translated."""
     earlier = {**(stored_report(segmentation) or {}), "warnings": stored_warnings(segmentation)}
-    now = (*measurement.ct.warnings, *measurement.unseen)
+    placement = placement_warnings(segmentation, volume_node=ct_of(segmentation))
+    now = (*measurement.ct.warnings, *placement, *measurement.unseen)
     return renewed_warnings(earlier, quantities=measurement.quantities, now=now)

@@ -122,6 +122,29 @@ def test_segmentation_of_surfaces_is_refused(context: Any, logic: Any, case: Any
         logic.process(case.volume, outputSegmentation=node)
 
 
+@pytest.mark.parametrize("failing_step", ["", "mark_computed"])
+def test_result_that_was_made_surfaces_is_replaced_by_voxels(
+    logic: Any, case: Any, monkeypatch: pytest.MonkeyPatch, failing_step: str
+) -> None:
+    node = logic.process(case.volume).segmentationNode
+    node.CreateClosedSurfaceRepresentation()
+    segmentation = node.GetSegmentation()
+    segmentation.SetSegmentIndex("infection", 0)
+    segmentation.SetSourceRepresentationName("Closed surface")
+    surfaces = [segmentation.GetSegment(segment_id) for segment_id in segment_ids(node)]
+    if failing_step:
+        fail_after(monkeypatch, step=failing_step)
+        with pytest.raises(RuntimeError, match="boom"):
+            logic.process(case.volume, outputSegmentation=node)
+        assert segmentation.GetSourceRepresentationName() == "Closed surface"
+        assert [segmentation.GetSegment(segment_id) for segment_id in segment_ids(node)] == surfaces
+        return
+    report = logic.process(case.volume, outputSegmentation=node).report
+    assert segmentation.IsSourceRepresentationImageData()
+    assert segment_ids(node) == ["infection", "left_lung", "right_lung"]
+    assert logic.quantifySegmentation(node).poi_percent == pytest.approx(report["poi_percent"])
+
+
 def test_output_that_is_no_segmentation_is_refused(context: Any, logic: Any, case: Any) -> None:
     with pytest.raises(InputError, match="not a segmentation of this scene"):
         logic.process(case.volume, outputSegmentation=case.volume)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import os
 import sys
 import time
 from pathlib import Path
@@ -153,6 +154,44 @@ def test_fault_in_a_case_is_logged_with_its_traceback_and_the_rest_goes_on(batch
     assert "--verbose" not in log
     assert "Traceback (most recent call last)" in log
     assert "fake_engine.py" in log
+
+
+def test_log_names_the_controls_of_the_panel_and_no_options_of_the_command_line(batch: Journey, tmp_path: Path) -> None:
+    batch.ui.batchButton.click()
+    wait(batch)
+    path = tmp_path / "out" / "a" / "segmentation.seg.nrrd"
+    logic = batch.widget.logic
+    corrected = logic.loadSegmentation(path)
+    corrected.GetSegmentation().RemoveSegment("left_lung")
+    logic.saveSegmentation(corrected, path=path)
+    os.utime(path, (time.time() + 9, time.time() + 9))
+    batch.ui.batchButton.click()
+    wait(batch)
+    log = batch.ui.batchLog.toPlainText()
+    assert "was corrected after these figures were made: load it with its CT to see those of now" in log
+    batch.parameters.mode = type(batch.parameters.mode)("fast")
+    batch.ui.batchButton.click()
+    wait(batch)
+    log = batch.ui.batchLog.toPlainText()
+    assert "choose another output folder ('Results to'), or replace the correction with 'Segment complete cases" in log
+
+
+def test_errors_name_no_options_of_the_command_line(batch: Journey) -> None:
+    failures, worded = module("failures"), batch.panel.batch._worded
+    out_of_memory = type("OutOfMemoryError", (RuntimeError,), {})
+    errors = (MemoryError(), out_of_memory(), PermissionError(13, "denied", "a -o OUT"), PermissionError(13, "denied"))
+    said = [worded(failures.explain(error)) for error in errors]
+    assert said[0] == "not enough memory: close other programs or scenes, or choose the quality Fast"
+    assert said[1].endswith("or choose the CPU ('Processor (CPU)')")
+    assert said[2].startswith("no permission for 'a -o OUT'"), "the name of a file stays"
+    assert all(text.endswith("choose another output folder ('Results to')") for text in said[2:])
+
+
+def test_output_folder_that_cannot_be_made_is_told_by_its_control(batch: Journey, tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to(tmp_path / "nowhere")
+    batch.ui.batchButton.click()
+    wait(batch)
+    assert "Mend the link, or choose another output folder ('Results to')." in batch.ui.batchStatusLabel.text
 
 
 def test_cancel_keeps_what_is_done_and_a_second_run_goes_on(

@@ -129,6 +129,17 @@ def test_islands_below_a_size_are_removed_and_counted(host: Any) -> None:
     assert "No island of infection is smaller" in journey.ui.correctStatusLabel.text
 
 
+def test_islands_that_memory_does_not_suffice_for_are_told(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_mask: Any, **_options: Any) -> None:
+        raise MemoryError
+
+    journey = Journey(host)
+    journey.run()
+    monkeypatch.setattr("CovidSegLib.scene_edit.remove_islands", fail)
+    journey.ui.islandButton.click()
+    assert journey.ui.correctStatusLabel.text.startswith("Not enough memory.")
+
+
 def test_tool_is_laid_down_when_another_module_comes_on_show(host: Any) -> None:
     journey = Journey(host)
     journey.run()

@@ -43,10 +43,12 @@ def test_map_cannot_be_chosen_in_the_list(host: Any) -> None:
     assert journey.ui.segmentButton.toolTip == "Load a chest CT and choose it above."
 
 
-def test_phantom_of_the_sample_data_comes_on_show_fitted_into_the_views(host: Any) -> None:
+def test_phantom_of_the_sample_data_comes_on_show_fitted_into_the_views(
+    host: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     journey = Journey(host)
     samples = module("scene_samples")
-    samples.phantom_ct = lambda: journey.phantom.ct  # the one offered takes seconds
+    monkeypatch.setattr(samples, "phantom_ct", lambda: journey.phantom.ct)  # the one offered takes seconds
     (node,) = samples.PhantomMaker()(None)
     red = host.app.layoutManager().sliceWidget("Red")
     assert red.mrmlSliceCompositeNode().GetBackgroundVolumeID() == node.GetID()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from helpers_panel import Journey, module, phantom_of
+from helpers_panel import Journey, edit_segment, module, phantom_of
 
 pytestmark = pytest.mark.slicer
 
@@ -218,3 +220,22 @@ def test_date_is_kept_as_it_was_understood(host: Any, text: str, kept: str) -> N
     journey.ui.followUpSection.collapsed = False
     set_date(journey, 0, text)
     assert journey.ui.followUpTable.item(0, 1).text() == kept
+
+
+def test_table_of_changes_goes_when_a_result_is_corrected_or_segmented_again(host: Any, tmp_path: Path) -> None:
+    journey = two_results(host)
+    journey.ui.compareButton.click()
+    journey.segmentation.GetSegmentation().GetSegment("infection").SetName("lesions")
+    host.save_scene(tmp_path / "scene.mrb")
+    journey.settle()
+    assert not journey.ui.changeTable.isHidden()
+    edit_segment(journey, "infection", np.zeros_like(journey.phantom.labelmap_kji, dtype=bool))
+    journey.settle()
+    assert journey.ui.changeTable.isHidden()
+    assert journey.ui.followUpLabel.text == "A result has changed since it was compared; compare again."
+    journey.ui.compareButton.click()
+    assert change_rows(journey)[1][INFECTED] == "0.0"
+    journey.dialogs.answers = [1]
+    journey.run()
+    journey.settle()
+    assert journey.ui.changeTable.isHidden()

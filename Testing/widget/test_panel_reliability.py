@@ -97,6 +97,22 @@ def test_result_renamed_and_transformed_meanwhile_keeps_its_name_and_lies_on_the
     assert journey.panel.results.figures.current["poi_percent"] == pytest.approx(journey.phantom.truth.poi_percent)
 
 
+def test_ct_that_was_moved_away_from_its_result_is_told_with_the_next_figures(host: Any) -> None:
+    journey = Journey(host)
+    segmentation = journey.run()
+    transform = host.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "registration")
+    journey.volume.SetAndObserveTransformNodeID(transform.GetID())
+    infection_kji = journey.phantom.labelmap_kji == 3
+    infection_kji[::2] = False
+    edit_segment(journey, "infection", infection_kji)
+    journey.wait_for_figures()
+    assert "The segmentation is under another transform than its CT" in journey.ui.warningsLabel.text
+    segmentation.SetAndObserveTransformNodeID(transform.GetID())
+    journey.panel.results.figures.measure()
+    journey.wait_for_figures()
+    assert "another transform" not in journey.ui.warningsLabel.text
+
+
 def test_locked_result_is_neither_corrected_nor_undone(host: Any) -> None:
     journey = Journey(host)
     segmentation = journey.run()
@@ -127,6 +143,15 @@ def test_scene_closed_while_packages_are_fetched_starts_nothing(host: Any) -> No
     journey.panel.place.prepare = host.close_scene
     journey.ui.segmentButton.click()
     assert journey.status == "The scene was closed; nothing was started."
+    assert journey.engine.calls == []
+    assert not journey.panel.place.runner.busy
+
+
+def test_ct_removed_while_packages_are_fetched_starts_nothing(host: Any) -> None:
+    journey = Journey(host)
+    journey.panel.place.prepare = lambda: host.scene.RemoveNode(journey.volume)
+    journey.ui.segmentButton.click()
+    assert journey.status == "The CT was removed from the scene; nothing was started."
     assert journey.engine.calls == []
     assert not journey.panel.place.runner.busy
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -210,3 +211,64 @@ def test_undo_brings_back_how_the_segments_were_shown(host: Any) -> None:
     assert fill == pytest.approx({"left_lung": 0.15, "right_lung": 0.15, "infection": 0.45})
     assert not display.GetSegmentVisibility("left_lung")
     assert display.GetSegmentOpacity3D("right_lung") == 0.25
+
+
+def other_ct_in_its_result(host: Any, folder: Path) -> tuple[Journey, Any]:
+    """Return a journey whose CT was removed, with its result, which comes from a file; another CT is chosen."""
+    journey = Journey(host)
+    path = folder / "result.seg.nrrd"
+    journey.widget.logic.saveSegmentation(journey.run(), path=path)
+    other = journey.add_ct(seed=2)
+    other.SetOrigin(*(coordinate + 30.4 for coordinate in other.GetOrigin()))
+    host.scene.RemoveNode(journey.segmentation)
+    host.scene.RemoveNode(journey.volume)
+    node = journey.widget.logic.loadSegmentation(path)
+    journey.parameters.inputVolume = journey.volume = other
+    journey.parameters.segmentation = node
+    journey.settle()
+    return journey, node
+
+
+def test_undo_of_a_run_on_another_ct_does_not_measure_the_old_segments_on_it(host: Any, tmp_path: Path) -> None:
+    from CovidSegLib.scene_outputs import TABLE_ROLE, VOLUME_ROLE, place_of
+
+    journey, node = other_ct_in_its_result(host, tmp_path)
+    before = place_of(node)
+    journey.dialogs.answers = [REPLACE]
+    journey.run()
+    assert node.GetNodeReference(VOLUME_ROLE) is journey.volume
+    journey.ui.undoRunButton.click()
+    host.wait_until(lambda: "is not in the scene. Load it" in journey.ui.staleLabel.text, what="the figures")
+    assert place_of(node) == before
+    assert node.GetNodeReference(TABLE_ROLE) is None
+    assert journey.ui.headlineLabel.text == "No results yet"
+
+
+def test_undo_without_the_ct_brings_the_tables_figures_back(host: Any) -> None:
+    from CovidSegLib.scene_outputs import TABLE_ROLE, VOLUME_ROLE
+
+    journey, segmentation = corrected(host)
+    journey.dialogs.answers = [REPLACE]
+    journey.run()
+    poi_of = segmentation.GetNodeReference(TABLE_ROLE).GetCellText
+    assert float(poi_of(0, 3)) > 0
+    host.scene.RemoveNode(journey.volume)
+    journey.settle()
+    journey.ui.undoRunButton.click()
+    assert float(poi_of(0, 3)) == 0.0
+    assert segmentation.GetNodeReferenceID(VOLUME_ROLE) is None, "a later CT might get its ID in a saved scene"
+
+
+def test_result_that_cannot_be_shown_can_be_undone(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_nodes: Any, **_options: Any) -> None:
+        raise MemoryError
+
+    journey, first = corrected(host)
+    monkeypatch.setattr("CovidSegLib.widget_publish.show_result", fail)
+    journey.dialogs.answers = [REPLACE]
+    assert journey.run() is first
+    assert "The result is in the scene, but could not be shown: Not enough memory." in journey.status
+    assert journey.panel.results.figures.current["poi_percent"] > 0
+    journey.ui.undoRunButton.click()
+    journey.wait_for_figures()
+    assert journey.panel.results.figures.current["poi_percent"] == 0.0

@@ -308,3 +308,29 @@ def test_voxels_changed_by_somebody_are_measured_as_they_are_now(host: Any) -> N
     journey.panel.results.figures.measure()
     journey.wait_for_figures()
     assert journey.panel.results.figures.current["regions"]["lungs"]["hu"]["mean"] == pytest.approx(before_hu + 10)
+
+
+def test_ct_whose_voxels_are_gone_is_told_after_an_edit(host: Any) -> None:
+    journey = Journey(host)
+    segmentation = journey.run()
+    journey.volume.SetAndObserveImageData(None)
+    segmentation.GetSegmentation().RemoveSegment("left_lung")
+    host.wait_until(lambda: "has no image data" in journey.ui.staleLabel.text, what="the reason")
+    assert not journey.panel.results.figures.measuring
+
+
+@pytest.mark.parametrize(
+    "damage", ["[]", '{"regions": {}, "severity": {}}', '{"regions": [], "severity": 3}', "nonsense"]
+)
+def test_damaged_report_of_a_saved_scene_counts_as_none(host: Any, damage: str) -> None:
+    from CovidSegLib.scene_report import REPORT_ATTRIBUTE
+
+    journey = Journey(host)
+    segmentation = journey.run()
+    journey.parameters.segmentation = None
+    segmentation.SetAttribute(REPORT_ATTRIBUTE, damage)
+    with measuring_held():
+        journey.parameters.segmentation = segmentation
+        assert journey.ui.headlineLabel.text == "No results yet"
+    journey.wait_for_figures()
+    assert journey.panel.results.figures.current["poi_percent"] == pytest.approx(journey.phantom.truth.poi_percent)

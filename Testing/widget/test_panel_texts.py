@@ -66,6 +66,8 @@ SAME_IN_ALL_LANGUAGES = {
     "CovidSeg worker",  # a thread, for developers
     "Conversion method",  # Slicer's name of a setting
     "Level tracing",  # Slicer's name of an effect, by which it is found
+    "--device cpu",  # of the command line, as its messages name it
+    "covidseg quantify",
     "The segments were corrected by hand in 3D Slicer after the network made them.",  # goes into report.json
 }
 
