@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +24,24 @@ GEOMETRY = Geometry((40, 24, 30), (2.0, 2.0, 2.0))
 """i runs to the patient's left, j to the back, k to the head."""
 
 
-@pytest.fixture
-def opengl() -> None:
-    """Skip where nothing can be rendered."""
+@pytest.fixture(scope="module")
+def apart() -> Iterator[Executor]:
+    """Renders in a process of its own, or skips where nothing can be rendered.
+
+    Mesa brings LLVM, and so does triton, which the CUDA build of torch imports to train: both in one process crash it.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        if reason := pool.submit(why_nothing_can_be_rendered).result():
+            pytest.skip(reason)
+        yield pool
+
+
+def why_nothing_can_be_rendered() -> str:
     try:
         picture_3d.render_window()
     except RuntimeError as error:
-        pytest.skip(str(error))
+        return str(error)
+    return ""
 
 
 def chest() -> np.ndarray:
@@ -60,9 +74,9 @@ def blue_of(picture: np.ndarray) -> np.ndarray:
     return np.asarray(blue > 1.1 * red)
 
 
-def test_infection_is_red_through_the_lung_on_the_patients_side(opengl: None, tmp_path: Path) -> None:
+def test_infection_is_red_through_the_lung_on_the_patients_side(apart: Executor, tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
-    render_labelmap(path, labelmap_kji=chest(), geometry=GEOMETRY, size=SIZE)
+    apart.submit(render_labelmap, path, labelmap_kji=chest(), geometry=GEOMETRY, size=SIZE).result()
     picture = read_png(path)
     assert picture.shape == (120, 160, 3)
     row, column = centre_of(red_of(picture))
@@ -73,11 +87,12 @@ def test_infection_is_red_through_the_lung_on_the_patients_side(opengl: None, tm
     assert (picture[0] == 255.0).all(), "the background is white"
 
 
-def test_empty_infection_leaves_two_blue_lungs(opengl: None, tmp_path: Path) -> None:
+def test_empty_infection_leaves_two_blue_lungs(apart: Executor, tmp_path: Path) -> None:
     labels_kji = chest()
     labels_kji[labels_kji == Label.INFECTION] = Label.LEFT_LUNG
-    render_labelmap(tmp_path / "picture.png", labelmap_kji=labels_kji, geometry=GEOMETRY, size=SIZE)
-    picture = read_png(tmp_path / "picture.png")
+    path = tmp_path / "picture.png"
+    apart.submit(render_labelmap, path, labelmap_kji=labels_kji, geometry=GEOMETRY, size=SIZE).result()
+    picture = read_png(path)
     assert not red_of(picture).any()
     assert blue_of(picture)[:, :80].any()
     assert blue_of(picture)[:, 80:].any()
