@@ -100,20 +100,23 @@ def oriented_image(labels_kji: np.ndarray, *, matrix: np.ndarray) -> Any:
 
 def find_segments(node: Any) -> dict[str, str]:
     """Return CovidSeg's segment ID -> the node's segment ID, found by ID, else by terminology, never by name."""
-    import vtk
-
-    segmentation = node.GetSegmentation()
-    present = segmentation.GetSegmentIDs()
+    present = node.GetSegmentation().GetSegmentIDs()
     ours = [definition.segment_id for definition in SEGMENTS]
     found = {segment_id: segment_id for segment_id in ours if segment_id in present}
     for node_id in present:
-        tag = vtk.reference("")
-        if node_id in ours or not segmentation.GetSegment(node_id).GetTag(TERMINOLOGY_TAG, tag):
-            continue
-        meant = segment_id_of(str(tag))
+        meant = None if node_id in ours else meaning_of(node, node_id=node_id)
         if meant is not None:
             found.setdefault(meant, node_id)
     return found
+
+
+def meaning_of(node: Any, *, node_id: str) -> str | None:
+    """Return which of CovidSeg's segments the terminology of a node's segment says that it is; None if none."""
+    import vtk
+
+    tag = vtk.reference("")
+    is_tagged = node.GetSegmentation().GetSegment(node_id).GetTag(TERMINOLOGY_TAG, tag)
+    return segment_id_of(str(tag)) if is_tagged else None
 
 
 def why_not_measured(node: Any, *, volume_node: Any) -> Text | str:
@@ -145,23 +148,6 @@ def why_not_corrected(node: Any, *, volume_node: Any) -> Text | str:
             "that was segmented (in a script: volumeNode)."
         )
     return ""
-
-
-def placement_warnings(node: Any, *, volume_node: Any) -> tuple[Text, ...]:
-    """Return a warning if the segments were not measured on the voxels that they were made of.
-
-    Args:
-        node: A segmentation node.
-        volume_node: Its CT, None if that is not known.
-    """
-    if volume_node is None or node.GetParentTransformNode() is volume_node.GetParentTransformNode():
-        return ()
-    return (
-        _(
-            "The segmentation is under another transform than its CT; it was measured where it now lies over the CT. "
-            "If it does not fit there, put both under the same transform."
-        ),
-    )
 
 
 def missing_infection() -> Text:

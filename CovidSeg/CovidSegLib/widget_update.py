@@ -19,8 +19,9 @@ from .scene_edited import EditWatcher
 from .scene_outputs import TABLE_ROLE, ct_of
 from .scene_plots import update_plots
 from .scene_report import stored_report, stored_warnings
-from .scene_segments import placement_warnings, read_masks, why_not_measured
+from .scene_segments import read_masks, why_not_measured
 from .scene_texts import shown
+from .scene_warnings import segment_warnings
 from .widget_measure import KnownCt, Measurement, measure
 from .widget_tools import PanelLogic, explain_error, import_for_worker, log_and_explain
 
@@ -191,6 +192,6 @@ class Figures:
 def warnings_of_now(segmentation: Any, *, measurement: Measurement) -> tuple[str, ...]:
     """Return the warnings about figures that were just measured, as texts that can be translated."""
     earlier = {**(stored_report(segmentation) or {}), "warnings": stored_warnings(segmentation)}
-    placement = placement_warnings(segmentation, volume_node=ct_of(segmentation))
-    now = (*measurement.ct.warnings, *placement, *measurement.unseen)
+    segments = segment_warnings(segmentation, volume_node=ct_of(segmentation))
+    now = (*measurement.ct.warnings, *segments, *measurement.unseen)
     return renewed_warnings(earlier, quantities=measurement.quantities, now=now)

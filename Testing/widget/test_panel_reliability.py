@@ -113,6 +113,31 @@ def test_ct_that_was_moved_away_from_its_result_is_told_with_the_next_figures(ho
     assert "another transform" not in journey.ui.warningsLabel.text
 
 
+def test_parts_that_were_split_off_and_copies_are_told_with_the_next_figures(host: Any) -> None:
+    journey = Journey(host)
+    segmentation = journey.run().GetSegmentation()
+    for segment_id, name in (
+        ("island", "COVID-19 infection_2"),
+        ("heart", "heart"),
+        ("scar", "COVID-19 infection_old"),
+    ):
+        segmentation.AddEmptySegment(segment_id, name)
+    import slicer
+
+    copy = slicer.vtkSegment()
+    copy.DeepCopy(segmentation.GetSegment("left_lung"))
+    copy.SetName("my lung")
+    segmentation.AddSegment(copy, "mine")
+    journey.panel.results.figures.measure()
+    journey.wait_for_figures()
+    assert "not counted: 'COVID-19 infection_2', 'my lung'. To count" in journey.ui.warningsLabel.text
+    for segment_id in ("island", "mine"):
+        segmentation.RemoveSegment(segment_id)
+    journey.panel.results.figures.measure()
+    journey.wait_for_figures()
+    assert "not counted" not in journey.ui.warningsLabel.text
+
+
 def test_locked_result_is_neither_corrected_nor_undone(host: Any) -> None:
     journey = Journey(host)
     segmentation = journey.run()
