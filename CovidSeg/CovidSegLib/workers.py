@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -166,7 +167,7 @@ def _work(*, connection: Connection, runner: CaseRunner, threads: int, temporary
     tempfile.tempdir = temporary_dir
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     let_itk_open_any_path()
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(temporary_dir,), daemon=True).start()
     for variable in _THREAD_VARIABLES:  # read when torch and ITK are imported, later on
         os.environ.setdefault(variable, str(threads))
     bundle = runner.engine.load_bundle(runner.options.bundle)
@@ -178,9 +179,14 @@ def _work(*, connection: Connection, runner: CaseRunner, threads: int, temporary
         connection.send(runner.run(case, bundle=bundle, note=note))
 
 
-def _exit_with_parent() -> None:
-    """End this process when its parent dies, so that it does not write into the folder of a later run."""
+def _exit_with_parent(temporary_dir: str | None) -> None:
+    """End this process when its parent dies, so that it does not write into the folder of a later run.
+
+    The parent, which was killed, can no longer remove the temporary files: they may be an unpacked CT.
+    """
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
+        if temporary_dir is not None:
+            shutil.rmtree(temporary_dir, ignore_errors=True)
         os._exit(1)

@@ -140,17 +140,26 @@ def test_ctrl_c_that_reaches_the_workers_too_is_left_to_the_run(tmp_path: Path) 
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
-def test_workers_of_a_killed_run_end_at_once_and_do_not_write_on(tmp_path: Path) -> None:
+def test_workers_of_a_killed_run_end_at_once_and_leave_no_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import psutil
 
-    out = tmp_path / "out"
+    out, scratch = tmp_path / "out", tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
     process = start_process(
         _cts(tmp_path / "in", "a", "b"), "-o", out, "--no-preview", "--workers", "2", write_pause_s=20.0
     )
     children = _children_at_work(process, out=out)
+    unpacked = [folder / "patient" / "slice.dcm" for folder in scratch.glob("covidseg-*")]
+    for path in unpacked:
+        path.parent.mkdir()
+        path.touch()
     process.kill()
     _, alive = psutil.wait_procs(children, timeout=10.0)
     for child in alive:
         child.kill()
     assert alive == []
     process.communicate()
+    assert len(unpacked) == 2 and list(scratch.iterdir()) == []
