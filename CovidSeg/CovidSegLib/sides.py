@@ -47,7 +47,7 @@ def settle_sides(probabilities: np.ndarray, labels: np.ndarray, *, spacing_kji_m
     spacing = tuple(n * s for n, s in zip(step, spacing_kji_mm, strict=True))
     bodies = _two_lungs(labels[coarse], spacing_mm=spacing)
     if bodies is None or _are_one_lung(bodies, labels[coarse], step_i_mm=spacing[2]):
-        _flip_islands(probabilities, labels)
+        _flip_islands(probabilities, labels, spacing_mm=spacing_kji_mm)
         return
     left_mm, right_mm = _distances_to_sides(bodies, labels[coarse], spacing_mm=spacing)
     side = np.where(left_mm < right_mm, np.uint8(LEFT), np.uint8(RIGHT))
@@ -126,7 +126,7 @@ def _votes_for_left(labels: np.ndarray) -> float:
     return left / max(1, left + right)
 
 
-def _flip_islands(probabilities: np.ndarray, labels: np.ndarray) -> None:
+def _flip_islands(probabilities: np.ndarray, labels: np.ndarray, *, spacing_mm: tuple[float, float, float]) -> None:
     """Give islands of one side to the other side if they lie nearer to that side's largest piece than to their own."""
     from scipy import ndimage
 
@@ -137,7 +137,10 @@ def _flip_islands(probabilities: np.ndarray, labels: np.ndarray) -> None:
         if count == 0:
             return
         largest[side] = 1 + int(np.argmax(np.bincount(pieces[side].ravel())[1:]))
-    away = {side: ndimage.distance_transform_edt(pieces[side] != largest[side]) for side in (LEFT, RIGHT)}
+    away = {
+        side: ndimage.distance_transform_edt(pieces[side] != largest[side], sampling=spacing_mm)
+        for side in (LEFT, RIGHT)
+    }
     new_side = np.zeros(labels.shape, dtype=np.uint8)
     for side, other in ((LEFT, RIGHT), (RIGHT, LEFT)):
         index = np.arange(1, int(pieces[side].max()) + 1)

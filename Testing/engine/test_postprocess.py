@@ -7,6 +7,7 @@ import pytest
 from CovidSegLib.errors import ModelError
 from CovidSegLib.labels import Label
 from CovidSegLib.postprocess import PostprocessingRecipe, make_consistent
+from CovidSegLib.sides import settle_sides
 from helpers_phantom import small_phantom
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -105,6 +106,16 @@ def test_island_takes_the_side_around_it_also_where_the_lungs_do_not_come_apart(
     labels = expected.copy()
     labels[10:14, 15:19, columns] = wrong
     assert np.array_equal(consistent(labels), expected)
+
+
+def test_island_takes_the_side_that_is_nearer_in_millimetres() -> None:
+    labels = np.zeros((20, 30, 60), np.uint8)
+    labels[8:18, 5:25, 5:30], labels[8:18, 5:25, 30:55] = RIGHT, LEFT
+    labels[3:8, 10:12, 5:26] = RIGHT
+    island = (slice(3, 4), slice(10, 12), slice(35, 37))  # 5 slices of 10 mm below its own, 10 voxels of 1 mm beside
+    labels[island] = LEFT
+    settle_sides(probabilities_of(labels), labels, spacing_kji_mm=(10.0, 1.0, 1.0))
+    assert (labels[island] == RIGHT).all() and (labels[8:18, 5:25, 30:55] == LEFT).all()
 
 
 def test_lungs_that_touch_keep_their_sides() -> None:
