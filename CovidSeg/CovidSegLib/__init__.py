@@ -5,3 +5,5 @@ functions that need them, so that Slicer starts as fast with it as without.
 """
 
 __version__ = "0.1.0"
+
+DISCLAIMER = "Research software, not a medical device; not for clinical use."

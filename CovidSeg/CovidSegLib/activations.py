@@ -1,7 +1,7 @@
-"""Between which values a network's activations lie, channel by channel: what computing them in 8 bits has to cover.
+"""The ranges of a network's activations, per channel, from which the steps of 8-bit quantization follow.
 
-`covidseg-train quantize` measures them on the training's CTs and stores them beside a bundle's weights; `int8_network`
-codes activations by them.
+`covidseg-train quantize` measures them on the training CTs and stores them beside a bundle's weights; `int8_network`
+quantizes by them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ActivationRange:
-    """The values between which the output of a layer lies.
+    """The range of the output of a layer.
 
     Attributes:
         lowest: (channels,) float32.

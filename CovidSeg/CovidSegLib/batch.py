@@ -17,7 +17,7 @@ from .case_run import CaseRunner, Engine, Outcome, RunOptions, Status
 from .cases import Case
 from .errors import Cancelled, InputError
 from .failures import explain
-from .image_kinds import is_text
+from .file_names import is_encodable
 from .run_lock import run_lock
 from .summary import write_run_record, write_summary
 from .texts import joined
@@ -126,7 +126,7 @@ def check_out_dir(out_dir: Path) -> None:
     Raises:
         InputError: The path has undecodable letters, is that of a file, or leads through a dangling link.
     """
-    if not is_text(out_dir):
+    if not is_encodable(out_dir):
         raise InputError(
             _(
                 "the output path {path!a} has letters in no known encoding: choose another output folder (-o OUT)."

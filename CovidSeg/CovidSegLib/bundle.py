@@ -99,7 +99,7 @@ class Bundle:
 
     @cached_property
     def integers(self) -> IntegerUNet | None:
-        """The network in 8-bit integers; None if the bundle does not say between which values its activations lie.
+        """The network quantized to 8-bit integers; None if the bundle lacks the ranges of its activations.
 
         Raises:
             ModelError: Their file is missing, damaged or of another network.
@@ -131,7 +131,7 @@ def load_bundle(path: Path | str | None = None) -> Bundle:
         own = metadata["covidseg"]
         for entry in (own["weights"], *([own["activations"]] if "activations" in own else [])):
             _check_tensors_entry(entry, metadata_path=metadata_path)
-        with _naming(metadata_path):
+        with _file_named_in_errors(metadata_path):
             network_config = NetworkConfig.from_dict(own["network"])
             preprocessing = PreprocessingRecipe.from_dict(own["preprocessing"])
             postprocessing = PostprocessingRecipe.from_dict(own.get("postprocessing", {}))
@@ -182,7 +182,7 @@ def _read_metadata(metadata_path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _naming(metadata_path: Path) -> Iterator[None]:
+def _file_named_in_errors(metadata_path: Path) -> Iterator[None]:
     """Prefix model errors with the file's name, which the code that raises them does not know."""
     try:
         yield

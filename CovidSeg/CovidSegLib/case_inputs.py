@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .case_names import RUN_FILE, NameBook, case_name_of, safe_case_name
-from .image_kinds import is_text
+from .file_names import is_encodable
 
 CASES_KEY = "cases"
 
@@ -60,7 +60,7 @@ def _is_case_name(name: str) -> bool:
 
 def _is_path(value: object) -> bool:
     """Tell whether the value of a record can be one of ours, which can be written again."""
-    return isinstance(value, str) and is_text(Path(value))
+    return isinstance(value, str) and is_encodable(Path(value))
 
 
 def _absolute(path: Path) -> str:

@@ -16,7 +16,7 @@ from .cases import Case
 from .device import resolve_device
 from .errors import Cancelled, InputError
 from .failures import explain, is_unexpected
-from .image_kinds import is_text
+from .file_names import is_encodable
 from .inputs import fingerprint_of
 from .progress import Reporter
 from .texts import joined
@@ -154,7 +154,7 @@ class CaseRunner:
         note: Callable[[str], None],
     ) -> Outcome:
         options, folder = self.options, self.options.out_dir / case.name
-        if not is_text(case.path):
+        if not is_encodable(case.path):
             raise InputError(
                 _("the path {path!a} has letters in no known encoding: rename it.").format(path=str(case.path))
             )

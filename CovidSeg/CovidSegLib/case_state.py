@@ -61,8 +61,8 @@ class CaseKey:
 
 def files_of_case(*, preview: bool, uncertainty: bool = False) -> tuple[str, ...]:
     """Return the names of the files that a complete case folder has; it may hold the others, too."""
-    left_out = {PREVIEW_FILE: not preview, UNCERTAINTY_FILE: not uncertainty}
-    return tuple(name for name in CASE_FILES if not left_out.get(name))
+    is_wanted = {PREVIEW_FILE: preview, UNCERTAINTY_FILE: uncertainty}
+    return tuple(name for name in CASE_FILES if is_wanted.get(name, True))
 
 
 def read_report(folder: Path) -> dict[str, Any] | None:

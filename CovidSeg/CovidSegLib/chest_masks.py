@@ -11,8 +11,8 @@ import numpy as np
 AIR_BELOW_HU = -400.0
 #: The median of air around the patient, blankets included, is below this; aerated lung is mostly denser.
 OUTSIDE_AIR_BELOW_HU = -860.0
-#: A piece of air with more than the first share of its surface on the image's border lies around the patient. With
-#: more than the second share it does if it is also as dark as the air around a patient (`OUTSIDE_AIR_BELOW_HU`).
+#: A piece of air lies around the patient if more than the first share of its surface is on the image's border, or more
+#: than the second share if its median is also that of outside air (`OUTSIDE_AIR_BELOW_HU`).
 SURELY_OUTER_SHARE, MAYBE_OUTER_SHARE = 0.6, 0.2
 #: A piece of air inside the body is lung only from this volume on, and from this share of the largest piece.
 SMALL_PIECE_ML, SMALL_PIECE_SHARE = 15.0, 0.01

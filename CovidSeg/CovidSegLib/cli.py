@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from . import __version__
+from . import DISCLAIMER, __version__
 from .cli_parser import Parser, UsageError, add_command, count
-from .console import DISCLAIMER, print_error, with_hint
+from .console import print_error, with_hint
 from .device import is_device_name
 from .exit_codes import FAILED, STOPPED, USAGE
 from .failures import explain, is_unexpected

@@ -6,13 +6,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import DISCLAIMER
 from .batch import make_out_dir, run_batch
 from .case_folder import new_file
 from .case_names import RUN_FILE, SUMMARY_FILE
 from .case_run import Engine, Outcome, RunOptions
 from .case_state import files_of_case
 from .cases import Case
-from .console import DISCLAIMER, ConsoleReporter, percent, print_error, print_failure, print_line
+from .console import ConsoleReporter, percent, print_error, print_failure, print_line
 from .errors import CovidSegError
 from .exit_codes import FAILED, OK, STOPPED, USAGE
 from .failures import explain

@@ -7,7 +7,8 @@ import platform
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .console import DISCLAIMER, print_failure, print_line
+from . import DISCLAIMER
+from .console import print_failure, print_line
 from .errors import CovidSegError
 from .exit_codes import FAILED, OK, USAGE
 from .runtime import versions

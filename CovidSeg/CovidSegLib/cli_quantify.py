@@ -10,14 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import DISCLAIMER
 from .batch import check_out_dir
 from .case_folder import new_file
 from .case_names import RUN_FILE
 from .case_state import REPORT_CSV_FILE, REPORT_JSON_FILE, SEGMENTATION_FILE, read_report
-from .console import DISCLAIMER, percent, print_error, print_failure, print_line
+from .console import percent, print_error, print_failure, print_line
 from .errors import CovidSegError, InputError
 from .exit_codes import FAILED, OK, USAGE
 from .run_lock import run_lock
+from .runtime import versions
 
 if TYPE_CHECKING:
     from .quantify import Quantities
@@ -164,11 +166,10 @@ def _write(folder: Path, *, ct: CTVolume, quantities: Quantities, warnings: tupl
         InputError: The folder holds a report of another CT or series, or a damaged one.
     """
     from .report import build_report, renewed_warnings, write_report_csv, write_report_json
-    from .runtime import versions
 
     earlier = _earlier_report(folder, ct=ct)
     # Model and options stay as recorded, so that `covidseg segment` still regards the case as complete.
-    runtime: dict[str, Any] = earlier.get("runtime") or _runtime(seconds, versions=versions())
+    runtime: dict[str, Any] = earlier.get("runtime") or _runtime(seconds)
     report = build_report(
         case=str(earlier.get("case") or ct.name),
         quantities=quantities,
@@ -207,7 +208,8 @@ def _earlier_report(folder: Path, *, ct: CTVolume) -> dict[str, Any]:
     return report
 
 
-def _runtime(seconds: float, *, versions: dict[str, str | None]) -> dict[str, Any]:
+def _runtime(seconds: float) -> dict[str, Any]:
+    """Return the section `runtime` of a measurement without a network."""
     return {
         "device": None,
         "device_name": None,
@@ -216,5 +218,5 @@ def _runtime(seconds: float, *, versions: dict[str, str | None]) -> dict[str, An
         "seconds": seconds,
         "stages": {"quantify": seconds},
         "peak_memory_mb": None,
-        "versions": versions,
+        "versions": versions(),
     }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 
+from . import DISCLAIMER
 from .batch import BatchResult, run_batch
 from .case_names import RUN_FILE, SUMMARY_FILE
 from .case_run import Engine, Outcome, RunOptions, Status
 from .cases import discover_cases
-from .console import DISCLAIMER, ConsoleReporter, print_error, print_failure, print_line
+from .console import ConsoleReporter, print_error, print_failure, print_line
 from .errors import CovidSegError
 from .exit_codes import FAILED, OK, STOPPED, USAGE
 from .failures import explain

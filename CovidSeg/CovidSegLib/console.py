@@ -17,7 +17,6 @@ from .failures import explain, one_line
 if TYPE_CHECKING:
     from .progress import Progress
 
-DISCLAIMER = "Research software, not a medical device; not for clinical use."
 _PLAIN_PROGRESS_EVERY_S = 15.0
 #: What is left of a run is told so often at most, and not if it is less.
 _TIME_LEFT_EVERY_S = 60.0

@@ -17,8 +17,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .dicom_elements import lengths_fit
 from .dicom_header import HEADER_TAGS, MULTI_FRAME_CT, SliceHeader, header_from, sop_class_of
-from .dicom_lengths import lengths_fit
 from .errors import InputError
 from .inputs import looks_like_dicom
 from .texts import Text

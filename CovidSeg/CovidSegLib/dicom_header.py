@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from .dicom_lengths import lengths_fit, without_padding
+from .dicom_elements import lengths_fit, without_padding
 from .errors import InputError
 from .inputs import DICOM_SUFFIXES, looks_like_dicom
 from .texts import Text

@@ -37,12 +37,12 @@ def read_stack(stack: Stack, *, label: str) -> ImageData:
     require_memory(geometry.size_ijk, dtype=np.dtype(np.int16), label=label)
     builder = HuBuilder(geometry.shape_kji, label=label)
 
-    def decode(item: tuple[int, SliceHeader]) -> None:
-        builder.set_slice(item[0], _decode(item[1], label=label))
+    def decode(k: int) -> None:
+        if not isinstance(slices[k], FrameHeader):
+            builder.set_slice(k, _decode(slices[k], label=label))
 
     with quiet_itk(), ThreadPoolExecutor(min(cores(), _MAX_THREADS)) as pool:
-        for _done in pool.map(decode, [(k, s) for k, s in enumerate(slices) if not isinstance(s, FrameHeader)]):
-            pass
+        list(pool.map(decode, range(len(slices))))  # raises what a thread raised
     frames = [(k, s) for k, s in enumerate(slices) if isinstance(s, FrameHeader)]
     for k, values_ji in frame_values(frames, label=label):
         builder.set_slice(k, values_ji)

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]')
 _WINDOWS_DEVICE = re.compile(r"^(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?$", re.IGNORECASE)
 # Leaves room for "-123" and for the hidden ".<case>.partial-<token>" within the usual 255 bytes.
 _MAX_BYTES = 180
+
+
+def is_encodable(path: Path) -> bool:
+    """Tell whether a path's letters have a known encoding: SimpleITK ends the whole process over one with others."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def safe_name(raw: str) -> str:

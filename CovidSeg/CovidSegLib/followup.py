@@ -92,9 +92,12 @@ def _changes_per_week(
     """Return the change per week of each figure since the previous row."""
     if before is None or before.days is None or days is None or days <= before.days:
         return dict.fromkeys(figures)
-    grown = _growth(before.figures, after=figures)
     weeks = (days - before.days) / DAYS_PER_WEEK
-    return {key: None if change is None else change / weeks for key, change in grown.items()}
+    changes: dict[str, float | None] = {}
+    for key, new in figures.items():
+        old = before.figures.get(key)
+        changes[key] = None if old is None or new is None else (new - old) / weeks
+    return changes
 
 
 @dataclass(frozen=True)
@@ -108,12 +111,3 @@ class PastResult:
 
     when: str
     figures: Mapping[str, float | None]
-
-
-def _growth(before: Mapping[str, float | None], *, after: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Return after minus before of each figure, None where either is undefined."""
-    grown: dict[str, float | None] = {}
-    for key, new in after.items():
-        old = before.get(key)
-        grown[key] = None if old is None or new is None else new - old
-    return grown

@@ -82,13 +82,15 @@ class Geometry:
         )
 
     @classmethod
-    def from_sitk(cls, image: sitk.Image) -> Geometry:
-        """Return the geometry of a 3D SimpleITK image."""
+    def from_sitk(cls, image: sitk.Image | sitk.ImageFileReader) -> Geometry:
+        """Return the geometry of the first three axes of a SimpleITK image, or of one whose header was read."""
+        n = image.GetDimension()
+        direction = np.asarray(image.GetDirection()).reshape(n, n)[:3, :3]
         return cls(
-            size_ijk=tuple(int(v) for v in image.GetSize()),  # type: ignore[arg-type]
-            spacing_ijk_mm=tuple(float(v) for v in image.GetSpacing()),  # type: ignore[arg-type]
-            origin_lps_mm=tuple(float(v) for v in image.GetOrigin()),  # type: ignore[arg-type]
-            direction_lps=tuple(float(v) for v in image.GetDirection()),
+            size_ijk=tuple(int(v) for v in image.GetSize()[:3]),  # type: ignore[arg-type]
+            spacing_ijk_mm=tuple(float(v) for v in image.GetSpacing()[:3]),  # type: ignore[arg-type]
+            origin_lps_mm=tuple(float(v) for v in image.GetOrigin()[:3]),  # type: ignore[arg-type]
+            direction_lps=tuple(float(v) for v in direction.ravel()),
         )
 
     def to_sitk(self, array_kji: np.ndarray) -> sitk.Image:

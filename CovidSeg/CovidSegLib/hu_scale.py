@@ -32,9 +32,9 @@ LOW_AIR_HU, LOW_AIR_OF_GUESS_HU = -1060.0, -1030.0
 #: Guessed HU with air above the first and soft tissue above the second are on a wrong scale. Air alone may read high:
 #: a cropped CT may show no large airway.
 HIGH_AIR_HU, HIGH_SOFT_TISSUE_HU = -940.0, 80.0
-#: HU are right if at least so much air lies at the image's border, with half of it below a level between the first two,
-#: and a quarter at most this far below that level (measured: 73 ml or more, -1020 to -974 HU and 4 to 24 HU in CTs that
-#: show the air around the body; lung that reaches the border varies more).
+#: HU are right if at least this much air lies at the image's border, its median is in this range, and its lower
+#: quartile at most this far below the median (measured: 73 ml or more, -1020 to -974 HU and 4 to 24 HU in CTs that show
+#: the air around the body; lung that reaches the border varies more).
 OUTER_AIR_ML, OUTER_AIR_RANGE_HU, OUTER_AIR_SPREAD_HU = 10.0, (-1040.0, -960.0), 40.0
 #: A block with more padding than this share counts as padded; single voxels of tissue may have padding's value.
 PADDED_SHARE = 0.2
@@ -79,7 +79,7 @@ def wrong_scale(hu_kji: np.ndarray, *, geometry: Geometry, is_guess: bool = Fals
     orientation = Orientation.of(geometry)
     volume_spl = orientation.view(hu_kji)
     means, padding, block_ml = _blocks(volume_spl, spacing_mm=orientation.spacing_mm(geometry))
-    if not is_guess and _has_air_around_at_its_place(means, padding=padding, block_ml=block_ml):
+    if not is_guess and _outer_air_is_right(means, padding=padding, block_ml=block_ml):
         return None
     air = _air(means, padding=padding, block_ml=block_ml)
     soft_tissue = _soft_tissue(means[~padding])
@@ -147,15 +147,15 @@ def _blocks(volume_spl: np.ndarray, *, spacing_mm: tuple[float, float, float]) -
     return means, padding, float(np.prod(spacing_mm) * np.prod(step)) / 1000.0
 
 
-def _has_air_around_at_its_place(means: np.ndarray, *, padding: np.ndarray, block_ml: float) -> bool:
+def _outer_air_is_right(means: np.ndarray, *, padding: np.ndarray, block_ml: float) -> bool:
     """Tell whether the image shows air around the body, and that at -1000 HU."""
     border = in_plane_border(padding.shape) & ~dilate(padding, 1)
     air = means[border & (means < AIR_RANGE_HU[1])]
     if air.size * block_ml < OUTER_AIR_ML:
         return False
-    quarter, half = np.percentile(air, (25, 50))
+    lower_quartile, median = np.percentile(air, (25, 50))
     lowest, highest = OUTER_AIR_RANGE_HU
-    return bool(lowest <= half <= highest and half - quarter <= OUTER_AIR_SPREAD_HU)
+    return bool(lowest <= median <= highest and median - lower_quartile <= OUTER_AIR_SPREAD_HU)
 
 
 def _air(means: np.ndarray, *, padding: np.ndarray, block_ml: float) -> float | None:
@@ -176,8 +176,8 @@ def _air(means: np.ndarray, *, padding: np.ndarray, block_ml: float) -> float | 
         sizes[0] = 0
         return bool(sizes.max() >= least)
 
-    # Asked first, because not every level above one that finds a piece finds it as well: higher up lung joins the
-    # airways, and where a cropped image cuts that lung, the whole piece reaches the border.
+    # Asked first, as the search below assumes that a higher level finds air wherever a lower one does. It may not:
+    # higher up lung joins the airways, and where a cropped image cuts that lung, the whole piece reaches the border.
     reads_low = is_found(LOW_AIR_HU)
     lower, upper = (AIR_RANGE_HU[0], LOW_AIR_HU) if reads_low else (LOW_AIR_HU, AIR_RANGE_HU[1])
     found = LOW_AIR_HU if reads_low else None

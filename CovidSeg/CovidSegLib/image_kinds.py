@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .dicom_lengths import text_of
+from .dicom_elements import text_of
+from .file_names import is_encodable
 from .inputs import DICOM_SUFFIXES, looks_like_dicom
 from .sitk_quiet import quiet_itk
 
@@ -31,15 +32,6 @@ _SLICES_TRIED = (0.0, 0.25, 0.5, 0.75)
 def is_dicom_file(path: Path) -> bool:
     """Tell whether the file starts as DICOM does, or is named as DICOM: a damaged one is still a case."""
     return path.suffix.lower() in DICOM_SUFFIXES or looks_like_dicom(path)
-
-
-def is_text(path: Path) -> bool:
-    """Tell whether the path is valid text: SimpleITK ends the whole process over one that is not."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def study_of(path: Path) -> str:
@@ -86,7 +78,7 @@ def is_labelmap(path: Path) -> bool:
     """
     if ".seg." in path.name.lower():
         return True
-    if not is_text(path):
+    if not is_encodable(path):
         return False
     try:
         with quiet_itk(), _apart(path) as readable:

@@ -123,7 +123,7 @@ def predict(
         mode: "accurate" (the paper's patches) or "fast" (larger tiles, little overlap).
         device: A device from `resolve_device`.
         reporter: Told after every patch; stops the run at the next patch when cancelled.
-        integers: The same network in 8-bit integers, which CPUs that gain from it compute instead.
+        integers: The same network quantized to 8-bit integers; it is used instead on CPUs where it is faster.
 
     Raises:
         DeviceError: Memory runs out on the last rung, too.
@@ -205,7 +205,7 @@ def _predict_on(
     *,
     network: torch.nn.Module,
     reporter: Reporter,
-    integers: IntegerUNet | None = None,
+    integers: IntegerUNet | None,
 ) -> tuple[np.ndarray, str]:
     """Return the class probabilities (4, k, j, i) float32 of an image, computed as the rung says, and the precision."""
     import torch

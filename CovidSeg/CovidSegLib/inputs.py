@@ -24,8 +24,9 @@ SUPPORTED = _("NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd
 #: Folders that macOS leaves in zips and Windows on every drive (deleted files among them), in lower case.
 SYSTEM_FOLDERS = ("__macosx", "$recycle.bin", "system volume information")
 
-_CHUNK = 1 << 20
-_MAX_HEADER = 1 << 22
+#: How far a MetaImage or NRRD header is read; those of segmentations of a hundred organs have some 100 kB.
+MAX_HEADER_BYTES = 1 << 22
+_CHUNK_BYTES = 1 << 20
 
 
 def image_suffix(path: Path) -> str | None:
@@ -104,7 +105,7 @@ def detached_data_files(header: Path) -> list[Path]:
     if suffix not in (".mhd", ".nhdr", ".mha", ".nrrd"):
         return []
     with header.open("rb") as stream:
-        raw = stream.read(_MAX_HEADER)
+        raw = stream.read(MAX_HEADER_BYTES)
     if suffix == ".nrrd":
         raw = re.split(rb"\r?\n\r?\n", raw, maxsplit=1)[0]  # voxels follow the empty line
     text = raw.decode("latin-1")
@@ -195,7 +196,7 @@ def _digest(path: Path) -> str:
     digest = hashlib.sha256()
     try:
         with path.open("rb") as stream:
-            while chunk := stream.read(_CHUNK):
+            while chunk := stream.read(_CHUNK_BYTES):
                 digest.update(chunk)
     except OSError as error:
         raise unreadable(path, error=error) from error

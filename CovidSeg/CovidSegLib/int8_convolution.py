@@ -1,7 +1,8 @@
 """Convolutions of 8-bit integers, for CPUs that multiply these several times faster than floats.
 
-Every channel of every activation is stored as a byte, its code; its value is `step * code + offset`. A convolution of
-codes is then one of integers, into whose weights and bias the steps and offsets of its input and output are folded.
+Every value of an activation is stored as a byte, its code, with a step (the scale of quantization) and an offset per
+channel: value = step * code + offset. A convolution of codes is then one of integers, into whose weights and bias the
+steps and offsets of its input and output are folded.
 Codes end at 0 and 255, and so a byte whose code 0 stands for the value 0 is a ReLU's output already.
 
 The convolutions are oneDNN's, called by the operators that torch's own compiler uses for quantized networks.

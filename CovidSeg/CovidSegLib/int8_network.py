@@ -31,7 +31,7 @@ class IntegerUNet:
 
     Attributes:
         network: In evaluation mode; on the CPU when this is first called.
-        activations: Between which values its activations lie.
+        activations: The ranges of its activations.
     """
 
     network: torch.nn.Module

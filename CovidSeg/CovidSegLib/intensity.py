@@ -44,9 +44,9 @@ def to_hounsfield(ct: CTVolume, *, lungs_found: Callable[[np.ndarray, Geometry],
     """
     grey = is_grey(ct.hu_kji)
     if grey:
-        mapped, warning = (
-            grey_to_hu(ct.hu_kji),
-            _("8-bit grey values instead of HU: mapped to -1250..250 HU; values beyond are lost, HU are approximate."),
+        mapped = grey_to_hu(ct.hu_kji)
+        warning = _(
+            "8-bit grey values instead of HU: mapped to -1250..250 HU; values beyond are lost, HU are approximate."
         )
         if is_cut_off(mapped, geometry=ct.geometry, black_hu=GREY_LOW_HU, white_hu=GREY_LOW_HU + GREY_SPAN_HU):
             raise InputError(
@@ -56,17 +56,14 @@ def to_hounsfield(ct: CTVolume, *, lungs_found: Callable[[np.ndarray, Geometry],
                 ).format(case=ct.name)
             )
     elif is_offset(ct.hu_kji):
-        mapped, warning = (
-            offset_to_hu(ct.hu_kji),
-            _("Values start at 0 as if HU were stored with an offset: {offset} was subtracted.").format(
-                offset=OFFSET_HU
-            ),
-        )
+        mapped = offset_to_hu(ct.hu_kji)
+        text = _("Values start at 0 as if HU were stored with an offset: {offset} was subtracted.")
+        warning = text.format(offset=OFFSET_HU)
     else:
         return _on_right_scale(ct, lungs_found=lungs_found)
     mapped_ct = replace(ct, hu_kji=mapped, warnings=(*ct.warnings, warning))
     scaled_ct = _on_right_scale(mapped_ct, lungs_found=lungs_found, is_guess=grey)
-    # On another scale lungs were found already, or it would not have been taken.
+    # If the values were rescaled, lungs were found already.
     if scaled_ct is mapped_ct and not lungs_found(mapped, ct.geometry):
         raise InputError(
             _(

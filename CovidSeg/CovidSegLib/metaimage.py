@@ -13,12 +13,11 @@ import numpy as np
 from .checks import NO_ORIENTATION, ImageData, check_geometry, check_size
 from .errors import InputError
 from .geometry import Geometry
-from .inputs import detached_data_files
+from .inputs import MAX_HEADER_BYTES, detached_data_files
 from .memory import require_memory
 from .pixels import DAMAGED, InflatingStream, VoxelFormat, read_voxels, reason_of, verify_packed
 from .texts import text as _
 
-_MAX_HEADER = 1 << 22
 _AXES = ("TransformMatrix", "Rotation", "Orientation")
 _DTYPES = {
     "MET_CHAR": "i1",
@@ -85,7 +84,7 @@ def verify_metaimage(path: Path) -> None:
 def _read_header(path: Path, *, label: str) -> tuple[dict[str, str], int]:
     """Return the header's fields and the byte after its last line, which names the data."""
     with path.open("rb") as stream:
-        raw = stream.read(_MAX_HEADER)
+        raw = stream.read(MAX_HEADER_BYTES)
     fields: dict[str, str] = {}
     start = 0
     while (end := raw.find(b"\n", start)) >= 0 or start < len(raw):

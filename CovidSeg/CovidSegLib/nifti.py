@@ -186,18 +186,10 @@ def _itk_geometry(path: Path, header: NiftiHeader, *, label: str) -> Geometry:
         if header.sform_ras is None or "orthonormal" not in str(error):
             raise InputError(_BROKEN.format(label=label, reason=itk_reason(error))) from error
         return _straightened(header.sform_ras * header.mm_per_unit, size_ijk=header.size_ijk)
-    n = reader.GetDimension()
-    direction = np.asarray(reader.GetDirection()).reshape(n, n)[:3, :3]
-    if n < 3 or tuple(reader.GetSize()[:3]) != header.size_ijk:
+    if tuple(reader.GetSize()[:3]) != header.size_ijk:
         text = _("{label}: the header is ambiguous about the image's size. Export the CT again.")
         raise InputError(text.format(label=label))
-    spacing, origin = reader.GetSpacing(), reader.GetOrigin()
-    return Geometry(
-        size_ijk=header.size_ijk,
-        spacing_ijk_mm=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
-        origin_lps_mm=(float(origin[0]), float(origin[1]), float(origin[2])),
-        direction_lps=tuple(float(value) for value in direction.ravel()),
-    )
+    return Geometry.from_sitk(reader)
 
 
 def _qform_axes(quaternion_bcd: np.ndarray, *, qfac: float) -> np.ndarray:

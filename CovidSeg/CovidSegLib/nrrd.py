@@ -10,12 +10,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from .checks import NO_ORIENTATION, ImageData, check_geometry, check_size
 from .errors import InputError
 from .geometry import Geometry
-from .inputs import detached_data_files
+from .inputs import MAX_HEADER_BYTES, detached_data_files
 from .memory import require_memory
 from .pixels import DAMAGED, HuBuilder, reason_of, verify_packed
 from .sitk_quiet import itk_reason, quiet_itk
@@ -24,8 +22,6 @@ from .texts import text as _
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-#: Segmentations of a hundred organs have headers of some 100 kB.
-_MAX_HEADER = 1 << 22
 _LINES = re.MULTILINE | re.IGNORECASE
 #: What Slicer says of a segmentation as a whole, and of each segment.
 _SEGMENTATION = re.compile(rb"^Segment(ation|[0-9]+)_\w+:=", re.MULTILINE)
@@ -92,7 +88,7 @@ def verify_nrrd(path: Path) -> None:
 def _split_header(path: Path) -> tuple[bytes, int]:
     """Return the header with plain line ends, and the byte after the empty line that ends it."""
     with path.open("rb") as stream:
-        raw = stream.read(_MAX_HEADER)
+        raw = stream.read(MAX_HEADER_BYTES)
     end = re.search(rb"\r?\n\r?\n", raw)
     header = raw if end is None else raw[: end.start()]
     return header.replace(b"\r\n", b"\n"), len(raw) if end is None else end.end()
@@ -110,15 +106,7 @@ def _checked_geometry(reader: sitk.ImageFileReader, *, label: str) -> Geometry:
         )
         raise InputError(text.format(label=label, kind=kind, count=components))
     size_ijk = check_size(tuple(int(n) for n in reader.GetSize()), label=label)
-    n = reader.GetDimension()
-    direction = np.asarray(reader.GetDirection()).reshape(n, n)[:3, :3]
-    spacing, origin = reader.GetSpacing(), reader.GetOrigin()
-    geometry = Geometry(
-        size_ijk=size_ijk,
-        spacing_ijk_mm=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
-        origin_lps_mm=(float(origin[0]), float(origin[1]), float(origin[2])),
-        direction_lps=tuple(float(value) for value in direction.ravel()),
-    )
+    geometry = Geometry.from_sitk(reader)
     check_geometry(geometry, label=label)
     one_voxel = sitk.Image([1, 1], reader.GetPixelID())
     require_memory(size_ijk, dtype=sitk.GetArrayViewFromImage(one_voxel).dtype, label=label)

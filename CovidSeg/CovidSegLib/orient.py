@@ -7,6 +7,7 @@ oblique volume keeps its obliqueness and the way back is exact.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 
@@ -32,8 +33,6 @@ class Orientation:
         Among the six assignments of grid axes to patient axes the one with the greatest sum
         of absolute direction cosines is taken, so that 45 degree obliques resolve as well.
         """
-        from itertools import permutations
-
         cosines = geometry.direction_matrix  # rows L, P, S; columns i, j, k
         best = max(
             permutations(range(3)), key=lambda axes: sum(abs(cosines[row, axis]) for row, axis in enumerate(axes))

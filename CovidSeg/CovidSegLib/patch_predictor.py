@@ -26,7 +26,7 @@ def precision_on(device: str, *, quantized: bool) -> str:
 
     Args:
         device: A device from `resolve_device`.
-        quantized: Whether it is known between which values the network's activations lie; else there is no "int8".
+        quantized: Whether the ranges of the network's activations are known, which "int8" needs.
     """
     if gains_from_bfloat16(device):
         return "bfloat16"
@@ -42,7 +42,7 @@ class PatchPredictor:
         Args:
             network: Maps (batch, 1, k, j, i) to logits (batch, classes, k, j, i).
             device: A device from `resolve_device`.
-            integers: The same network in 8-bit integers, if the bundle has what they need.
+            integers: The same network quantized to 8-bit integers, if the bundle has the ranges of its activations.
         """
         import torch
 

@@ -7,6 +7,7 @@ lobes, bronchiectasis, breathing motion, and other disease but for an effusion o
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -150,8 +151,6 @@ def _present(lung_points: Array, *, missing_lung: Side | None) -> Array:
 
 
 def _fingerprint(image: Array, geometry: Geometry) -> str:
-    import hashlib
-
     return "sha256:" + hashlib.sha256(repr(geometry).encode() + image.tobytes()).hexdigest()
 
 

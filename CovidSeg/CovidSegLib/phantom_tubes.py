@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Array = np.ndarray
+from .phantom_anatomy import Array
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def segment(
     with clock.stage("preprocess"):
         reporter.tell("preprocess", 0, 1)
         ct = to_hounsfield(ct)
-        with _naming(ct):
+        with _case_named_in_errors(ct):
             network_input = preprocess(ct.hu_kji, geometry=ct.geometry, recipe=bundle.preprocessing)
     with clock.stage("load"):
         network, integers = bundle.network, bundle.integers
@@ -159,7 +159,7 @@ def segment(
 
 
 @contextmanager
-def _naming(ct: CTVolume) -> Iterator[None]:
+def _case_named_in_errors(ct: CTVolume) -> Iterator[None]:
     """Prefix input errors with the case's name, which the code that raises them does not know."""
     try:
         yield

@@ -7,6 +7,7 @@ identifies a patient.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -81,19 +82,19 @@ def _row(planes: list[Plane]) -> np.ndarray:
 
 def preview_panel(plane: Plane, *, shape: tuple[int, int], mm_per_pixel: float) -> np.ndarray:
     """Return one slice in the middle of a panel, (rows, columns, 3) uint8."""
-    samplers = [
+    rows, columns = (
         _sampling(count, step_mm, pixels, mm_per_pixel)
         for count, step_mm, pixels in zip(plane.hu.shape, plane.spacing_mm, shape, strict=True)
-    ]
-    hu = _sampled(plane.hu, samplers)
-    shown = np.logical_and.outer(samplers[0][2], samplers[1][2])
+    )
+    hu = _sampled(plane.hu, rows, columns)
+    shown = np.logical_and.outer(rows.shown, columns.shown)
     grey = np.clip((hu - (LEVEL_HU - WINDOW_HU / 2.0)) * (255.0 / WINDOW_HU), 0.0, 255.0)
     rgb = np.repeat(grey[..., np.newaxis], 3, axis=2)
-    infection = _sampled(plane.labels == Label.INFECTION, samplers) > 0.5
+    infection = _sampled(plane.labels == Label.INFECTION, rows, columns) > 0.5
     rgb[infection] = (1.0 - INFECTION_OPACITY) * rgb[infection] + INFECTION_OPACITY * _COLORS[Label.INFECTION]
     whole_lungs = _whole_lungs(plane)
-    left = _sampled(whole_lungs == Label.LEFT_LUNG, samplers)
-    right = _sampled(whole_lungs == Label.RIGHT_LUNG, samplers)
+    left = _sampled(whole_lungs == Label.LEFT_LUNG, rows, columns)
+    right = _sampled(whole_lungs == Label.RIGHT_LUNG, rows, columns)
     # One outline around both lungs: none is drawn where they touch, or across an infection.
     edge = _outline((left + right > 0.5) & shown)
     rgb[edge & (left >= right)] = _COLORS[Label.LEFT_LUNG]
@@ -112,27 +113,30 @@ def _whole_lungs(plane: Plane) -> np.ndarray:
     return whole_lungs_labelmap(plane.labels[np.newaxis], geometry=grid)[0]
 
 
-_Sampling = tuple[np.ndarray, np.ndarray, np.ndarray]
+class _Sampling(NamedTuple):
+    """Per pixel along an axis: the voxel before it, the weight of the next one, and whether it shows the volume."""
+
+    before: np.ndarray
+    weight: np.ndarray
+    shown: np.ndarray
 
 
 def _sampling(count: int, step_mm: float, pixels: int, mm_per_pixel: float) -> _Sampling:
-    """Return, per pixel along an axis: the voxel before it, the weight of the next, and whether it shows the volume."""
     position = ((np.arange(pixels) - (pixels - 1) / 2.0) * mm_per_pixel) / step_mm + (count - 1) / 2.0
     shown = (position >= -0.5) & (position <= count - 0.5)
     position = np.clip(position, 0.0, count - 1.0)
     before = np.minimum(position.astype(int), max(count - 2, 0))
-    return before, (position - before).astype(np.float32), shown
+    return _Sampling(before, (position - before).astype(np.float32), shown)
 
 
-def _sampled(plane: np.ndarray, samplers: list[_Sampling]) -> np.ndarray:
+def _sampled(plane: np.ndarray, rows: _Sampling, columns: _Sampling) -> np.ndarray:
     """Return the slice at the panel's pixels, float32, linear between voxels."""
     values = plane.astype(np.float32)
-    for axis, (before, weight, _) in enumerate(samplers):
-        after = np.minimum(before + 1, plane.shape[axis] - 1)
-        weight = weight[:, np.newaxis] if axis == 0 else weight
-        first = np.take(values, before, axis=axis)
-        values = first + weight * (np.take(values, after, axis=axis) - first)
-    return values
+    after_row = np.minimum(rows.before + 1, plane.shape[0] - 1)
+    after_column = np.minimum(columns.before + 1, plane.shape[1] - 1)
+    values = values[rows.before] + rows.weight[:, np.newaxis] * (values[after_row] - values[rows.before])
+    first = values[:, columns.before]
+    return first + columns.weight * (values[:, after_column] - first)
 
 
 def _outline(mask: np.ndarray) -> np.ndarray:

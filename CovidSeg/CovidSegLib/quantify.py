@@ -22,17 +22,7 @@ from .nearest_lung import assign_infection_to_lungs
 from .severity import Severity
 from .texts import text as _
 
-__all__ = [
-    "Composition",
-    "HuStatistics",
-    "Quantities",
-    "RegionQuantities",
-    "assign_infection_to_lungs",
-    "quantify",
-    "quantify_labelmap",
-]
-
-#: The cut point between ground glass and consolidation (METHOD section 10).
+#: Infection from this HU on is consolidation, below it ground glass (METHOD section 10).
 CONSOLIDATION_FROM_HU = -300.0
 #: Both lungs of the largest patients hold about 10 litres; above this, the header's spacing must be wrong.
 LARGEST_LUNGS_ML = 12_000.0

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from . import DISCLAIMER
 from .field_of_view import CROPPED, NOT_SCANNED_WHOLE
 from .geometry import Geometry
 from .quantify import Quantities
 
-DISCLAIMER = "Research software, not a medical device; not for clinical use."
 NOT_AVAILABLE = "n/a"
 
 #: Decimals kept, by the unit a key ends in; any other number is written in full.

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from CovidSegLib import console, report, workers
+from CovidSegLib import console, workers
 from CovidSegLib.case_run import CaseRunner, RunOptions
 from CovidSegLib.cli import main
 from fake_engine import FAKE_ENGINE, write_ct
@@ -169,10 +169,6 @@ def test_segment_help_names_every_option_of_the_contract(capsys: pytest.CaptureF
     text = capsys.readouterr().out
     for option in ("-o", "--mode", "--device", "--bundle", "--overwrite", "--workers", "--no-preview", "--verbose"):
         assert option in text
-
-
-def test_disclaimer_is_one_text() -> None:
-    assert console.DISCLAIMER == report.DISCLAIMER
 
 
 def test_bar_on_a_terminal_and_plain_lines_otherwise(

@@ -39,11 +39,13 @@ def tiny_geometry(
     )
 
 
-def write_image(path: Path, values_kji: np.ndarray, *, geometry: Geometry | None = None, compress: str = "") -> Path:
-    """Write an array with SimpleITK; returns the path. `compress` is "yes" or empty."""
+def write_image(
+    path: Path, values_kji: np.ndarray, *, geometry: Geometry | None = None, compress: bool = False
+) -> Path:
+    """Write an array with SimpleITK; returns the path."""
     k, j, i = values_kji.shape[:3]
     grid = geometry or tiny_geometry(size_ijk=(i, j, k))
-    sitk.WriteImage(grid.to_sitk(values_kji), str(path), bool(compress))
+    sitk.WriteImage(grid.to_sitk(values_kji), str(path), compress)
     return path
 
 
@@ -89,11 +91,7 @@ def write_series(
         ds.RescaleSlope, ds.RescaleIntercept = slope_of[k], intercept_of[k]
         stored = np.rint((hu_kji[k].astype(np.float64) - intercept_of[k]) / slope_of[k])
         ds.PixelData = stored.astype(np.int16).tobytes()
-        for keyword, value in tags.items():
-            if value is None:
-                delattr(ds, keyword)
-            else:
-                setattr(ds, keyword, value)
+        _set_tags(ds, tags)
         path = folder / f"{prefix}{(k * 7919) % 1009:04d}.dcm"
         ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         pydicom.dcmwrite(path, ds, enforce_file_format=True)
@@ -126,12 +124,16 @@ def edit_slice(path: Path, **tags: Any) -> None:
     import pydicom
 
     ds = pydicom.dcmread(path)
+    _set_tags(ds, tags)
+    ds.save_as(path)
+
+
+def _set_tags(ds: Any, tags: dict[str, Any]) -> None:
     for keyword, value in tags.items():
         if value is None:
             delattr(ds, keyword)
         else:
             setattr(ds, keyword, value)
-    ds.save_as(path)
 
 
 def zip_files(path: Path, files: dict[str, Path | bytes]) -> Path:

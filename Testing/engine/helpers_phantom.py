@@ -22,12 +22,12 @@ def small_phantom(seed: int = 7, **options: Any) -> Phantom:
     return make_phantom(seed=seed, **{"size_ijk": SIZE_IJK, "spacing_ijk_mm": SPACING_IJK_MM, **options})
 
 
-def stored_as(
+def reordered_ct(
     ct: CTVolume, *, order: tuple[int, int, int] = (0, 1, 2), flips: tuple[bool, bool, bool] = (False, False, False)
 ) -> CTVolume:
     """Return the same CT, in the same place, with its array axes (k, j, i) permuted, then flipped."""
     geometry = ct.geometry
-    values = ct.hu_kji.transpose(order)[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
+    values = reordered(ct.hu_kji, order=order, flips=flips)
     axes_ijk = [2 - axis for axis in order[::-1]]  # old grid axis of new i, j, k
     columns = geometry.direction_matrix[:, axes_ijk].copy()
     spacing = [geometry.spacing_ijk_mm[axis] for axis in axes_ijk]
@@ -41,8 +41,8 @@ def stored_as(
     return replace(ct, hu_kji=np.ascontiguousarray(values), geometry=new)
 
 
-def as_stored(array_kji: np.ndarray, *, order: tuple[int, int, int], flips: tuple[bool, bool, bool]) -> np.ndarray:
-    """Return an array of the original CT in the storage of `stored_as`."""
+def reordered(array_kji: np.ndarray, *, order: tuple[int, int, int], flips: tuple[bool, bool, bool]) -> np.ndarray:
+    """Return an array with its axes permuted, then flipped."""
     return array_kji.transpose(order)[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from CovidSegLib.dicom_lengths import lengths_fit
+from CovidSegLib.dicom_elements import lengths_fit
 from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.volume import read_ct

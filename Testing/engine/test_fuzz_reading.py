@@ -54,7 +54,7 @@ def target_of(kind: str, folder: Path) -> tuple[Path, Callable[[int], None]]:
     elif kind == "frames.dcm":
         path = write_enhanced(folder / kind, write_series(folder / "series", tiny_hu()))
     else:
-        path = write_image(folder / kind, tiny_hu(), compress="yes" if "packed" in kind else "")
+        path = write_image(folder / kind, tiny_hu(), compress="packed" in kind)
     raw = path.read_bytes()
     return path, lambda seed: _write(path, damaged(raw, seed=seed))
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from CovidSegLib.chest_masks import in_plane_border
 from CovidSegLib.errors import InputError
-from CovidSegLib.hu_scale import SOFT_TISSUE_HU, HuScale, _has_air_around_at_its_place, rescale, wrong_scale
+from CovidSegLib.hu_scale import SOFT_TISSUE_HU, HuScale, _outer_air_is_right, rescale, wrong_scale
 from CovidSegLib.intensity import to_hounsfield
 from CovidSegLib.phantom import Phantom, make_phantom
 from CovidSegLib.volume import CTVolume
-from helpers_phantom import as_stored, stored_as
+from helpers_phantom import reordered, reordered_ct
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -115,9 +115,7 @@ def test_air_around_the_body_tells_whether_the_scale_is_right(
     means = np.full((10, 20, 20), 50.0, dtype=np.float32)
     border = in_plane_border(means.shape)
     means[border] = outer_hu + spread_hu * np.random.default_rng(0).standard_normal(border.sum())
-    found = _has_air_around_at_its_place(
-        means, padding=np.zeros(means.shape, dtype=bool), block_ml=volume_ml / border.sum()
-    )
+    found = _outer_air_is_right(means, padding=np.zeros(means.shape, dtype=bool), block_ml=volume_ml / border.sum())
     assert found is is_right
 
 
@@ -270,12 +268,12 @@ def test_scale_does_not_depend_on_how_the_axes_are_stored(order: tuple[int, int,
     ct = lungs_of_patient()
     wrong = np.rint(ct.hu_kji * (1500.0 / 1300.0)).astype(np.int16)
     straight = wrong_scale(wrong, geometry=ct.geometry)
-    stored = stored_as(replace(ct, hu_kji=wrong), order=order, flips=(True, False, True))
+    stored = reordered_ct(replace(ct, hu_kji=wrong), order=order, flips=(True, False, True))
     assert straight is not None
     assert wrong_scale(stored.hu_kji, geometry=stored.geometry) == straight
     np.testing.assert_array_equal(
         rescale(stored.hu_kji, geometry=stored.geometry, scale=straight),
-        as_stored(rescale(wrong, geometry=ct.geometry, scale=straight), order=order, flips=(True, False, True)),
+        reordered(rescale(wrong, geometry=ct.geometry, scale=straight), order=order, flips=(True, False, True)),
     )
 
 

@@ -35,7 +35,7 @@ def test_nifti_that_lacks_its_last_byte_is_refused(tmp_path: Path, kind: str, ex
 
 @pytest.mark.parametrize("name", ["labels.nrrd", "labels.nhdr", "labels.mha", "labels.mhd"])
 def test_compressed_voxels_that_do_not_fit_their_checksum_are_refused(tmp_path: Path, name: str) -> None:
-    path = write_image(tmp_path / name, LABELS, compress="yes")
+    path = write_image(tmp_path / name, LABELS, compress=True)
     np.testing.assert_array_equal(read(path), LABELS)
     (voxels,) = [file for file in tmp_path.iterdir() if file.suffix not in (".nhdr", ".mhd")]
     raw = bytearray(voxels.read_bytes())
@@ -47,7 +47,7 @@ def test_compressed_voxels_that_do_not_fit_their_checksum_are_refused(tmp_path: 
 
 @pytest.mark.parametrize("name", ["labels.nrrd", "labels.nhdr", "labels.mha", "labels.mhd"])
 def test_compressed_voxels_that_lack_their_end_are_refused(tmp_path: Path, name: str) -> None:
-    path = write_image(tmp_path / name, LABELS, compress="yes")
+    path = write_image(tmp_path / name, LABELS, compress=True)
     (voxels,) = [file for file in tmp_path.iterdir() if file.suffix not in (".nhdr", ".mhd")]
     voxels.write_bytes(voxels.read_bytes()[:-3])
     with pytest.raises(InputError, match=rf"{name}' cannot be read: it is damaged"):

@@ -9,7 +9,7 @@ from CovidSegLib.labels import Label
 from CovidSegLib.lung_border import DEPTH_MM, SLAB, trim_lung_border
 from CovidSegLib.phantom import make_phantom
 from CovidSegLib.volume import CTVolume
-from helpers_phantom import as_stored, dice, stored_as
+from helpers_phantom import dice, reordered, reordered_ct
 from scipy import ndimage
 
 LUNG_HU, TISSUE_HU = -850, 50
@@ -132,9 +132,9 @@ def test_result_does_not_depend_on_how_the_axes_are_stored(order: tuple[int, int
     labels = box_of_lung(geometry) * np.uint8(Label.LEFT_LUNG)
     hu = np.where(rng.random(labels.shape) < 0.6, TISSUE_HU, LUNG_HU).astype(np.int16)
     flips = (True, False, True)
-    stored = stored_as(CTVolume(hu, geometry, "case", ""), order=order, flips=flips)
-    found = trimmed(as_stored(labels, order=order, flips=flips).copy(), stored.hu_kji, stored.geometry)
-    np.testing.assert_array_equal(found, as_stored(trimmed(labels, hu, geometry), order=order, flips=flips))
+    stored = reordered_ct(CTVolume(hu, geometry, "case", ""), order=order, flips=flips)
+    found = trimmed(reordered(labels, order=order, flips=flips).copy(), stored.hu_kji, stored.geometry)
+    np.testing.assert_array_equal(found, reordered(trimmed(labels, hu, geometry), order=order, flips=flips))
 
 
 def test_lungs_of_a_phantom_that_were_drawn_too_large_come_back() -> None:

@@ -17,9 +17,9 @@ from helpers_ct_files import OBLIQUE, tiny_geometry, tiny_hu, write_image
 NAMES = ["ct.nrrd", "ct.nhdr", "ct.mha", "ct.mhd"]
 
 
-@pytest.mark.parametrize("compress", ["", "yes"])
+@pytest.mark.parametrize("compress", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_values_and_oblique_grid_are_itks(tmp_path: Path, name: str, compress: str) -> None:
+def test_values_and_oblique_grid_are_itks(tmp_path: Path, name: str, *, compress: bool) -> None:
     geometry = tiny_geometry(direction_lps=OBLIQUE)
     path = write_image(tmp_path / name, tiny_hu(), geometry=geometry, compress=compress)
     ct = read_ct(path)
@@ -150,9 +150,9 @@ def test_metaimage_over_several_files_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [0.02, 0.5, 0.95, 0.995])
-@pytest.mark.parametrize("compress", ["", "yes"])
+@pytest.mark.parametrize("compress", [False, True])
 @pytest.mark.parametrize("name", ["ct.nrrd", "ct.mha"])
-def test_truncated_file_is_refused(tmp_path: Path, name: str, compress: str, keep: float) -> None:
+def test_truncated_file_is_refused(tmp_path: Path, name: str, *, compress: bool, keep: float) -> None:
     path = write_image(tmp_path / name, tiny_hu(), compress=compress)
     raw = path.read_bytes()
     path.write_bytes(raw[: int(len(raw) * keep)])
@@ -162,7 +162,7 @@ def test_truncated_file_is_refused(tmp_path: Path, name: str, compress: str, kee
 
 @pytest.mark.parametrize("name", ["ct.nrrd", "ct.mha"])
 def test_damaged_compressed_voxels_are_refused(tmp_path: Path, name: str) -> None:
-    path = write_image(tmp_path / name, tiny_hu(), compress="yes")
+    path = write_image(tmp_path / name, tiny_hu(), compress=True)
     raw = bytearray(path.read_bytes())
     raw[-700] ^= 0xFF
     path.write_bytes(raw)
@@ -363,7 +363,7 @@ def test_nrrd_in_a_space_of_the_patient_is_read_without_a_warning(tmp_path: Path
     [("ct.nrrd", -6), ("ct.nrrd", -2), ("ct.nhdr", -6), ("ct.nhdr", -2), ("ct.mha", -2), ("ct.mhd", -2)],
 )
 def test_compressed_voxels_that_do_not_fit_their_checksum_are_refused(tmp_path: Path, name: str, at: int) -> None:
-    path = write_image(tmp_path / name, tiny_hu(), compress="yes")
+    path = write_image(tmp_path / name, tiny_hu(), compress=True)
     (voxels,) = [file for file in tmp_path.iterdir() if file.suffix not in (".nhdr", ".mhd")]
     raw = bytearray(voxels.read_bytes())
     raw[at] ^= 1
@@ -375,7 +375,7 @@ def test_compressed_voxels_that_do_not_fit_their_checksum_are_refused(tmp_path: 
 @pytest.mark.parametrize("name", ["ct.nrrd", "ct.mha"])
 def test_large_compressed_volume_is_read_in_pieces_and_checked_to_its_end(tmp_path: Path, name: str) -> None:
     hu_kji = tiny_hu(shape_kji=(8, 300, 300))  # noise: more than a piece of 256 KiB even when packed
-    path = write_image(tmp_path / name, hu_kji, compress="yes")
+    path = write_image(tmp_path / name, hu_kji, compress=True)
     np.testing.assert_array_equal(read_ct(path).hu_kji, hu_kji)
     raw = bytearray(path.read_bytes())
     raw[-2] ^= 1

@@ -17,7 +17,7 @@ from CovidSegLib.pipeline import segment
 from CovidSegLib.progress import Progress
 from CovidSegLib.volume import CTVolume
 from helpers_model import Sided, threshold_tensors, write_bundle
-from helpers_phantom import as_stored, dice, rotated, small_phantom, stored_as
+from helpers_phantom import dice, reordered, reordered_ct, rotated, small_phantom
 
 REPORT_KEYS = [
     "case",
@@ -125,10 +125,10 @@ def test_storage_order_does_not_change_the_labels_even_of_a_random_network(
 ) -> None:
     ct = small_phantom(3).ct
     straight = run(ct, random_bundle)
-    stored = stored_as(ct, order=order, flips=flips)
+    stored = reordered_ct(ct, order=order, flips=flips)
     other = run(stored, random_bundle)
     assert other.labelmap.shape == stored.geometry.shape_kji and other.geometry == stored.geometry
-    expected = as_stored(straight.labelmap, order=order, flips=flips)
+    expected = reordered(straight.labelmap, order=order, flips=flips)
     assert straight.labelmap.any()
     for label in np.unique(expected):
         assert dice(other.labelmap == label, expected == label) > 0.999
@@ -137,8 +137,8 @@ def test_storage_order_does_not_change_the_labels_even_of_a_random_network(
 @pytest.mark.parametrize("flips", [(False, False, True), (True, True, False)])
 def test_left_stays_left_in_flipped_storage(sided_bundle: Bundle, flips: tuple[bool, bool, bool]) -> None:
     phantom = small_phantom(3, infection_percent=0.0)
-    result = run(stored_as(phantom.ct, order=(2, 0, 1), flips=flips), sided_bundle)
-    expected = as_stored(phantom.lung_side_kji, order=(2, 0, 1), flips=flips)
+    result = run(reordered_ct(phantom.ct, order=(2, 0, 1), flips=flips), sided_bundle)
+    expected = reordered(phantom.lung_side_kji, order=(2, 0, 1), flips=flips)
     for label in (Label.LEFT_LUNG, Label.RIGHT_LUNG):
         assert dice(result.labelmap == label, expected == label) > 0.9
 

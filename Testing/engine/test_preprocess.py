@@ -19,7 +19,7 @@ from CovidSegLib.preprocess import (
 )
 from CovidSegLib.resample import AxisGrid, image_axes
 from CovidSegLib.volume import CTVolume
-from helpers_phantom import rotated, small_phantom, stored_as
+from helpers_phantom import reordered_ct, rotated, small_phantom
 from scipy import ndimage
 
 COARSE = PreprocessingRecipe(spacing_ijk_mm=(4.0, 4.0, 5.0))
@@ -130,7 +130,7 @@ STORAGES = [
 @pytest.mark.parametrize(("order", "flips"), STORAGES)
 def test_storage_order_does_not_change_the_image(order: tuple[int, int, int], flips: tuple[bool, bool, bool]) -> None:
     ct = small_phantom(3).ct
-    straight, other = network_input(ct), network_input(stored_as(ct, order=order, flips=flips))
+    straight, other = network_input(ct), network_input(reordered_ct(ct, order=order, flips=flips))
     assert other.image_kji == pytest.approx(straight.image_kji, abs=1e-5)
     assert np.array_equal(other.inside_kji, straight.inside_kji)
 

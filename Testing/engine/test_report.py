@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from CovidSegLib import DISCLAIMER
 from CovidSegLib.field_of_view import CROPPED, NOT_SCANNED_WHOLE
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.labels import Label
 from CovidSegLib.quantify import Quantities, quantify_labelmap
-from CovidSegLib.report import DISCLAIMER, build_report, renewed_warnings, write_report_csv, write_report_json
+from CovidSegLib.report import build_report, renewed_warnings, write_report_csv, write_report_json
 from CovidSegLib.runtime import Clock, runtime_record
 
 GEOMETRY = Geometry((20, 4, 3), (0.7421875, 0.7421875, 2.0), (-123.456789, 7.0, 1e-7))

@@ -16,7 +16,7 @@ from CovidSegLib.progress import Reporter
 from CovidSegLib.restore import restore_map
 from CovidSegLib.uncertainty import MOST_DOUBTFUL_SHARE, UncertainRegion, entropy, tempered, uncertain_regions
 from helpers_model import threshold_tensors, write_bundle
-from helpers_phantom import as_stored, small_phantom, stored_as
+from helpers_phantom import reordered, reordered_ct, small_phantom
 from hypothesis import given
 from hypothesis import strategies as st
 from test_restore import DIRECTIONS, grid_of, network_input_for
@@ -140,10 +140,10 @@ def test_segment_maps_uncertainty_only_if_asked_and_labels_stay(bundle: Bundle, 
 
 def test_uncertainty_follows_the_storage_of_the_ct(bundle: Bundle, asked: SegmentationResult) -> None:
     order, flips = (2, 0, 1), (True, False, True)
-    stored = stored_as(small_phantom(3).ct, order=order, flips=flips)
+    stored = reordered_ct(small_phantom(3).ct, order=order, flips=flips)
     other = segment(stored, bundle=bundle, device="cpu", mode="fast", uncertainty=True).uncertainty
     assert other is not None and asked.uncertainty is not None
-    expected = as_stored(asked.uncertainty, order=order, flips=flips)
+    expected = reordered(asked.uncertainty, order=order, flips=flips)
     assert np.abs(other.astype(int) - expected).max() <= 1
 
 
