@@ -68,8 +68,8 @@ def test_fast_takes_a_whole_chest_in_few_patches() -> None:
 @pytest.mark.parametrize("shape", [(16, 16, 16), (17, 40, 33), (48, 24, 30)], ids=str)
 @pytest.mark.parametrize("tiling", [SMALL, SMALLER], ids=["half", "quarter"])
 def test_number_of_patches_is_known_beforehand(shape: tuple[int, int, int], tiling: Tiling) -> None:
-    network = Pointwise()
-    inference._predict_on(Rung("cpu", "cpu", tiling), image_of(shape), network=network, reporter=Reporter())
+    network, rung = Pointwise(), Rung("cpu", "cpu", tiling)
+    inference._predict_on(rung, image_of(shape), network=network, reporter=Reporter(), integers=None)
     assert len(network.shapes) == patch_count(shape, tiling=tiling)
     assert set(network.shapes) == {(16, 16, 16)}
 
