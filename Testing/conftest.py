@@ -23,6 +23,9 @@ def _data_dir() -> Path:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip tests whose needs this machine does not meet, with the reason."""
+    for item in items:
+        if "data_dir" in getattr(item, "fixturenames", ()):
+            item.add_marker("realdata")
     if not (_data_dir() / "ct").is_dir():
         _skip(items, "realdata", f"no real CTs at {_data_dir()} (set COVIDSEG_DATA)")
     if any(item.get_closest_marker("gpu") for item in items) and not _has_cuda():
@@ -43,5 +46,5 @@ def _has_cuda() -> bool:
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """Folder of real CTs; for tests marked `realdata`."""
+    """Folder of real CTs; a test that asks for it is marked `realdata`, and skipped without them."""
     return _data_dir()
