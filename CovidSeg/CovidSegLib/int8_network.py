@@ -82,9 +82,9 @@ class _Step:
     """A convolution of framed codes.
 
     Attributes:
-        convolution: Without its ReLU, as far as codes do not end where that does.
+        convolution: Gives codes of 0 to 255; where code 0 stands for the value 0, that is the ReLU's output already.
         zero: (channels,) the codes of the frame.
-        ends: The least and the largest code (channels,) that the ReLU lets through; None if it lets all through.
+        ends: The least and the largest code (channels,) of the ReLU's output; None if all codes are possible.
     """
 
     convolution: IntegerConvolution

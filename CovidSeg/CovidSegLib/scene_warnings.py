@@ -19,7 +19,7 @@ def segment_warnings(node: Any, *, volume_node: Any) -> tuple[Text, ...]:
     """
     warnings = []
     if volume_node is not None and node.GetParentTransformNode() is not volume_node.GetParentTransformNode():
-        # Not the voxels, then, that the segments were made of.
+        # The segments lie over other voxels than those they were made of.
         warnings.append(
             _(
                 "The segmentation is under another transform than its CT; it was measured where it now lies over the "
