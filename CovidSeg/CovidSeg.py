@@ -6,7 +6,7 @@ from typing import Annotated
 import slicer
 import vtk
 from CovidSegLib.logic import CovidSegLogic
-from CovidSegLib.widget_choices import Device, Mode
+from CovidSegLib.panel.choices import Device, Mode
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -43,7 +43,7 @@ infection based on limited data. Informatics in Medicine Unlocked 25 (2021) 1006
     def registerSamples(self):
         """Offer the phantom and Slicer's chest CT in the Sample Data module; nothing is generated or downloaded yet."""
         import SampleData
-        from CovidSegLib.scene_samples import register_samples
+        from CovidSegLib.scenes.samples import register_samples
 
         register_samples(SampleData, icons=Path(self.resourcePath("Icons")))
 
@@ -137,7 +137,7 @@ class CovidSegTest(ScriptedLoadableModuleTest):
 
     def runTest(self):
         """Put a synthetic CT into an empty scene and check what is published for it."""
-        from CovidSegLib.scene_selftest import add_phantom_volume, truth_engine
+        from CovidSegLib.scenes.selftest import add_phantom_volume, truth_engine
 
         slicer.mrmlScene.Clear()
         phantom, volumeNode = add_phantom_volume(CovidSegLogic().context)

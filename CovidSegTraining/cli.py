@@ -11,11 +11,11 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from CovidSegLib.cli_parser import Parser, UsageError
-from CovidSegLib.console import with_hint
-from CovidSegLib.exit_codes import FAILED, STOPPED, USAGE
+from CovidSegLib.commands.console import with_hint
+from CovidSegLib.commands.exit_codes import FAILED, STOPPED, USAGE
+from CovidSegLib.commands.parser import Parser, UsageError
 from CovidSegLib.failures import explain, is_unexpected, one_line
-from CovidSegLib.itk_paths import let_itk_open_any_path
+from CovidSegLib.readers.itk_paths import let_itk_open_any_path
 
 from . import cli_calibration, cli_cv, cli_data, cli_evaluate, cli_experiment, cli_product
 from .cli_common import note

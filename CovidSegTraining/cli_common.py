@@ -8,8 +8,8 @@ import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from CovidSegLib.cli_parser import count
-from CovidSegLib.console import print_line
+from CovidSegLib.commands.console import print_line
+from CovidSegLib.commands.parser import count
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from CovidSegLib.cli_parser import Parser, UsageError, add_command, count
-from CovidSegLib.exit_codes import OK
+from CovidSegLib.commands.exit_codes import OK
+from CovidSegLib.commands.parser import Parser, UsageError, add_command, count
 
 from .cli_common import (
     add_compute,

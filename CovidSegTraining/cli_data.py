@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from CovidSegLib.cli_parser import Parser, add_command
-from CovidSegLib.exit_codes import FAILED, OK
+from CovidSegLib.commands.exit_codes import FAILED, OK
+from CovidSegLib.commands.parser import Parser, add_command
 from CovidSegLib.failures import one_line
 
 from .cli_common import folder, note, say

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from CovidSegLib.cli_parser import Parser, UsageError, add_command, count
-from CovidSegLib.exit_codes import OK
+from CovidSegLib.commands.exit_codes import OK
+from CovidSegLib.commands.parser import Parser, UsageError, add_command, count
 
 from .cli_common import (
     add_labels_are,

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from CovidSegLib.cli_parser import Parser, UsageError, add_command
-from CovidSegLib.exit_codes import OK
+from CovidSegLib.commands.exit_codes import OK
+from CovidSegLib.commands.parser import Parser, UsageError, add_command
 
 from .cli_common import (
     add_compute,

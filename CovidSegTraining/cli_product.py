@@ -7,8 +7,8 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from CovidSegLib.cli_parser import Parser, UsageError, add_command
-from CovidSegLib.exit_codes import FAILED, OK
+from CovidSegLib.commands.exit_codes import FAILED, OK
+from CovidSegLib.commands.parser import Parser, UsageError, add_command
 
 from .cli_common import (
     add_compute,

@@ -17,9 +17,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from CovidSegLib.archive import extracted
-from CovidSegLib.case_folder import replace_file
+from CovidSegLib.cases.folder import replace_file
 from CovidSegLib.errors import InputError
+from CovidSegLib.readers.archive import extracted
 
 from .transfer import DownloadError, Patience, RemoteFile, fetch, fetch_text
 from .whole_files import write_whole

@@ -224,7 +224,7 @@ _REMEDY = "Resample to the CT's grid, or take the case out."
 
 def _read_pair(prediction: Path, *, case_dir: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, Geometry]:
     """Return truth, prediction, the voxels that count (None: all), and the grid of all."""
-    from CovidSegLib.segmentation_reader import read_segmentation
+    from CovidSegLib.results.segmentation_reader import read_segmentation
 
     from .label_files import read_known
 

@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from CovidSegLib.cases.run_lock import run_lock
 from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.orient import Orientation
-from CovidSegLib.run_lock import run_lock
 from CovidSegLib.volume import fingerprint_of, read_ct
 
 from .cache import key_of, refuse_cases_with

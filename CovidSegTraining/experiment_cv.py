@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from CovidSegLib.cases.run_lock import run_lock
 from CovidSegLib.errors import InputError
 from CovidSegLib.failures import explain
 from CovidSegLib.labels import Label
-from CovidSegLib.run_lock import run_lock
 
 from .cache import key_of
 from .evaluate import Evaluation, LabelsAre, evaluate_scores, score_predictions, write_evaluation, write_pictures

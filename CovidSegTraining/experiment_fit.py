@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from CovidSegLib.allocator import freed_memory_kept
+from CovidSegLib.cases.run_lock import run_lock
 from CovidSegLib.device import describe_device, resolve_device
 from CovidSegLib.errors import DeviceError, InputError
-from CovidSegLib.run_lock import run_lock
 
 from .experiment_batches import CropStream, Volumes
 from .experiment_cache import PreparedCase

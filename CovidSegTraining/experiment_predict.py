@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from CovidSegLib.case_files import write_nifti_checked
-from CovidSegLib.case_folder import new_file
+from CovidSegLib.cases.files import write_nifti_checked
+from CovidSegLib.cases.folder import new_file
 from CovidSegLib.device import resolve_device
 from CovidSegLib.errors import ModelError
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
-from CovidSegLib.inputs import imaging_file_in
 from CovidSegLib.intensity import is_grey, is_offset
 from CovidSegLib.labels import SEGMENTS, Label
+from CovidSegLib.readers.inputs import imaging_file_in
 from CovidSegLib.volume import read_ct
 
 from .label_files import read_known, read_labels

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from CovidSegLib.bundle import load_bundle
 from CovidSegLib.errors import ModelError
-from CovidSegLib.int8_weights import SCALE, dequantized, quantized
+from CovidSegLib.int8.weights import SCALE, dequantized, quantized
 from CovidSegLib.network import NetworkConfig, build_network
 from CovidSegLib.preprocess import PreprocessingRecipe
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from CovidSegLib.allocator import freed_memory_kept
+from CovidSegLib.cases.run_lock import run_lock
 from CovidSegLib.device import describe_device, gains_from_bfloat16
 from CovidSegLib.errors import ModelError
 from CovidSegLib.network import build_network
 from CovidSegLib.preprocess import unit_window
-from CovidSegLib.run_lock import run_lock
 
 from .fit_checks import refuse_other_settings
 from .fit_config import FitConfig, Stage

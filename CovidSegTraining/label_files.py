@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
-from CovidSegLib.label_image import read_label_image
 from CovidSegLib.preprocess import NetworkInput
+from CovidSegLib.readers.label_image import read_label_image
 from CovidSegLib.resample import resample_kji
 
 #: A voxel on another grid counts as known if at least this share of it lies in the known part of a case (`read_known`);

@@ -7,7 +7,7 @@ dense near the lungs (vessels, hilum, consolidation, pleura) stays unknown; what
 from __future__ import annotations
 
 import numpy as np
-from CovidSegLib.abdominal_gas import abdominal_gas
+from CovidSegLib.anatomy.abdominal_gas import abdominal_gas
 from CovidSegLib.errors import InputError
 
 from .label_codes import Code

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from CovidSegLib.cases.run_lock import run_lock
 from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.intensity import to_hounsfield
 from CovidSegLib.labels import Label
 from CovidSegLib.preprocess import NetworkInput, PreprocessingRecipe, preprocess
-from CovidSegLib.run_lock import run_lock
 from CovidSegLib.volume import case_name, fingerprint_of, read_ct
 
 from .cache import CachedCase, case_files, key_of, preparation_of, read_case, refuse_cases_with, write_case

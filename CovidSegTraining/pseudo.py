@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from CovidSegLib.bundle import Bundle
+from CovidSegLib.cases.run_lock import run_lock
 from CovidSegLib.errors import InputError
 from CovidSegLib.inference import predict
 from CovidSegLib.intensity import to_hounsfield
@@ -20,7 +21,6 @@ from CovidSegLib.labels import Label
 from CovidSegLib.postprocess import consistent_labels
 from CovidSegLib.preprocess import network_axes, preprocess
 from CovidSegLib.progress import Reporter
-from CovidSegLib.run_lock import run_lock
 from CovidSegLib.volume import case_name, read_ct
 
 from .cache import read_case, write_case

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from CovidSegLib.activations import ActivationRange, ActivationRanges, coded_layers, read_activations, to_bytes
 from CovidSegLib.bundle import Bundle, load_bundle
 from CovidSegLib.errors import InputError
 from CovidSegLib.inference import predict
+from CovidSegLib.int8.activations import ActivationRange, ActivationRanges, coded_layers, read_activations, to_bytes
 from CovidSegLib.intensity import to_hounsfield
 from CovidSegLib.preprocess import preprocess
 from CovidSegLib.progress import Reporter

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from CovidSegLib.case_folder import replace_file
+from CovidSegLib.cases.folder import replace_file
 from CovidSegLib.errors import InputError, ModelError
 
 from .experiment_config import Experiment, read_experiment

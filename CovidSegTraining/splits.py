@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from CovidSegLib.errors import InputError
-from CovidSegLib.inputs import image_suffix
+from CovidSegLib.readers.inputs import image_suffix
 
 from .whole_files import write_whole
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from CovidSegLib import __version__
-from CovidSegLib.case_folder import replace_file
+from CovidSegLib.cases.folder import replace_file
 from CovidSegLib.errors import CovidSegError
 
 #: Small, because a connection that is reset loses the chunk being read.

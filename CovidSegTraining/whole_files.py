@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from CovidSegLib.case_folder import replace_file
+from CovidSegLib.cases.folder import replace_file
 
 #: What reading a damaged `.npz` raises.
 DAMAGED_NPZ = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)

@@ -16,10 +16,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .activations import read_activations
 from .errors import ModelError
-from .int8_network import IntegerUNet
-from .int8_weights import dequantized
+from .int8.activations import read_activations
+from .int8.network import IntegerUNet
+from .int8.weights import dequantized
 from .labels import Label
 from .network import NetworkConfig, build_network
 from .postprocess import PostprocessingRecipe
@@ -227,7 +227,7 @@ def _temperature(calibration: dict[str, Any], *, metadata_path: Path) -> float:
 def load_network(weights_path: Path, *, config: NetworkConfig, sha256: str) -> torch.nn.Module:
     """Return the network with the weights of a safetensors file, checked before they are read.
 
-    Weights stored in half precision or in 8 bits (`int8_weights`) become float32.
+    Weights stored in half precision or in 8 bits (`int8.weights`) become float32.
 
     Raises:
         ModelError: The file is missing, its checksum differs, or it fits another network.

@@ -20,12 +20,12 @@ from functools import partial
 from pathlib import Path
 
 from . import DISCLAIMER, __version__
-from .cli_parser import Parser, UsageError, add_command, count
-from .console import print_error, with_hint
+from .commands.console import print_error, with_hint
+from .commands.exit_codes import FAILED, STOPPED, USAGE
+from .commands.parser import Parser, UsageError, add_command, count
 from .device import is_device_name
-from .exit_codes import FAILED, STOPPED, USAGE
 from .failures import explain, is_unexpected
-from .itk_paths import let_itk_open_any_path
+from .readers.itk_paths import let_itk_open_any_path
 
 _add_command = partial(add_command, note=DISCLAIMER)
 _STAGES_TOO = "print stages, and a traceback after an error"
@@ -211,25 +211,25 @@ def _refuse_reserved(arguments: Sequence[str]) -> None:
 
 
 def _segment(options: argparse.Namespace) -> int:
-    from .cli_segment import run_segment
+    from .commands.segment import run_segment
 
     return run_segment(options)
 
 
 def _quantify(options: argparse.Namespace) -> int:
-    from .cli_quantify import run_quantify
+    from .commands.quantify import run_quantify
 
     return run_quantify(options)
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from .cli_demo import run_demo
+    from .commands.demo import run_demo
 
     return run_demo(options)
 
 
 def _info(options: argparse.Namespace) -> int:
-    from .cli_info import run_info
+    from .commands.info import run_info
 
     return run_info(options)
 

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from .errors import Cancelled, CovidSegError
 from .resources import resource_path
-from .scene_texts import tr as _
+from .scenes.texts import tr as _
 
 TORCH_VERSIONS = ">=2.8,<3"
 #: Packages that an installation must not replace, if they are installed.

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .chest import find_chest
+from .anatomy.chest import find_chest
 from .geometry import Geometry
 from .inference import TILINGS, patch_count
 from .intensity import to_hounsfield

@@ -16,7 +16,7 @@ import numpy as np
 
 from .allocator import freed_memory_kept
 from .errors import DeviceError
-from .int8_network import IntegerUNet
+from .int8.network import IntegerUNet
 from .network import SIZE_MULTIPLE
 from .patch_predictor import PatchPredictor, WrongResultsError, check_results
 from .progress import Reporter

@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from .chest import lungs_found
+from .anatomy.chest import lungs_found
+from .anatomy.hu_scale import is_cut_off, rescale, wrong_scale
 from .errors import InputError
 from .geometry import Geometry
-from .hu_scale import is_cut_off, rescale, wrong_scale
 from .texts import text as _
 from .volume import CTVolume
 

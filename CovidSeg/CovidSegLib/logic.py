@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import Cancelled, InputError
 from .scene import SceneContext
-from .scene_edited import mark_computed
-from .scene_file import load_segmentation, save_segmentation
-from .scene_outputs import check_output, ct_of, output_segmentation, output_table, replace_segments
-from .scene_report import store_report
-from .scene_segments import error_about, make_segments, read_masks, why_not_measured
-from .scene_table import results_table, show_table
-from .scene_texts import tr as _
-from .scene_uncertainty import map_image, put_map, remove_map
-from .scene_volume import check_volume, geometry_of, ijk_to_ras, volume_from_node
+from .scenes.edited import mark_computed
+from .scenes.file import load_segmentation, save_segmentation
+from .scenes.outputs import check_output, ct_of, output_segmentation, output_table, replace_segments
+from .scenes.report import store_report
+from .scenes.segments import error_about, make_segments, read_masks, why_not_measured
+from .scenes.table import results_table, show_table
+from .scenes.texts import tr as _
+from .scenes.uncertainty import map_image, put_map, remove_map
+from .scenes.volume import check_volume, geometry_of, ijk_to_ras, volume_from_node
 
 if TYPE_CHECKING:
     from .bundle import Bundle

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .anatomy.lung_border import trim_lung_border
 from .bundle import load_network
 from .device import resolve_device
 from .errors import InputError
 from .inference import TILINGS, Tiling
 from .intensity import to_hounsfield
-from .lung_border import trim_lung_border
 from .network import NetworkConfig
 from .postprocess import PostprocessingRecipe, consistent_labels
 from .preprocess import PreprocessingRecipe, preprocess

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .device import gains_from_bfloat16, gains_from_int8
-from .int8_convolution import integers_are_exact
-from .int8_network import IntegerUNet
+from .int8.convolution import integers_are_exact
+from .int8.network import IntegerUNet
 from .network import SIZE_MULTIPLE
 
 if TYPE_CHECKING:

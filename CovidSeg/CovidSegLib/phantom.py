@@ -15,10 +15,10 @@ import numpy as np
 
 from .geometry import Geometry
 from .labels import Label
-from .phantom_anatomy import MIDLINE_MM, Anatomy, Array
-from .phantom_lesions import Lesions
-from .phantom_painter import SIDE_LABEL, Findings, Painter, Side, random_stream
-from .phantom_vessels import TubularAnatomy
+from .phantoms.anatomy import MIDLINE_MM, Anatomy, Array
+from .phantoms.lesions import Lesions
+from .phantoms.painter import SIDE_LABEL, Findings, Painter, Side, random_stream
+from .phantoms.vessels import TubularAnatomy
 from .quantify import CONSOLIDATION_FROM_HU
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from .anatomy.field_of_view import field_of_view_warnings
+from .anatomy.lung_border import trim_lung_border
 from .bundle import Bundle, load_bundle
 from .device import resolve_device
 from .errors import InputError
-from .field_of_view import field_of_view_warnings
 from .geometry import Geometry
 from .inference import MODES, load_libraries, predict
 from .intensity import to_hounsfield
-from .lung_border import trim_lung_border
 from .postprocess import consistent_labels
 from .preprocess import preprocess
 from .progress import CancelledCallback, ProgressCallback, Reporter

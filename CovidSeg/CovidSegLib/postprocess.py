@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from .abdominal_gas import abdominal_gas, outvoted_air
+from .anatomy.abdominal_gas import abdominal_gas, outvoted_air
+from .anatomy.partial_volume import Sheet, drop_partial_volume
+from .anatomy.sides import settle_sides
 from .boxes import Box, bounding_box, grown
 from .errors import ModelError
 from .labels import Label, likeliest_label
-from .partial_volume import Sheet, drop_partial_volume
 from .preprocess import NetworkInput
-from .sides import settle_sides
 from .stored_settings import read_settings
 from .texts import text as _
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from .chest import Chest, find_chest
+from .anatomy.chest import Chest, find_chest
 from .errors import ModelError
 from .geometry import Geometry
 from .orient import Orientation

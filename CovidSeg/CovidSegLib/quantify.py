@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from .anatomy.nearest_lung import assign_infection_to_lungs
 from .boxes import bounding_box
 from .geometry import Geometry
-from .hu_histogram import Density, HuHistogram, HuHistograms
 from .labels import Label
-from .nearest_lung import assign_infection_to_lungs
-from .severity import Severity
+from .results.hu_histogram import Density, HuHistogram, HuHistograms
+from .results.severity import Severity
 from .texts import text as _
 
 #: Infection from this HU on is consolidation, below it ground glass (METHOD section 10).

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from . import DISCLAIMER
-from .field_of_view import CROPPED, NOT_SCANNED_WHOLE
+from .anatomy.field_of_view import CROPPED, NOT_SCANNED_WHOLE
 from .geometry import Geometry
 from .quantify import Quantities
 

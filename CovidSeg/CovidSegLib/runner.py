@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from .errors import Cancelled, CovidSegError
 from .garbage import MainThreadGarbage
 from .progress import Progress
-from .scene_texts import tr as _
+from .scenes.texts import tr as _
 
 POLL_EVERY_MS = 30
 #: How long each poll of a running job sleeps. While Slicer waits for events its main thread keeps Python's lock, and

@@ -15,7 +15,7 @@ from typing import Any
 
 from .errors import CovidSegError
 from .resources import resource_path
-from .scene_texts import tr as _
+from .scenes.texts import tr as _
 
 #: Name of the list in CovidSeg.term.json.
 TERMINOLOGY_CONTEXT = "CovidSeg - lungs and infection"

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
+from .anatomy.nearest_lung import whole_lungs_labelmap
 from .boxes import bounding_box
 from .geometry import Geometry
 from .labels import SEGMENTS, Label, SegmentDefinition
-from .nearest_lung import whole_lungs_labelmap
-from .nrrd_writer import write_layers_nrrd
-from .segment_masks import SegmentMasks
-from .segmentation_reader import read_segmentation
-from .terminology import TERMINOLOGY_TAG, terminology_entry
+from .results.nrrd_writer import write_layers_nrrd
+from .results.segment_masks import SegmentMasks
+from .results.segmentation_reader import read_segmentation
+from .results.terminology import TERMINOLOGY_TAG, terminology_entry
 
 __all__ = ["SegmentMasks", "read_segmentation", "write_labelmap_nifti", "write_seg_nrrd"]
 

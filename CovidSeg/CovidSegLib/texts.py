@@ -2,13 +2,14 @@
 
 A text is marked where it is written, as everywhere in Slicer, so that Slicer's tools find it:
 `_("{file}: the zip is encrypted.").format(file=path)`. The engine has no translations. It keeps template and values
-with the English text, and the panel formats the translated template with the same values (`scene_texts.shown`).
+with the English text, and the panel formats the translated template with the same values (`scenes.texts.shown`).
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ class Text(str):
     Attributes:
         template: With the values' names in braces.
         values: The values by name; they may be texts themselves.
-        source: Name of the file of this package that marks the template, by which Slicer looks up translations.
+        source: The file of this package that marks the template (`readers/checks.py`), by which Slicer looks up
+            translations.
     """
 
     __slots__ = ("source", "template", "values")
@@ -74,7 +76,7 @@ class Text(str):
 
 def text(english: str) -> Text:
     """Mark a text for translation (imported as `_`)."""
-    return Text(english, source=Path(sys._getframe(1).f_code.co_filename).name)
+    return Text(english, source=_name_in_package(sys._getframe(1).f_code.co_filename))
 
 
 def as_text(said: str) -> Text:
@@ -92,6 +94,12 @@ def joined(separator: str, parts: Iterable[object]) -> Text:
 def translated(value: object, *, translate: Translate) -> object:
     """Return a text in the language of `translate`; anything else unchanged."""
     return value.translated(translate) if isinstance(value, Text) else value
+
+
+@cache
+def _name_in_package(file: str) -> str:
+    path, package = Path(file), Path(__file__).parent
+    return path.relative_to(package).as_posix() if path.is_relative_to(package) else path.name
 
 
 def _as_json(value: object) -> object:

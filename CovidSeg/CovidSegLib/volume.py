@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from .archive import extracted
-from .checks import ImageData, check_values, spacing_warnings
-from .dicom import SeriesInfo, Stack, choose_stack, find_stacks
-from .dicom_frames import FrameHeader, why_not_frames
-from .dicom_stack import read_stack
 from .errors import InputError
 from .geometry import Geometry
-from .inputs import (
+from .readers.archive import extracted
+from .readers.checks import ImageData, check_values, spacing_warnings
+from .readers.dicom import SeriesInfo, Stack, choose_stack, find_stacks
+from .readers.dicom_frames import FrameHeader, why_not_frames
+from .readers.dicom_stack import read_stack
+from .readers.inputs import (
     SUPPORTED,
     case_name,
     files_under,
@@ -26,9 +26,9 @@ from .inputs import (
     looks_like_dicom,
     unreadable,
 )
-from .metaimage import read_metaimage
-from .nifti import read_nifti
-from .nrrd import read_nrrd
+from .readers.metaimage import read_metaimage
+from .readers.nifti import read_nifti
+from .readers.nrrd import read_nrrd
 from .texts import Text
 from .texts import text as _
 

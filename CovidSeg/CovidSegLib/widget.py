@@ -10,22 +10,22 @@ from typing import Any
 
 from .dependencies import SlicerInstaller, ensure_dependencies, load_packages
 from .garbage import MainThreadGarbage
+from .panel.batch import BatchSection
+from .panel.consent import SlicerDialogs, consent_text
+from .panel.correct import CorrectSection
+from .panel.device import DeviceLine
+from .panel.followup import FollowUpSection
+from .panel.publish import Published
+from .panel.results import ResultsSection
+from .panel.run import SegmentSection
+from .panel.tools import PanelLogic, Parameters, Workplace, poll_timer, waiting
+from .panel.uncertainty import UncertaintySteps
+from .panel.views import SlicerViews
 from .runner import Runner
-from .scene_adopt import adopt
-from .scene_display import bring_on_show
-from .scene_outputs import ct_of
-from .scene_uncertainty import is_map
-from .widget_batch import BatchSection
-from .widget_consent import SlicerDialogs, consent_text
-from .widget_correct import CorrectSection
-from .widget_device import DeviceLine
-from .widget_followup import FollowUpSection
-from .widget_publish import Published
-from .widget_results import ResultsSection
-from .widget_run import SegmentSection
-from .widget_tools import PanelLogic, Parameters, Workplace, poll_timer, waiting
-from .widget_uncertainty import UncertaintySteps
-from .widget_views import SlicerViews
+from .scenes.adopt import adopt
+from .scenes.display import bring_on_show
+from .scenes.outputs import ct_of
+from .scenes.uncertainty import is_map
 
 #: Pause after which nodes that were added or removed are taken into account, all at once.
 LOOK_AGAIN_MS = 50

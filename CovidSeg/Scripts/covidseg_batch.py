@@ -24,9 +24,9 @@ def run(arguments: list[str]) -> int:
         sys.path.insert(0, module_dir)
     _use_python_slicer()
     from CovidSegLib.cli import main
-    from CovidSegLib.console import print_failure
+    from CovidSegLib.commands.console import print_failure
+    from CovidSegLib.commands.exit_codes import FAILED
     from CovidSegLib.dependencies import DependencyError, check_installed
-    from CovidSegLib.exit_codes import FAILED
 
     if not {"-h", "--help"} & set(arguments):  # help works without the packages
         try:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from CovidSegLib.anatomy.lung_border import trim_lung_border
 from CovidSegLib.bundle import Bundle, load_bundle
-from CovidSegLib.case_files import write_case_files
+from CovidSegLib.cases.files import write_case_files
 from CovidSegLib.inference import TILINGS, load_libraries, patch_count, predict
 from CovidSegLib.intensity import to_hounsfield
-from CovidSegLib.lung_border import trim_lung_border
 from CovidSegLib.pipeline import segment
 from CovidSegLib.preprocess import preprocess
 from CovidSegLib.progress import Reporter

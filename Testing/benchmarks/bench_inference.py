@@ -33,7 +33,7 @@ from bench_case import Job  # noqa: E402
 from bench_machine import BUSY_LOAD, give_report, load_average  # noqa: E402
 from bench_table import tables  # noqa: E402
 from CovidSegLib.bundle import Bundle, load_bundle  # noqa: E402
-from CovidSegLib.cli_parser import count  # noqa: E402
+from CovidSegLib.commands.parser import count  # noqa: E402
 from CovidSegLib.network import NetworkConfig, build_network  # noqa: E402
 from CovidSegLib.runtime import cores, versions  # noqa: E402
 

@@ -13,7 +13,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from CovidSegLib import archive, batch, case_files, cli
+from CovidSegLib import cli
+from CovidSegLib.cases import batch
+from CovidSegLib.cases import files as case_files
+from CovidSegLib.readers import archive
 from fake_engine import FAKE_ENGINE
 
 _WRITERS = ("write_labelmap_nifti", "write_seg_nrrd", "write_preview_png", "write_report_csv", "write_report_json")

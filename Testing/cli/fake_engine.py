@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from CovidSegLib.case_run import Engine
+from CovidSegLib.cases.run import Engine
 from CovidSegLib.errors import DeviceError, InputError
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.progress import Progress

@@ -23,7 +23,7 @@ _TIMES = ("seconds", "stages", "peak_memory_mb", "started", "workers", "overwrit
 @pytest.fixture
 def fake_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have `covidseg segment` use the fake engine, in this process and in its workers."""
-    monkeypatch.setattr("CovidSegLib.batch.Engine", lambda: FAKE_ENGINE)
+    monkeypatch.setattr("CovidSegLib.cases.batch.Engine", lambda: FAKE_ENGINE)
 
 
 def segment(*arguments: str | Path) -> int:

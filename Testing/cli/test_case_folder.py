@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from CovidSegLib import case_folder
-from CovidSegLib.case_folder import new_case_folder, new_file, recover
+from CovidSegLib.cases import folder as case_folder
+from CovidSegLib.cases.folder import new_case_folder, new_file, recover
 
 
 def _write_case(target: Path, text: str) -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from CovidSegLib.batch import run_batch
-from CovidSegLib.case_inputs import name_cases, updated_record
-from CovidSegLib.case_run import RunOptions
-from CovidSegLib.cases import discover_cases
-from CovidSegLib.console import ConsoleReporter
+from CovidSegLib.cases.batch import run_batch
+from CovidSegLib.cases.discovery import discover_cases
+from CovidSegLib.cases.inputs import name_cases, updated_record
+from CovidSegLib.cases.run import RunOptions
+from CovidSegLib.commands.console import ConsoleReporter
 from fake_engine import FAKE_ENGINE, write_ct
 from helpers_cli import report_of, segment, summary
 from hypothesis import given

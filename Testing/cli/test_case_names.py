@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from CovidSegLib.case_names import NameBook, case_name_of, safe_case_name
+from CovidSegLib.cases.names import NameBook, case_name_of, safe_case_name
 from hypothesis import given
 from hypothesis import strategies as st
 

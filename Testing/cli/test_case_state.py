@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from CovidSegLib.case_state import (
+from CovidSegLib.cases.state import (
     CASE_FILES,
     CaseKey,
     files_of_case,

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from CovidSegLib.cases import discover_cases
+from CovidSegLib.cases.discovery import discover_cases
 from CovidSegLib.errors import InputError
 from fake_engine import GEOMETRY, write_ct, write_labels
 

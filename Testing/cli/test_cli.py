@@ -14,9 +14,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from CovidSegLib import console, workers
-from CovidSegLib.case_run import CaseRunner, RunOptions
+from CovidSegLib.cases import workers
+from CovidSegLib.cases.run import CaseRunner, RunOptions
 from CovidSegLib.cli import main
+from CovidSegLib.commands import console
 from fake_engine import FAKE_ENGINE, write_ct
 from helpers_cli import ROOT, Terminal, segment, start_process, summary
 

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from CovidSegLib import console
-from CovidSegLib.case_run import Outcome, Status
-from CovidSegLib.cases import Case
-from CovidSegLib.console import ConsoleReporter
+from CovidSegLib.cases.discovery import Case
+from CovidSegLib.cases.run import Outcome, Status
+from CovidSegLib.commands import console
+from CovidSegLib.commands.console import ConsoleReporter
 from fake_engine import write_ct
 from helpers_cli import Terminal, segment
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from CovidSegLib.case_correction import is_corrected
+from CovidSegLib.cases.correction import is_corrected
 from CovidSegLib.cli import main
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.segmentation_file import read_segmentation, write_labelmap_nifti, write_seg_nrrd

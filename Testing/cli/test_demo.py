@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from CovidSegLib import cli_demo
-from CovidSegLib.case_run import Engine
+from CovidSegLib.cases.run import Engine
 from CovidSegLib.cli import build_parser
+from CovidSegLib.commands import demo as cli_demo
 from CovidSegLib.phantom import Phantom, make_phantom
 from fake_engine import FAKE_ENGINE, FakeResult
 from helpers_cli import CASE_FILES, summary

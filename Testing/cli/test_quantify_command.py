@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from CovidSegLib import cli_quantify
+from CovidSegLib.cases.run_lock import run_lock
 from CovidSegLib.cli import main
+from CovidSegLib.commands import quantify as cli_quantify
 from CovidSegLib.geometry import Geometry
-from CovidSegLib.run_lock import run_lock
 from CovidSegLib.runtime import Clock, runtime_record, versions
 from fake_engine import GEOMETRY, write_ct
 from helpers_cli import report_of, segment, summary, tree_without_times

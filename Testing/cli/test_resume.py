@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
-from CovidSegLib import case_files
+from CovidSegLib.cases import files as case_files
 from fake_engine import write_ct, write_labels
 from helpers_cli import CASE_FILES, one_line_errors, report_of, segment, summary, tree_without_times
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from CovidSegLib.batch import BatchResult, make_out_dir, run_batch
-from CovidSegLib.case_run import CaseRunner, Engine, Outcome, RunOptions, Status
-from CovidSegLib.cases import Case
+from CovidSegLib.cases.batch import BatchResult, make_out_dir, run_batch
+from CovidSegLib.cases.discovery import Case
+from CovidSegLib.cases.run import CaseRunner, Engine, Outcome, RunOptions, Status
+from CovidSegLib.cases.run_lock import run_lock
 from CovidSegLib.errors import Cancelled, InputError
 from CovidSegLib.progress import Progress
-from CovidSegLib.run_lock import run_lock
 from fake_engine import FAKE_ENGINE, FakeBundle, OtherBundle, fake_segment, write_ct
 from helpers_cli import summary
 

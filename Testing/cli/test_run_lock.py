@@ -11,9 +11,9 @@ from types import SimpleNamespace
 from typing import IO, Any
 
 import pytest
-from CovidSegLib import run_lock as module
+from CovidSegLib.cases import run_lock as module
+from CovidSegLib.cases.run_lock import LOCK_NAME, run_lock
 from CovidSegLib.errors import InputError
-from CovidSegLib.run_lock import LOCK_NAME, run_lock
 
 
 def test_second_run_is_refused_until_the_first_has_ended(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from CovidSegLib import case_files, workers
-from CovidSegLib.case_run import CaseRunner, RunOptions
-from CovidSegLib.cases import Case
+from CovidSegLib.cases import files as case_files
+from CovidSegLib.cases import workers
+from CovidSegLib.cases.discovery import Case
+from CovidSegLib.cases.run import CaseRunner, RunOptions
 from CovidSegLib.errors import Cancelled
 from CovidSegLib.segmentation_file import write_labelmap_nifti
 from fake_engine import FAKE_ENGINE, GEOMETRY, FakeBundle, write_ct

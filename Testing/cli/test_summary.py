@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from CovidSegLib.case_run import Outcome, Status
-from CovidSegLib.summary import write_run_record, write_summary
+from CovidSegLib.cases.run import Outcome, Status
+from CovidSegLib.cases.summary import write_run_record, write_summary
 
 HEADER = (
     "case,status,poi_percent,poi_left_percent,poi_right_percent,severity,lung_ml,infection_ml,seconds,device,message"
@@ -68,7 +68,7 @@ def test_run_without_a_case_has_a_header(tmp_path: Path) -> None:
 
 
 def test_run_record_says_with_what_and_how_it_was_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("CovidSegLib.summary.versions", lambda: {"python": "3"})
+    monkeypatch.setattr("CovidSegLib.cases.summary.versions", lambda: {"python": "3"})
     path = write_run_record(
         tmp_path,
         model={"name": "m"},

@@ -14,8 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from CovidSegLib import workers
-from CovidSegLib.case_run import CaseRunner, RunOptions
+from CovidSegLib.cases import workers
+from CovidSegLib.cases.run import CaseRunner, RunOptions
 from CovidSegLib.cli import main
 from fake_engine import FAKE_ENGINE, write_ct
 from helpers_cli import start_process, summary
@@ -101,7 +101,7 @@ def _during_info(monkeypatch: pytest.MonkeyPatch, action: Callable[[], None]) ->
         action()
         return 0
 
-    monkeypatch.setattr("CovidSegLib.cli_info.run_info", run_info)
+    monkeypatch.setattr("CovidSegLib.commands.info.run_info", run_info)
     return main(["info"])
 
 

@@ -79,7 +79,8 @@ def test_wheel_holds_every_resource_and_configuration(wheel: Path) -> None:
         for path in (ROOT / "CovidSeg" / "Resources").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    modules = {f"CovidSegLib/{path.name}" for path in (ROOT / "CovidSeg" / "CovidSegLib").glob("*.py")}
+    module = ROOT / "CovidSeg"
+    modules = {path.relative_to(module).as_posix() for path in (module / "CovidSegLib").rglob("*.py")}
     training = {
         path.relative_to(ROOT).as_posix()
         for pattern in ("*.py", "configs/*.yaml")

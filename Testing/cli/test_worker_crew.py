@@ -12,9 +12,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from CovidSegLib import workers
-from CovidSegLib.case_run import Outcome, Status
-from CovidSegLib.cases import Case
+from CovidSegLib.cases import workers
+from CovidSegLib.cases.discovery import Case
+from CovidSegLib.cases.run import Outcome, Status
 
 CASES = tuple(Case(name, Path(f"{name}.nii.gz")) for name in "abcde")
 

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from CovidSegLib import workers
-from CovidSegLib.cases import Case
+from CovidSegLib.cases import workers
+from CovidSegLib.cases.discovery import Case
 
 CASES = tuple(Case(name, Path(f"{name}.nii.gz")) for name in "abc")
 

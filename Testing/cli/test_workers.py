@@ -12,9 +12,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from CovidSegLib import workers
-from CovidSegLib.case_run import CaseRunner, Outcome, RunOptions, Status
-from CovidSegLib.cases import Case
+from CovidSegLib.cases import workers
+from CovidSegLib.cases.discovery import Case
+from CovidSegLib.cases.run import CaseRunner, Outcome, RunOptions, Status
 from fake_engine import FAKE_ENGINE, write_ct
 from helpers_cli import segment, start_process, summary
 

@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from CovidSegLib import case_files, cli_demo, summary
-from CovidSegLib.case_folder import new_case_folder, new_file
+from CovidSegLib.cases import files as case_files
+from CovidSegLib.cases import summary
+from CovidSegLib.cases.folder import new_case_folder, new_file
 from CovidSegLib.cli import main
+from CovidSegLib.commands import demo as cli_demo
 from fake_engine import write_ct
 from helpers_cli import CLI_DIR, ROOT, one_line_errors, segment
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from CovidSegLib.abdominal_gas import abdominal_gas, outvoted_air
+from CovidSegLib.anatomy.abdominal_gas import abdominal_gas, outvoted_air
 from scipy import ndimage
 
 SPACING_KJI_MM = (2.7, 1.6, 1.6)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from CovidSegLib import patch_predictor
-from CovidSegLib.activations import ActivationRange, ActivationRanges, coded_layers, read_activations, to_bytes
 from CovidSegLib.bundle import load_bundle
 from CovidSegLib.errors import ModelError
-from CovidSegLib.int8_convolution import integers_are_exact
+from CovidSegLib.int8.activations import ActivationRange, ActivationRanges, coded_layers, read_activations, to_bytes
+from CovidSegLib.int8.convolution import integers_are_exact
 from CovidSegLib.network import NetworkConfig, build_network
 from CovidSegLib.phantom import make_phantom
 from CovidSegLib.pipeline import segment

@@ -14,8 +14,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from CovidSegLib.archive import ZipLimits, extracted
 from CovidSegLib.errors import InputError
+from CovidSegLib.readers.archive import ZipLimits, extracted
 from CovidSegLib.volume import fingerprint_of, list_series, read_ct
 from helpers_ct_files import tiny_hu, write_image, write_series, zip_files, zip_series
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from CovidSegLib.axis_profile import axis_profile, most_infected_voxel
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.labels import Label
 from CovidSegLib.orient import Orientation
 from CovidSegLib.quantify import quantify_labelmap
-from CovidSegLib.segment_masks import SegmentMasks
+from CovidSegLib.results.axis_profile import axis_profile, most_infected_voxel
+from CovidSegLib.results.segment_masks import SegmentMasks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from CovidSegLib.checks import (
+from CovidSegLib.errors import InputError
+from CovidSegLib.readers.checks import (
     check_geometry,
     check_size,
     check_straight_axes,
     check_values,
     spacing_warnings,
 )
-from CovidSegLib.errors import InputError
-from CovidSegLib.pixels import HuBuilder
+from CovidSegLib.readers.pixels import HuBuilder
 from helpers_ct_files import tiny_geometry, tiny_hu
 from hypothesis import example, given
 from hypothesis import strategies as st

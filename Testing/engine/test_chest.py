@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from CovidSegLib.chest import find_chest
+from CovidSegLib.anatomy.chest import find_chest
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.orient import Orientation
 from CovidSegLib.phantom import Phantom

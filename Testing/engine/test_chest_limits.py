@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from CovidSegLib.chest import find_chest, lungs_found
-from CovidSegLib.chest_masks import padding_value
+from CovidSegLib.anatomy.chest import find_chest, lungs_found
+from CovidSegLib.anatomy.chest_masks import padding_value
 from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
 from helpers_phantom import small_phantom

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from CovidSegLib.dicom_elements import lengths_fit
 from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
+from CovidSegLib.readers.dicom_elements import lengths_fit
 from CovidSegLib.volume import read_ct
 from helpers_ct_files import OBLIQUE, edit_slice, tiny_hu, write_series
 
@@ -205,7 +205,7 @@ def test_slice_that_is_no_dicom_any_more_is_refused_and_not_left_out(tmp_path: P
 
 def test_huge_series_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_series(tmp_path, tiny_hu())
-    monkeypatch.setattr("CovidSegLib.memory.available_memory_bytes", lambda: 1000)
+    monkeypatch.setattr("CovidSegLib.readers.memory.available_memory_bytes", lambda: 1000)
     with pytest.raises(InputError, match="GiB are free"):
         read_ct(tmp_path)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from CovidSegLib import dicom_frames
 from CovidSegLib.errors import InputError
+from CovidSegLib.readers import dicom_frames
 from CovidSegLib.volume import read_ct
 from helpers_ct_files import tiny_hu, write_series
 from helpers_multi_frame import GROUPS, write_enhanced

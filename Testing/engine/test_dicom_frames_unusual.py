@@ -160,5 +160,7 @@ def test_header_that_pydicom_cannot_read_is_left_to_gdcm(tmp_path: Path, monkeyp
 
 def test_series_of_single_slices_is_read_without_pydicom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = write_series(tmp_path / "s", tiny_hu())
-    monkeypatch.setattr("CovidSegLib.dicom_frames.import_module", lambda name: pytest.fail(f"{name} was imported"))
+    monkeypatch.setattr(
+        "CovidSegLib.readers.dicom_frames.import_module", lambda name: pytest.fail(f"{name} was imported")
+    )
     np.testing.assert_array_equal(read_ct(files[0].parent).hu_kji, tiny_hu())

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from CovidSegLib.chest import Chest
-from CovidSegLib.field_of_view import field_of_view_warnings
+from CovidSegLib.anatomy.chest import Chest
+from CovidSegLib.anatomy.field_of_view import field_of_view_warnings
 from CovidSegLib.geometry import Geometry
 
 SHAPE_SPL = (10, 20, 20)

@@ -6,7 +6,7 @@ from datetime import date
 from typing import Any
 
 import pytest
-from CovidSegLib.followup import TimePoint, figures_of, follow_up
+from CovidSegLib.results.followup import TimePoint, figures_of, follow_up
 
 FIRST, WEEK_LATER, THREE_DAYS_LATER = date(2020, 3, 30), date(2020, 4, 6), date(2020, 4, 2)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from CovidSegLib.geometry import Geometry
-from CovidSegLib.hu_histogram import BIN_MIDDLES_HU, HuHistogram
 from CovidSegLib.labels import Label
 from CovidSegLib.quantify import Quantities, quantify_labelmap
+from CovidSegLib.results.hu_histogram import BIN_MIDDLES_HU, HuHistogram
 
 
 def percent_per_bin(values_hu: list[float]) -> np.ndarray:

@@ -8,9 +8,9 @@ from functools import cache
 
 import numpy as np
 import pytest
-from CovidSegLib.chest_masks import in_plane_border
+from CovidSegLib.anatomy.chest_masks import in_plane_border
+from CovidSegLib.anatomy.hu_scale import SOFT_TISSUE_HU, HuScale, _outer_air_is_right, rescale, wrong_scale
 from CovidSegLib.errors import InputError
-from CovidSegLib.hu_scale import SOFT_TISSUE_HU, HuScale, _outer_air_is_right, rescale, wrong_scale
 from CovidSegLib.intensity import to_hounsfield
 from CovidSegLib.phantom import Phantom, make_phantom
 from CovidSegLib.volume import CTVolume

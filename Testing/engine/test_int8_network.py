@@ -8,10 +8,11 @@ import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
 import torch
-from CovidSegLib import int8_convolution, patch_predictor
-from CovidSegLib.activations import ActivationRange, ActivationRanges, coded_layers
-from CovidSegLib.int8_convolution import Coding, IntegerConvolution, integers_are_exact, rounded_kernels
-from CovidSegLib.int8_network import IntegerUNet, coded_image, image_coding
+from CovidSegLib import patch_predictor
+from CovidSegLib.int8 import convolution as int8_convolution
+from CovidSegLib.int8.activations import ActivationRange, ActivationRanges, coded_layers
+from CovidSegLib.int8.convolution import Coding, IntegerConvolution, integers_are_exact, rounded_kernels
+from CovidSegLib.int8.network import IntegerUNet, coded_image, image_coding
 from CovidSegLib.network import NetworkConfig, build_network
 from CovidSegLib.patch_predictor import PatchPredictor, precision_on
 from hypothesis import given, settings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from CovidSegLib.int8_weights import SCALE, dequantized, quantized
+from CovidSegLib.int8.weights import SCALE, dequantized, quantized
 
 
 def test_rounding_by_hand() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from CovidSegLib.errors import InputError
-from CovidSegLib.label_image import read_label_image
+from CovidSegLib.readers.label_image import read_label_image
 from helpers_ct_files import write_image
 
 nib = pytest.importorskip("nibabel")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from CovidSegLib.anatomy.lung_border import DEPTH_MM, SLAB, trim_lung_border
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.labels import Label
-from CovidSegLib.lung_border import DEPTH_MM, SLAB, trim_lung_border
 from CovidSegLib.phantom import make_phantom
 from CovidSegLib.volume import CTVolume
 from helpers_phantom import dice, reordered, reordered_ct

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from CovidSegLib.errors import InputError
-from CovidSegLib.memory import (
+from CovidSegLib.readers.memory import (
     INTEGER_VOXEL_BYTES,
     NETWORK_BYTES,
     OTHER_VOXEL_BYTES,
@@ -79,15 +79,15 @@ def test_readers_ask_for_what_the_voxels_they_meet_need(
 ) -> None:
     path = write_ct(tmp_path, name=name, dtype=dtype, slope=slope)
     needed = needed_bytes(SHAPE_KJI, dtype=np.dtype(counted))
-    monkeypatch.setattr("CovidSegLib.memory.available_memory_bytes", lambda: needed)
+    monkeypatch.setattr("CovidSegLib.readers.memory.available_memory_bytes", lambda: needed)
     assert read_ct(path).hu_kji.shape == SHAPE_KJI
-    monkeypatch.setattr("CovidSegLib.memory.available_memory_bytes", lambda: needed - 1)
+    monkeypatch.setattr("CovidSegLib.readers.memory.available_memory_bytes", lambda: needed - 1)
     with pytest.raises(InputError, match="GiB are free"):
         read_ct(path)
 
 
 def test_nothing_is_refused_where_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("CovidSegLib.memory.available_memory_bytes", lambda: None)
+    monkeypatch.setattr("CovidSegLib.readers.memory.available_memory_bytes", lambda: None)
     require_memory((2**20, 2**20, 2**20), dtype=INT16, label="ct")
 
 

@@ -352,7 +352,7 @@ def test_gzip_under_the_name_nii_is_read_or_refused_in_words(tmp_path: Path) -> 
 def test_header_claiming_a_huge_volume_is_refused_before_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("CovidSegLib.memory.available_memory_bytes", lambda: 4 << 30)
+    monkeypatch.setattr("CovidSegLib.readers.memory.available_memory_bytes", lambda: 4 << 30)
     path = patch_header(write_nifti(tmp_path / "ct.nii", tiny_hu()), 42, struct.pack("<3h", 2000, 2000, 2000))
     with pytest.raises(InputError, match=r"needs about 52\.7 GiB of memory, 4\.0 GiB are free"):
         read_ct(path)

@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
-from CovidSegLib.inputs import detached_data_files
+from CovidSegLib.readers.inputs import detached_data_files
 from CovidSegLib.volume import fingerprint_of, read_ct
 from helpers_ct_files import OBLIQUE, tiny_geometry, tiny_hu, write_image
 
@@ -330,7 +330,7 @@ def test_nan_is_refused_with_its_slice(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["ct.nrrd", "ct.mha"])
 def test_huge_volume_is_refused_before_it_is_read(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("CovidSegLib.memory.available_memory_bytes", lambda: 1000)
+    monkeypatch.setattr("CovidSegLib.readers.memory.available_memory_bytes", lambda: 1000)
     with pytest.raises(InputError, match="GiB are free"):
         read_ct(write_image(tmp_path / name, tiny_hu()))
 

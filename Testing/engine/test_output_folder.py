@@ -9,10 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from CovidSegLib.batch import make_out_dir
-from CovidSegLib.case_state import refuse_foreign_files
+from CovidSegLib.cases.batch import make_out_dir
+from CovidSegLib.cases.run_lock import run_lock
+from CovidSegLib.cases.state import refuse_foreign_files
 from CovidSegLib.errors import InputError
-from CovidSegLib.run_lock import run_lock
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from CovidSegLib.anatomy.partial_volume import Sheet, drop_partial_volume, measure_islands
 from CovidSegLib.labels import Label
-from CovidSegLib.partial_volume import Sheet, drop_partial_volume, measure_islands
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from CovidSegLib.phantom_scanner import Scanner, scanned, surroundings
+from CovidSegLib.phantoms.scanner import Scanner, scanned, surroundings
 
 #: Neither noise nor sharpening nor anything around the patient.
 PLAIN = Scanner(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from CovidSegLib.anatomy.sides import settle_sides
 from CovidSegLib.errors import ModelError
 from CovidSegLib.labels import Label
 from CovidSegLib.postprocess import PostprocessingRecipe, make_consistent
-from CovidSegLib.sides import settle_sides
 from helpers_phantom import small_phantom
 from hypothesis import given, settings
 from hypothesis import strategies as st

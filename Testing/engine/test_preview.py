@@ -9,8 +9,8 @@ import pytest
 import SimpleITK as sitk
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.labels import SEGMENTS, Label
-from CovidSegLib.preview import WIDTH, preview_panel, preview_rgb, write_preview_png
-from CovidSegLib.preview_slices import Plane, preview_planes
+from CovidSegLib.results.preview import WIDTH, preview_panel, preview_rgb, write_preview_png
+from CovidSegLib.results.preview_slices import Plane, preview_planes
 
 L, R, INF = Label.LEFT_LUNG, Label.RIGHT_LUNG, Label.INFECTION
 LPS_SHAPE, LPS_SPACING_MM = (30, 40, 60), (4.0, 3.0, 2.0)  # along S, P, L

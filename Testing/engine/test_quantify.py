@@ -6,12 +6,12 @@ import math
 
 import numpy as np
 import pytest
+from CovidSegLib.anatomy.nearest_lung import assign_infection_to_lungs, whole_lungs_labelmap
 from CovidSegLib.boxes import bounding_box, grown
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.labels import Label
-from CovidSegLib.nearest_lung import assign_infection_to_lungs, whole_lungs_labelmap
 from CovidSegLib.quantify import Quantities, quantify, quantify_labelmap
-from CovidSegLib.severity import DEFINITION, Severity, severity_class
+from CovidSegLib.results.severity import DEFINITION, Severity, severity_class
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from CovidSegLib import DISCLAIMER
-from CovidSegLib.field_of_view import CROPPED, NOT_SCANNED_WHOLE
+from CovidSegLib.anatomy.field_of_view import CROPPED, NOT_SCANNED_WHOLE
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.labels import Label
 from CovidSegLib.quantify import Quantities, quantify_labelmap

@@ -6,7 +6,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from CovidSegLib.chest import Chest
+from CovidSegLib.anatomy.chest import Chest
 from CovidSegLib.errors import Cancelled
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.labels import Label

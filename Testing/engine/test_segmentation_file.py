@@ -11,9 +11,9 @@ import SimpleITK as sitk
 from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.labels import SEGMENTS
-from CovidSegLib.nrrd_writer import write_layers_nrrd
+from CovidSegLib.results.nrrd_writer import write_layers_nrrd
+from CovidSegLib.results.terminology import TERMINOLOGY, segment_id_of, terminology_entry
 from CovidSegLib.segmentation_file import read_segmentation, write_labelmap_nifti, write_seg_nrrd
-from CovidSegLib.terminology import TERMINOLOGY, segment_id_of, terminology_entry
 from helpers_segmentation import (
     GEOMETRIES,
     INF,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.labels import SEGMENTS, Label
+from CovidSegLib.results.terminology import TERMINOLOGY_TAG, terminology_entry
 from CovidSegLib.segmentation_file import read_segmentation, write_seg_nrrd
-from CovidSegLib.terminology import TERMINOLOGY_TAG, terminology_entry
 
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed")
 pytestmark = pytest.mark.slicer

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from CovidSegLib.checks import check_geometry
 from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
+from CovidSegLib.readers.checks import check_geometry
 from CovidSegLib.segmentation_file import SegmentMasks, read_segmentation, write_labelmap_nifti
 from helpers_segmentation import (
     GEOMETRIES,

@@ -12,16 +12,18 @@ import numpy as np
 import pytest
 from CovidSegLib import errors
 from CovidSegLib.errors import InputError
+from CovidSegLib.results import severity
 from CovidSegLib.texts import Text, as_text, joined
 from CovidSegLib.texts import text as _
 from hypothesis import given
 from hypothesis import strategies as st
 
 LIB = Path(errors.__file__).parent
-SLICER_SIDE = ("widget", "scene", "runner", "logic", "dependencies")
+SLICER_SIDE = ("widget", "panel/", "scene", "runner", "logic", "dependencies")
 """Files that translate at once; the panel's own tests look through them."""
 
-ENGINE_FILES = [path for path in sorted(LIB.glob("*.py")) if not path.stem.startswith((*SLICER_SIDE, "cli"))]
+FILES = {path.relative_to(LIB).as_posix(): path for path in sorted(LIB.rglob("*.py"))}
+ENGINE_FILES = {name: path for name, path in FILES.items() if not name.startswith((*SLICER_SIDE, "cli", "commands/"))}
 ERRORS = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
 
 GERMAN = {
@@ -57,6 +59,7 @@ def test_translation_is_looked_up_by_the_file_that_marks_the_text() -> None:
 
     damaged().translated(note)
     assert asked[0] == (Path(__file__).name, "{file}: slice {slice:03d} is damaged ({reason}).")
+    assert severity.DEFINITION.source == "results/severity.py", "in its package's folder"
 
 
 @pytest.mark.parametrize("wrong", ["{datei} ist kaputt", "{file", "{file:d} ist kaputt", "{0} {file}"])
@@ -141,12 +144,12 @@ def _is_literal(call: ast.Call) -> bool:
     return len(call.args) == 1 and isinstance(call.args[0], ast.Constant) and not call.keywords
 
 
-@pytest.mark.parametrize("path", ENGINE_FILES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", ENGINE_FILES.values(), ids=ENGINE_FILES)
 def test_every_error_of_the_engine_can_be_translated(path: Path) -> None:
     assert raised_unmarked(ast.parse(path.read_text(encoding="utf-8"))) == []
 
 
-@pytest.mark.parametrize("path", sorted(LIB.glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", FILES.values(), ids=FILES)
 def test_marked_texts_are_literals_whose_names_are_those_of_their_values(path: Path) -> None:
     assert mismatched(ast.parse(path.read_text(encoding="utf-8"))) == []
 

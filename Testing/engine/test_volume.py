@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
-from CovidSegLib.inputs import case_name
+from CovidSegLib.readers.inputs import case_name
 from CovidSegLib.segmentation_file import write_seg_nrrd
 from CovidSegLib.volume import fingerprint_of, list_series, read_ct
 from helpers_ct_files import tiny_hu, write_image, write_series, zip_series
@@ -202,7 +202,7 @@ def test_fault_of_the_disk_is_an_input_error(
         raise OSError(errno.EIO, "Input/output error")
 
     (tmp_path / "IM1").write_bytes(bytes(128) + b"DICM")
-    monkeypatch.setattr("CovidSegLib.dicom.read_header", faulty)
+    monkeypatch.setattr("CovidSegLib.readers.dicom.read_header", faulty)
     with pytest.raises(InputError, match=r"cannot be read \(Input/output error\)"):
         read(tmp_path)
 

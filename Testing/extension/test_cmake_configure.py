@@ -75,8 +75,8 @@ def test_module_that_slicer_installs_is_whole(cmake: Path, build: Path, tmp_path
     done = run(cmake, "--install", build, "--prefix", tmp_path)
     assert done.returncode == 0, done.stderr
     code = (
-        "from CovidSegLib.bundle import load_bundle; from CovidSegLib import cli, terminology; "
-        "import CovidSegLib; print(load_bundle().sha256, CovidSegLib.__file__)"
+        "import CovidSegLib, CovidSegLib.commands.segment, CovidSegLib.results.terminology; "
+        "from CovidSegLib.bundle import load_bundle; print(load_bundle().sha256, CovidSegLib.__file__)"
     )
     # Another folder than the repository, and no path but the installed module's.
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / INSTALLED)}

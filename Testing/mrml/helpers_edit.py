@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from CovidSegLib.labels import Label
-from CovidSegLib.scene_segments import oriented_image, segment_mask
+from CovidSegLib.scenes.segments import oriented_image, segment_mask
 
 WHEN = datetime(2020, 4, 6, 12, 30)
 

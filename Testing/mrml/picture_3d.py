@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 from CovidSegLib.geometry import Geometry
-from CovidSegLib.label_image import read_label_image
 from CovidSegLib.labels import SEGMENTS
-from CovidSegLib.scene_display import SURFACE_OPACITY
-from CovidSegLib.scene_segments import labelmap_name, make_segments
+from CovidSegLib.readers.label_image import read_label_image
+from CovidSegLib.scenes.display import SURFACE_OPACITY
+from CovidSegLib.scenes.segments import labelmap_name, make_segments
 
 BACKGROUND_RGB = (1.0, 1.0, 1.0)
 #: Layers of translucent surface that are sorted by depth: front and back of both lungs, and folds.

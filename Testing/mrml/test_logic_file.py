@@ -11,11 +11,11 @@ from helpers_mrml import GRIDS, add_surfaces, nodes_of
 
 slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip install 'covidseg[slicer]'")
 import vtk  # noqa: E402
-from CovidSegLib.case_folder import is_leftover  # noqa: E402
+from CovidSegLib.cases.folder import is_leftover  # noqa: E402
 from CovidSegLib.errors import InputError  # noqa: E402
 from CovidSegLib.labels import SEGMENTS, Label  # noqa: E402
-from CovidSegLib.scene_segments import segment_mask  # noqa: E402
-from CovidSegLib.terminology import TERMINOLOGY_TAG, terminology_entry  # noqa: E402
+from CovidSegLib.results.terminology import TERMINOLOGY_TAG, terminology_entry  # noqa: E402
+from CovidSegLib.scenes.segments import segment_mask  # noqa: E402
 
 pytestmark = pytest.mark.slicer
 

@@ -29,7 +29,7 @@ import vtk  # noqa: E402
 from CovidSegLib.labels import SEGMENTS, Label  # noqa: E402
 from CovidSegLib.logic import CovidSegLogic  # noqa: E402
 from CovidSegLib.quantify import quantify_labelmap  # noqa: E402
-from CovidSegLib.scene_segments import segment_mask  # noqa: E402
+from CovidSegLib.scenes.segments import segment_mask  # noqa: E402
 
 pytestmark = pytest.mark.slicer
 

@@ -14,7 +14,7 @@ from CovidSegLib.errors import InputError  # noqa: E402
 from CovidSegLib.intensity import to_hounsfield  # noqa: E402
 from CovidSegLib.labels import Label  # noqa: E402
 from CovidSegLib.quantify import quantify_labelmap  # noqa: E402
-from CovidSegLib.scene_segments import find_segments, oriented_image, segment_mask  # noqa: E402
+from CovidSegLib.scenes.segments import find_segments, oriented_image, segment_mask  # noqa: E402
 
 pytestmark = pytest.mark.slicer
 
@@ -163,7 +163,7 @@ def test_resampling_agrees_with_pasting_where_voxels_coincide(
     logic: Any, case: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = logic.process(case.volume).segmentationNode
-    monkeypatch.setattr("CovidSegLib.scene_segments.whole_voxel_offset", lambda *arguments, **options: None)
+    monkeypatch.setattr("CovidSegLib.scenes.segments.whole_voxel_offset", lambda *arguments, **options: None)
     mask_kji = segment_mask(node, segment_id="infection", volume_node=case.volume)
     np.testing.assert_array_equal(mask_kji, case.labels_kji == Label.INFECTION)
 

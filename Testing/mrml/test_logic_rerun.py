@@ -16,7 +16,7 @@ from CovidSegLib.dependencies import DependencyError  # noqa: E402
 from CovidSegLib.errors import Cancelled, InputError  # noqa: E402
 from CovidSegLib.labels import Label  # noqa: E402
 from CovidSegLib.scene import SceneContext  # noqa: E402
-from CovidSegLib.scene_segments import oriented_image, segment_mask  # noqa: E402
+from CovidSegLib.scenes.segments import oriented_image, segment_mask  # noqa: E402
 
 pytestmark = pytest.mark.slicer
 

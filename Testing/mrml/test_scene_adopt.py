@@ -11,11 +11,11 @@ from helpers_mrml import GRIDS, add_surfaces, add_volume, hu_of
 
 slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip install 'covidseg[slicer]'")
 
-from CovidSegLib.scene_adopt import adopt  # noqa: E402
-from CovidSegLib.scene_outputs import CT_NAME_ATTRIBUTE, ct_of  # noqa: E402
-from CovidSegLib.scene_volume import geometry_of  # noqa: E402
+from CovidSegLib.results.terminology import TERMINOLOGY_TAG, terminology_entry  # noqa: E402
+from CovidSegLib.scenes.adopt import adopt  # noqa: E402
+from CovidSegLib.scenes.outputs import CT_NAME_ATTRIBUTE, ct_of  # noqa: E402
+from CovidSegLib.scenes.volume import geometry_of  # noqa: E402
 from CovidSegLib.segmentation_file import write_seg_nrrd  # noqa: E402
-from CovidSegLib.terminology import TERMINOLOGY_TAG, terminology_entry  # noqa: E402
 
 pytestmark = pytest.mark.slicer
 

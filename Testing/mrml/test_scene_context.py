@@ -12,8 +12,8 @@ from helpers_mrml import GRIDS, add_volume
 slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip install 'covidseg[slicer]'")
 import vtk  # noqa: E402
 from CovidSegLib.errors import CovidSegError  # noqa: E402
+from CovidSegLib.results.terminology import TERMINOLOGY, terminology_entry  # noqa: E402
 from CovidSegLib.scene import HEADLESS_LOGICS, TERMINOLOGY_CONTEXT, SceneContext  # noqa: E402
-from CovidSegLib.terminology import TERMINOLOGY, terminology_entry  # noqa: E402
 
 pytestmark = pytest.mark.slicer
 

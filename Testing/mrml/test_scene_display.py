@@ -12,16 +12,16 @@ slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip 
 import vtk  # noqa: E402
 from CovidSegLib.errors import InputError  # noqa: E402
 from CovidSegLib.labels import SEGMENTS, Label  # noqa: E402
-from CovidSegLib.scene_display import (  # noqa: E402
+from CovidSegLib.scenes.display import (  # noqa: E402
     bring_on_show,
     jump_to,
     most_infected_ras,
     scroll_to,
     show_result,
 )
-from CovidSegLib.scene_outputs import replace_segments  # noqa: E402
-from CovidSegLib.scene_segments import make_segments  # noqa: E402
-from CovidSegLib.scene_volume import geometry_of, remember_hu_scale  # noqa: E402
+from CovidSegLib.scenes.outputs import replace_segments  # noqa: E402
+from CovidSegLib.scenes.segments import make_segments  # noqa: E402
+from CovidSegLib.scenes.volume import geometry_of, remember_hu_scale  # noqa: E402
 
 pytestmark = pytest.mark.slicer
 

@@ -12,9 +12,9 @@ from helpers_mrml import GRIDS, INFECTION_HU, LUNG_HU, SIZE_IJK, TEXTURE_HU, vtk
 slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip install 'covidseg[slicer]'")
 import vtk  # noqa: E402
 from CovidSegLib.errors import InputError  # noqa: E402
-from CovidSegLib.followup import figures_of  # noqa: E402
 from CovidSegLib.labels import Label  # noqa: E402
-from CovidSegLib.scene_edit import (  # noqa: E402
+from CovidSegLib.results.followup import figures_of  # noqa: E402
+from CovidSegLib.scenes.edit import (  # noqa: E402
     PREVIOUS_ATTRIBUTE,
     EditMask,
     editor_node,
@@ -24,9 +24,9 @@ from CovidSegLib.scene_edit import (  # noqa: E402
     remove_infection_islands,
     set_up_editor,
 )
-from CovidSegLib.scene_edited import is_edited, mark_computed  # noqa: E402
-from CovidSegLib.scene_segments import oriented_image  # noqa: E402
-from CovidSegLib.scene_volume import remember_hu_scale  # noqa: E402
+from CovidSegLib.scenes.edited import is_edited, mark_computed  # noqa: E402
+from CovidSegLib.scenes.segments import oriented_image  # noqa: E402
+from CovidSegLib.scenes.volume import remember_hu_scale  # noqa: E402
 
 pytestmark = pytest.mark.slicer
 

@@ -11,9 +11,9 @@ from helpers_mrml import GRIDS, add_volume, hu_of, labels_on, nodes_of
 
 slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip install 'covidseg[slicer]'")
 from CovidSegLib.errors import InputError  # noqa: E402
-from CovidSegLib.followup import FIGURES, TimePoint  # noqa: E402
 from CovidSegLib.labels import Label  # noqa: E402
-from CovidSegLib.scene_followup import (  # noqa: E402
+from CovidSegLib.results.followup import FIGURES, TimePoint  # noqa: E402
+from CovidSegLib.scenes.followup import (  # noqa: E402
     find_follow_up,
     parse_date,
     patient_item,

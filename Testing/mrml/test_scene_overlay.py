@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip install 'covidseg[slicer]'")
-from CovidSegLib.scene_uncertainty import follow_foregrounds, remove_map, show_map  # noqa: E402
+from CovidSegLib.scenes.uncertainty import follow_foregrounds, remove_map, show_map  # noqa: E402
 
 pytestmark = pytest.mark.slicer
 

@@ -9,18 +9,18 @@ import pytest
 from helpers_mrml import GRIDS, nodes_of, vtk_matrix
 
 slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip install 'covidseg[slicer]'")
-from CovidSegLib.axis_profile import axis_profile  # noqa: E402
 from CovidSegLib.errors import InputError  # noqa: E402
-from CovidSegLib.hu_histogram import BIN_EDGES_HU  # noqa: E402
 from CovidSegLib.labels import Label  # noqa: E402
-from CovidSegLib.scene_display import world_orientation  # noqa: E402
-from CovidSegLib.scene_plots import (  # noqa: E402
+from CovidSegLib.results.axis_profile import axis_profile  # noqa: E402
+from CovidSegLib.results.hu_histogram import BIN_EDGES_HU  # noqa: E402
+from CovidSegLib.scenes.display import world_orientation  # noqa: E402
+from CovidSegLib.scenes.plots import (  # noqa: E402
     Plot,
     ras_of_profile_point,
     show_histogram,
     show_profile,
 )
-from CovidSegLib.scene_segments import oriented_image, read_masks  # noqa: E402
+from CovidSegLib.scenes.segments import oriented_image, read_masks  # noqa: E402
 
 pytestmark = pytest.mark.slicer
 

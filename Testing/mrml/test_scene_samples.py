@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip install 'covidseg[slicer]'")
-from CovidSegLib import scene_samples  # noqa: E402
 from CovidSegLib.geometry import Geometry  # noqa: E402
 from CovidSegLib.phantom import make_phantom  # noqa: E402
-from CovidSegLib.scene_samples import add_ct_volume, register_samples  # noqa: E402
-from CovidSegLib.scene_volume import volume_from_node  # noqa: E402
+from CovidSegLib.scenes import samples as scene_samples  # noqa: E402
+from CovidSegLib.scenes.samples import add_ct_volume, register_samples  # noqa: E402
+from CovidSegLib.scenes.volume import volume_from_node  # noqa: E402
 from CovidSegLib.volume import CTVolume  # noqa: E402
 
 pytestmark = pytest.mark.slicer

@@ -12,7 +12,7 @@ from helpers_mrml import GRIDS, FakeEngine, doubt_about, hierarchy_items, nodes_
 slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip install 'covidseg[slicer]'")
 import vtk  # noqa: E402
 from CovidSegLib.errors import Cancelled, InputError  # noqa: E402
-from CovidSegLib.scene_uncertainty import (  # noqa: E402
+from CovidSegLib.scenes.uncertainty import (  # noqa: E402
     OVERLAY_OPACITY,
     find_map,
     is_map,
@@ -21,7 +21,7 @@ from CovidSegLib.scene_uncertainty import (  # noqa: E402
     map_is_shown,
     show_map,
 )
-from CovidSegLib.scene_volume import ijk_to_ras  # noqa: E402
+from CovidSegLib.scenes.volume import ijk_to_ras  # noqa: E402
 from vtk.util.numpy_support import vtk_to_numpy  # noqa: E402
 
 pytestmark = pytest.mark.slicer

@@ -11,8 +11,8 @@ from helpers_mrml import GRIDS, add_volume, hu_of, labels_on, vtk_matrix
 slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip install 'covidseg[slicer]'")
 
 from CovidSegLib.errors import InputError  # noqa: E402
-from CovidSegLib.memory import needed_bytes  # noqa: E402
-from CovidSegLib.scene_volume import (  # noqa: E402
+from CovidSegLib.readers.memory import needed_bytes  # noqa: E402
+from CovidSegLib.scenes.volume import (  # noqa: E402
     HU_SCALE_ATTRIBUTE,
     from_hu,
     remember_hu_scale,
@@ -148,10 +148,10 @@ def test_volume_too_large_for_memory_is_refused_before_it_is_copied(
 ) -> None:
     node = add_volume(context, hu_kji=ramp(dtype=dtype), matrix=GRIDS["oblique"])
     needed = needed_bytes((11, 10, 9), dtype=np.dtype(dtype))
-    monkeypatch.setattr("CovidSegLib.memory.available_memory_bytes", lambda: needed)
+    monkeypatch.setattr("CovidSegLib.readers.memory.available_memory_bytes", lambda: needed)
     assert volume_from_node(node).hu_kji.shape == (9, 10, 11)
-    monkeypatch.setattr("CovidSegLib.memory.available_memory_bytes", lambda: needed - 1)
-    monkeypatch.setattr("CovidSegLib.scene_volume.copy_array", lambda _node: pytest.fail("copied"))
+    monkeypatch.setattr("CovidSegLib.readers.memory.available_memory_bytes", lambda: needed - 1)
+    monkeypatch.setattr("CovidSegLib.scenes.volume.copy_array", lambda _node: pytest.fail("copied"))
     with pytest.raises(InputError, match=r"^Volume 'CT': the volume \(11 x 10 x 9 voxels\) needs about 0\.5 GiB"):
         volume_from_node(node)
 

@@ -91,7 +91,7 @@ def widget() -> Iterator[Any]:
 @pytest.fixture
 def phantom(widget: Any) -> Any:
     """A synthetic CT, chosen in the panel; the panel's engine answers with its truth."""
-    from CovidSegLib.scene_selftest import add_phantom_volume, truth_engine
+    from CovidSegLib.scenes.selftest import add_phantom_volume, truth_engine
 
     phantom, volume = add_phantom_volume(widget.logic.context)
     widget.logic._engine = truth_engine(phantom)
@@ -300,7 +300,7 @@ def test_samples_are_offered(widget: Any) -> None:
 
 def test_shipped_network_segments_the_sample_phantom(widget: Any) -> None:
     from CovidSegLib.dependencies import find_missing
-    from CovidSegLib.scene_samples import add_phantom
+    from CovidSegLib.scenes.samples import add_phantom
 
     if missing := find_missing():
         pytest.skip(f"not installed in this Slicer: {missing}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from CovidSegLib.bundle import load_bundle
-from CovidSegLib.cli_parser import Parser
+from CovidSegLib.commands.parser import Parser
 from CovidSegLib.errors import InputError
 from CovidSegLib.labels import Label
 from CovidSegLib.uncertainty import tempered

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from CovidSegLib.cli_parser import Parser
+from CovidSegLib.commands.parser import Parser
 from CovidSegLib.errors import InputError
 from helpers_download import (
     CASES,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from CovidSegLib.cli_parser import Parser, UsageError
+from CovidSegLib.commands.parser import Parser, UsageError
 from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
 from helpers_training import write_nifti

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from CovidSegLib.cli_parser import Parser
+from CovidSegLib.commands.parser import Parser
 from CovidSegLib.errors import CovidSegError, DeviceError, InputError
 from helpers_experiment import tiny_recipe, tiny_values, write_case, write_cases
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from CovidSegLib.cli_parser import Parser, UsageError
+from CovidSegLib.commands.parser import Parser, UsageError
 from CovidSegLib.errors import DeviceError, InputError, ModelError
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.orient import Orientation

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from CovidSegLib.cli_parser import Parser
+from CovidSegLib.commands.parser import Parser
 from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.labels import Label

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 from CovidSegLib.bundle import load_bundle
+from CovidSegLib.cases.run_lock import run_lock
 from CovidSegLib.errors import InputError
 from CovidSegLib.network import NetworkConfig
 from CovidSegLib.preprocess import PreprocessingRecipe
-from CovidSegLib.run_lock import run_lock
 from helpers_experiment import ball_cases, tiny_recipe, write_cases
 from helpers_training import SPACING_IJK_MM, write_ball_cache
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 import yaml
 from CovidSegLib import inference
-from CovidSegLib.activations import ActivationRange, ActivationRanges, coded_layers
 from CovidSegLib.bundle import Bundle, load_bundle
 from CovidSegLib.errors import InputError, ModelError
+from CovidSegLib.int8.activations import ActivationRange, ActivationRanges, coded_layers
 from CovidSegLib.intensity import to_hounsfield
 from CovidSegLib.network import DEPTH, NetworkConfig, build_network
 from CovidSegLib.preprocess import preprocess

@@ -14,8 +14,8 @@ import numpy as np
 from CovidSegLib.errors import Cancelled
 from CovidSegLib.phantom import Phantom, make_phantom
 from CovidSegLib.progress import Progress
-from CovidSegLib.scene_samples import add_ct_volume
-from CovidSegLib.scene_selftest import SIZE_IJK, SPACING_IJK_MM, truth_engine
+from CovidSegLib.scenes.samples import add_ct_volume
+from CovidSegLib.scenes.selftest import SIZE_IJK, SPACING_IJK_MM, truth_engine
 
 
 def module(name: str) -> Any:
@@ -26,7 +26,7 @@ def module(name: str) -> Any:
 @contextmanager
 def measuring_held() -> Iterator[None]:
     """Let measurements that begin meanwhile wait for the end of it: those of a small phantom take milliseconds."""
-    update, end = module("widget_update"), threading.Event()
+    update, end = module("panel.update"), threading.Event()
     measure = update.measure
 
     def waiting(*arguments: Any, **options: Any) -> Any:
@@ -122,8 +122,8 @@ class Journey:
     def __init__(self, host: Any, *, patches: int = 4, with_ct: bool = True) -> None:
         self.host = host
         # Asking torch takes seconds; the line that shows the answer has a test of its own.
-        module("widget_device").torch_is_loaded = lambda: True
-        module("widget_device").ask_torch = lambda device: ("cpu", "CPU (a test), 2 threads")
+        module("panel.device").torch_is_loaded = lambda: True
+        module("panel.device").ask_torch = lambda device: ("cpu", "CPU (a test), 2 threads")
         self.widget = host.open_panel()
         self.panel = self.widget.panel
         self.ui = self.widget.ui
@@ -230,8 +230,8 @@ class PreparedDialogs:
 
 def edit_segment(journey: Journey, segment_id: str, mask_kji: np.ndarray) -> None:
     """Replace a segment's voxels through Slicer's own logic, as the Segment Editor does."""
-    from CovidSegLib.scene_segments import oriented_image
-    from CovidSegLib.scene_volume import ijk_to_ras
+    from CovidSegLib.scenes.segments import oriented_image
+    from CovidSegLib.scenes.volume import ijk_to_ras
 
     logic = journey.host.context.logic("Segmentations")
     image = oriented_image(mask_kji.astype(np.uint8), matrix=ijk_to_ras(journey.parameters.inputVolume))

@@ -262,7 +262,7 @@ def test_torch_comes_by_the_pytorch_extension(host: Any, monkeypatch: pytest.Mon
 
 
 def test_question_says_what_why_and_how_large(host: Any) -> None:
-    from CovidSegLib.widget_consent import consent_text
+    from CovidSegLib.panel.consent import consent_text
 
     text = consent_text(Missing(torch=True, packages=("monai>=1.5,<2",)))
     for part in (

@@ -128,7 +128,7 @@ def test_maps_are_those_of_the_command_line(batch: Journey, tmp_path: Path, monk
     batch.ui.batchUncertaintyCheckBox.checked = True
     batch.ui.batchButton.click()
     wait(batch)
-    monkeypatch.setattr("CovidSegLib.batch.Engine", lambda: FAKE_ENGINE)
+    monkeypatch.setattr("CovidSegLib.cases.batch.Engine", lambda: FAKE_ENGINE)
     assert segment(tmp_path / "in", "-o", tmp_path / "cli", "--uncertainty") == 0
     for case in ("a", "b", "c"):
         assert tree_without_times(tmp_path / "out" / case) == tree_without_times(tmp_path / "cli" / case)
@@ -202,7 +202,7 @@ def test_cancel_keeps_what_is_done_and_a_second_run_goes_on(
     def hear(news: Any) -> None:
         real(news)
         seen.append(news)
-        if isinstance(news, module("case_run").Outcome):
+        if isinstance(news, module("cases.run").Outcome):
             batch.ui.batchCancelButton.click()
 
     monkeypatch.setattr(batch.panel.batch, "_on_news", hear)
@@ -261,7 +261,7 @@ def test_folder_without_cts_is_told(batch: Journey, tmp_path: Path) -> None:
 
 
 def test_fault_in_the_program_is_logged_with_its_traceback(batch: Journey, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("CovidSegLib.widget_batch.run_batch", lambda *_cases, **_options: 1 / 0)
+    monkeypatch.setattr("CovidSegLib.panel.batch.run_batch", lambda *_cases, **_options: 1 / 0)
     batch.ui.batchButton.click()
     wait(batch)
     assert "ZeroDivisionError" in batch.ui.batchStatusLabel.text

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from CovidSegLib.scene_segments import mask_of
+from CovidSegLib.scenes.segments import mask_of
 from helpers_panel import Journey, edit_segment
 
 pytestmark = pytest.mark.slicer

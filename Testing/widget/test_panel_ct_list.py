@@ -47,7 +47,7 @@ def test_phantom_of_the_sample_data_comes_on_show_fitted_into_the_views(
     host: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journey = Journey(host)
-    samples = module("scene_samples")
+    samples = module("scenes.samples")
     monkeypatch.setattr(samples, "phantom_ct", lambda: journey.phantom.ct)  # the one offered takes seconds
     (node,) = samples.PhantomMaker()(None)
     red = host.app.layoutManager().sliceWidget("Red")

@@ -30,7 +30,7 @@ def expected_s(journey: Journey, *, mode: str, network_s: float | None = None, r
         rates = expected_time.first_rates(Processor(cores=2, precision="bfloat16"), width=16)
     else:
         rates = expected_time.Rates(network_s, rest)
-    return str(module("widget_texts").duration_text(rates.seconds(work, loaded=True)))
+    return str(module("panel.texts").duration_text(rates.seconds(work, loaded=True)))
 
 
 def a_run(journey: Journey, *, device: str = "cpu", mode: str = "accurate", times: float) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def test_last_run_replaces_the_first_estimate_of_its_mode(host: Any) -> None:
 
 def test_gpu_that_never_ran_is_given_no_time(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     journey = Journey(host)
-    monkeypatch.setattr(module("widget_device"), "ask_torch", lambda device: ("cuda", GPU))
+    monkeypatch.setattr(module("panel.device"), "ask_torch", lambda device: ("cuda", GPU))
     journey.ui.deviceSelector.setCurrentIndex(2)
     assert shown(journey) == GPU
     assert "known after the first run" in source(journey)
@@ -95,7 +95,7 @@ def test_another_ct_is_looked_at_once(host: Any, monkeypatch: pytest.MonkeyPatch
         looked.append(values_kji)
         return shapes[len(looked) - 1]
 
-    monkeypatch.setattr(module("widget_device"), "network_shape", network_shape)
+    monkeypatch.setattr(module("panel.device"), "network_shape", network_shape)
     journey = Journey(host)
     for _ in range(3):
         journey.panel.refresh()
@@ -120,7 +120,7 @@ def test_volume_without_lungs_is_given_no_time(host: Any) -> None:
 def test_time_on_the_processor_is_known_before_torch_is_loaded(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     journey = Journey(host)
     loaded_s = shown(journey)
-    monkeypatch.setattr(module("widget_device"), "torch_is_loaded", lambda: False)
+    monkeypatch.setattr(module("panel.device"), "torch_is_loaded", lambda: False)
     journey.panel.device._kind = ""
     journey.panel.device.look_again()
     assert shown(journey).startswith("Known once PyTorch is loaded. On the processor about ")
@@ -142,4 +142,4 @@ def test_time_on_the_processor_is_known_before_torch_is_loaded(host: Any, monkey
     ],
 )
 def test_durations_promise_no_more_than_they_can(host: Any, seconds: float, text: str) -> None:
-    assert module("widget_texts").duration_text(seconds) == text
+    assert module("panel.texts").duration_text(seconds) == text

@@ -190,8 +190,8 @@ def test_comparison_without_memory_is_told(host: Any, monkeypatch: pytest.Monkey
     def fail(*_arguments: Any, **_options: Any) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr(module("widget_followup"), "is_edited", lambda _node: True)
-    monkeypatch.setattr(module("widget_followup"), "time_point", fail)
+    monkeypatch.setattr(module("panel.followup"), "is_edited", lambda _node: True)
+    monkeypatch.setattr(module("panel.followup"), "time_point", fail)
     journey.ui.compareButton.click()
     assert "Not enough memory" in journey.ui.followUpLabel.text
 

@@ -38,8 +38,8 @@ def press_and_wait(journey: Journey, *, timeout_s: float) -> Any:
 
 def test_network_of_a_bundle_gives_what_the_pipeline_gives(host: Any, tmp_path: Path) -> None:
     from CovidSegLib.pipeline import segment
-    from CovidSegLib.scene_segments import segment_mask
-    from CovidSegLib.scene_uncertainty import find_map, map_array
+    from CovidSegLib.scenes.segments import segment_mask
+    from CovidSegLib.scenes.uncertainty import find_map, map_array
 
     ct = phantom_of(1).ct
     folder = write_tiny_bundle(tmp_path / "bundle", ct=ct, spacing_ijk_mm=COARSE_MM)
@@ -71,8 +71,8 @@ def test_network_is_cancelled_between_patches(host: Any, tmp_path: Path) -> None
 @pytest.mark.slow
 def test_shipped_bundle_finds_the_phantoms_infection(host: Any) -> None:
     """The demo's phantom at full size through the shipped network, within the demo's tolerance."""
-    from CovidSegLib.cli_demo import DEMO_INFECTION_PERCENT, DEMO_SEED, POI_TOLERANCE
-    from CovidSegLib.scene_samples import add_ct_volume
+    from CovidSegLib.commands.demo import DEMO_INFECTION_PERCENT, DEMO_SEED, POI_TOLERANCE
+    from CovidSegLib.scenes.samples import add_ct_volume
 
     journey = with_real_engine(host, None)
     phantom = make_phantom(seed=DEMO_SEED, infection_percent=DEMO_INFECTION_PERCENT)

@@ -129,7 +129,7 @@ def test_undo_waits_until_what_it_brings_back_is_chosen(host: Any) -> None:
 
 
 def test_undo_without_the_ct_leaves_no_map_of_the_undone_run(host: Any) -> None:
-    from CovidSegLib.scene_uncertainty import find_map
+    from CovidSegLib.scenes.uncertainty import find_map
 
     journey = Journey(host)
     segmentation = journey.run()
@@ -156,7 +156,7 @@ def test_undo_of_a_first_run_into_somebodys_segmentation_leaves_no_figures(host:
 
 
 def test_undo_brings_the_report_back(host: Any) -> None:
-    from CovidSegLib.scene_report import REPORT_ATTRIBUTE
+    from CovidSegLib.scenes.report import REPORT_ATTRIBUTE
 
     journey = Journey(host)
     segmentation = journey.run()
@@ -169,7 +169,7 @@ def test_undo_brings_the_report_back(host: Any) -> None:
 
 
 def test_damaged_previous_results_do_not_spoil_a_run(host: Any) -> None:
-    from CovidSegLib.scene_edit import PREVIOUS_ATTRIBUTE
+    from CovidSegLib.scenes.edit import PREVIOUS_ATTRIBUTE
 
     journey = Journey(host)
     segmentation = journey.run()
@@ -230,7 +230,7 @@ def other_ct_in_its_result(host: Any, folder: Path) -> tuple[Journey, Any]:
 
 
 def test_undo_of_a_run_on_another_ct_does_not_measure_the_old_segments_on_it(host: Any, tmp_path: Path) -> None:
-    from CovidSegLib.scene_outputs import TABLE_ROLE, VOLUME_ROLE, place_of
+    from CovidSegLib.scenes.outputs import TABLE_ROLE, VOLUME_ROLE, place_of
 
     journey, node = other_ct_in_its_result(host, tmp_path)
     before = place_of(node)
@@ -245,7 +245,7 @@ def test_undo_of_a_run_on_another_ct_does_not_measure_the_old_segments_on_it(hos
 
 
 def test_undo_without_the_ct_brings_the_tables_figures_back(host: Any) -> None:
-    from CovidSegLib.scene_outputs import TABLE_ROLE, VOLUME_ROLE
+    from CovidSegLib.scenes.outputs import TABLE_ROLE, VOLUME_ROLE
 
     journey, segmentation = corrected(host)
     journey.dialogs.answers = [REPLACE]
@@ -264,7 +264,7 @@ def test_result_that_cannot_be_shown_can_be_undone(host: Any, monkeypatch: pytes
         raise MemoryError
 
     journey, first = corrected(host)
-    monkeypatch.setattr("CovidSegLib.widget_publish.show_result", fail)
+    monkeypatch.setattr("CovidSegLib.panel.publish.show_result", fail)
     journey.dialogs.answers = [REPLACE]
     assert journey.run() is first
     assert "The result is in the scene, but could not be shown: Not enough memory." in journey.status

@@ -28,7 +28,7 @@ def test_table_shows_both_lungs_and_each(host: Any) -> None:
 
 
 def test_severity_is_explained_on_hover(host: Any) -> None:
-    from CovidSegLib.severity import DEFINITION
+    from CovidSegLib.results.severity import DEFINITION
 
     journey = Journey(host)
     journey.run()
@@ -194,7 +194,7 @@ def test_figures_whose_measuring_failed_after_an_edit_say_so_and_are_not_copied(
         attempts.append(1)
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(module("widget_update"), "measure", fail)
+    monkeypatch.setattr(module("panel.update"), "measure", fail)
     edit_segment(journey, "infection", np.zeros_like(journey.phantom.labelmap_kji, dtype=bool))
     host.wait_until(lambda: "RuntimeError: a bug" in journey.ui.staleLabel.text)
     assert "may not be those of the segments" in journey.ui.staleLabel.text
@@ -219,7 +219,7 @@ def test_details_of_a_report_that_was_not_saved_are_logged(
 ) -> None:
     journey = Journey(host)
     journey.run()
-    monkeypatch.setattr(module("widget_results"), "save_case", lambda **_options: 1 / 0)
+    monkeypatch.setattr(module("panel.results"), "save_case", lambda **_options: 1 / 0)
     journey.dialogs.answers = [str(tmp_path)]
     journey.ui.reportButton.click()
     host.wait_until(lambda: "ZeroDivisionError" in journey.ui.exportLabel.text)
@@ -323,7 +323,7 @@ def test_ct_whose_voxels_are_gone_is_told_after_an_edit(host: Any) -> None:
     "damage", ["[]", '{"regions": {}, "severity": {}}', '{"regions": [], "severity": 3}', "nonsense"]
 )
 def test_damaged_report_of_a_saved_scene_counts_as_none(host: Any, damage: str) -> None:
-    from CovidSegLib.scene_report import REPORT_ATTRIBUTE
+    from CovidSegLib.scenes.report import REPORT_ATTRIBUTE
 
     journey = Journey(host)
     segmentation = journey.run()

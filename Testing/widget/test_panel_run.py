@@ -289,8 +289,8 @@ def test_output_locked_meanwhile_is_told_and_kept(host: Any) -> None:
 
 def test_others_segments_in_the_output_stay_as_they_are(host: Any) -> None:
     import slicer
-    from CovidSegLib.scene_segments import oriented_image, segment_mask
-    from CovidSegLib.scene_volume import ijk_to_ras
+    from CovidSegLib.scenes.segments import oriented_image, segment_mask
+    from CovidSegLib.scenes.volume import ijk_to_ras
 
     journey = Journey(host)
     mine = host.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")

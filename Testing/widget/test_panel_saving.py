@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from CovidSegLib.scene_selftest import truth_engine
+from CovidSegLib.scenes.selftest import truth_engine
 from helpers_panel import Journey, edit_segment, module
 
 pytestmark = pytest.mark.slicer
 
 
 def test_saving_begins_in_the_folder_that_was_saved_into_last(host: Any, tmp_path: Path) -> None:
-    dialogs = module("widget_consent").SlicerDialogs()
+    dialogs = module("panel.consent").SlicerDialogs()
     host.dialogs.answer(("", ""), (str(tmp_path / "a" / "figures.csv"), "Table (*.csv)"), str(tmp_path / "b"), "")
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -32,7 +32,7 @@ def test_saving_begins_in_the_folder_that_was_saved_into_last(host: Any, tmp_pat
 
 
 def test_saving_begins_at_home_if_the_last_folder_cannot_be_looked_at_any_more(host: Any) -> None:
-    consent = module("widget_consent")
+    consent = module("panel.consent")
     host.qt.QSettings().setValue(consent.FOLDER_KEY, "/" + "n" * 300)
     host.dialogs.answer("")
     consent.SlicerDialogs().folder("Folder for the case report")
@@ -130,7 +130,7 @@ def test_lungs_that_were_painted_up_to_the_first_slice_are_warned_of_until_they_
 
 
 def test_chest_is_looked_for_once_and_not_after_every_edit(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    measuring = module("widget_measure")
+    measuring = module("panel.measure")
     find, found = measuring.chest_in, []
     monkeypatch.setattr(measuring, "chest_in", lambda *ct, **grid: found.append(find(*ct, **grid)) or found[-1])
     journey = Journey(host)
@@ -143,7 +143,7 @@ def test_chest_is_looked_for_once_and_not_after_every_edit(host: Any, monkeypatc
 
 
 def test_report_of_a_segmentation_without_a_run_records_no_options(host: Any, tmp_path: Path) -> None:
-    from CovidSegLib.scene_report import REPORT_ATTRIBUTE
+    from CovidSegLib.scenes.report import REPORT_ATTRIBUTE
 
     journey = Journey(host)
     journey.run().RemoveAttribute(REPORT_ATTRIBUTE)

@@ -161,7 +161,7 @@ def test_reloaded_panel_is_on_show_as_it_was_before(host: Any) -> None:
 
 def test_torch_is_loaded_only_when_asked_for(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     journey = Journey(host)
-    device, loaded = module("widget_device"), []
+    device, loaded = module("panel.device"), []
     monkeypatch.setattr(device, "torch_is_loaded", lambda: bool(loaded))
     monkeypatch.setattr(device, "load_packages", lambda: loaded.append(True))
     journey.panel.refresh()
@@ -179,7 +179,7 @@ def test_torch_that_does_not_work_is_said_when_it_is_loaded(host: Any, monkeypat
     from CovidSegLib.dependencies import DependencyError
 
     journey = Journey(host)
-    device = module("widget_device")
+    device = module("panel.device")
 
     def load() -> None:
         raise DependencyError("torch was not installed, or does not work (libcudart.so). Restart Slicer.")
@@ -200,12 +200,12 @@ def test_absent_device_disables_segment_and_says_so(host: Any, monkeypatch: pyte
     def ask(device: str) -> Any:
         raise DeviceError("torch finds 0 NVIDIA GPU(s)")
 
-    monkeypatch.setattr(module("widget_device"), "ask_torch", ask)
+    monkeypatch.setattr(module("panel.device"), "ask_torch", ask)
     journey.ui.deviceSelector.setCurrentIndex(2)
     assert not journey.ui.segmentButton.enabled
     assert "torch finds 0 NVIDIA GPU(s)" in journey.ui.deviceStatusLabel.text
     assert "Choose Automatic" in journey.ui.segmentButton.toolTip
-    monkeypatch.setattr(module("widget_device"), "ask_torch", lambda device: ("cpu", "CPU"))
+    monkeypatch.setattr(module("panel.device"), "ask_torch", lambda device: ("cpu", "CPU"))
     journey.ui.deviceSelector.setCurrentIndex(0)
     assert journey.ui.segmentButton.enabled
 
@@ -214,8 +214,8 @@ def test_missing_torch_is_said_before_anything_is_fetched(host: Any, monkeypatch
     from CovidSegLib.dependencies import Missing
 
     journey = Journey(host)
-    monkeypatch.setattr(module("widget_device"), "torch_is_loaded", lambda: False)
-    monkeypatch.setattr(module("widget_device"), "find_missing", lambda: Missing(torch=True, packages=()))
+    monkeypatch.setattr(module("panel.device"), "torch_is_loaded", lambda: False)
+    monkeypatch.setattr(module("panel.device"), "find_missing", lambda: Missing(torch=True, packages=()))
     journey.panel.device.look_again()
     assert "PyTorch is not installed yet" in journey.ui.deviceStatusLabel.text
     assert journey.ui.segmentButton.enabled, "pressing it asks"

@@ -16,10 +16,10 @@ import pytest
 MODULE = Path(__file__).resolve().parents[2] / "CovidSeg"
 PANEL_FILES = [
     MODULE / "CovidSeg.py",
-    *(MODULE / "CovidSegLib" / f"{name}.py" for name in ("dependencies", "logic", "runner")),
-    *sorted((MODULE / "CovidSegLib").glob("widget*.py")),
+    *(MODULE / "CovidSegLib" / f"{name}.py" for name in ("dependencies", "logic", "runner", "widget")),
+    *sorted((MODULE / "CovidSegLib" / "panel").glob("*.py")),
 ]
-SCENE_FILES = sorted((MODULE / "CovidSegLib").glob("scene*.py"))
+SCENE_FILES = [MODULE / "CovidSegLib" / "scene.py", *sorted((MODULE / "CovidSegLib" / "scenes").glob("*.py"))]
 
 MARKS = {"_", "translate"}
 LABELS = {"text", "toolTip", "title", "windowTitle", "placeholderText", "noneDisplay", "helpText", "plainText"}

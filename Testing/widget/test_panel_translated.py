@@ -36,9 +36,9 @@ def as_said_by(source: str, english: str, **values: object) -> str:
 
 
 def test_error_of_the_engine_is_shown_in_the_language_of_the_application(host: Any) -> None:
-    speak_german(host, context="CovidSegLib.chest", english=ENGLISH, german=GERMAN)
+    speak_german(host, context="anatomy.chest", english=ENGLISH, german=GERMAN)
     journey = Journey(host)
-    journey.engine.error = InputError(as_said_by("chest.py", ENGLISH, case="CT 7"))
+    journey.engine.error = InputError(as_said_by("anatomy/chest.py", ENGLISH, case="CT 7"))
     journey.start()
     journey.engine.let_pass()
     journey.wait_for_end()
@@ -59,9 +59,9 @@ def test_change_of_device_is_told_in_the_language_of_the_application(host: Any) 
 
 
 def test_severity_is_explained_in_the_language_of_the_application(host: Any) -> None:
-    from CovidSegLib.severity import DEFINITION
+    from CovidSegLib.results.severity import DEFINITION
 
-    speak_german(host, context="CovidSegLib.severity", english=DEFINITION, german="Klassen nach MosMed")
+    speak_german(host, context="results.severity", english=DEFINITION, german="Klassen nach MosMed")
     journey = Journey(host)
     assert journey.run() is not None
     assert journey.ui.severityLabel.toolTip == "Klassen nach MosMed"
@@ -70,15 +70,15 @@ def test_severity_is_explained_in_the_language_of_the_application(host: Any) -> 
 @pytest.fixture
 def warned(host: Any) -> Journey:
     """A finished run that warns of something, in a German application."""
-    speak_german(host, context="CovidSegLib.checks", english="Thick slices ({mm:g} mm).", german="Dicke: {mm:g} mm.")
+    speak_german(host, context="readers.checks", english="Thick slices ({mm:g} mm).", german="Dicke: {mm:g} mm.")
     journey = Journey(host)
-    journey.engine.warnings = (as_said_by("checks.py", "Thick slices ({mm:g} mm).", mm=8.0),)
+    journey.engine.warnings = (as_said_by("readers/checks.py", "Thick slices ({mm:g} mm).", mm=8.0),)
     assert journey.run() is not None
     return journey
 
 
 def test_warning_is_translated_in_the_panel_and_english_in_the_report(warned: Journey) -> None:
-    from CovidSegLib.scene_report import REPORT_ATTRIBUTE
+    from CovidSegLib.scenes.report import REPORT_ATTRIBUTE
 
     assert "Dicke: 8 mm." in warned.ui.warningsLabel.text
     report = json.loads(warned.segmentation.GetAttribute(REPORT_ATTRIBUTE))
@@ -91,7 +91,7 @@ def test_warning_is_translated_in_a_saved_scene_too(warned: Journey, host: Any, 
 
 
 def test_warnings_of_another_report_are_not_taken_for_this_ones(warned: Journey) -> None:
-    from CovidSegLib.scene_report import REPORT_ATTRIBUTE, stored_warnings
+    from CovidSegLib.scenes.report import REPORT_ATTRIBUTE, stored_warnings
 
     report = json.loads(warned.segmentation.GetAttribute(REPORT_ATTRIBUTE))
     report["warnings"] = ["Something else."]
@@ -103,9 +103,9 @@ def test_case_of_a_batch_is_told_in_the_language_of_the_application(host: Any, t
     from fake_engine import FAKE_ENGINE, write_ct
 
     def fail(ct: Any, **_options: Any) -> Any:
-        raise InputError(as_said_by("chest.py", ENGLISH, case=ct.name))
+        raise InputError(as_said_by("anatomy/chest.py", ENGLISH, case=ct.name))
 
-    speak_german(host, context="CovidSegLib.chest", english=ENGLISH, german=GERMAN)
+    speak_german(host, context="anatomy.chest", english=ENGLISH, german=GERMAN)
     write_ct(tmp_path / "in" / "a.nii.gz", seed=0)
     journey = Journey(host, with_ct=False)
     journey.panel.batch._engine = dataclasses.replace(FAKE_ENGINE, segment=fail)
@@ -125,7 +125,7 @@ def test_missing_device_is_told_in_the_language_of_the_application(host: Any) ->
         raise DeviceError(as_said_by("device.py", english, count=0))
 
     journey = Journey(host)
-    module("widget_device").ask_torch = absent
+    module("panel.device").ask_torch = absent
     journey.panel.device.look_again()
     assert "torch findet 0 NVIDIA-GPU(s)" in journey.ui.deviceStatusLabel.text
     assert "torch findet 0 NVIDIA-GPU(s)" in journey.ui.segmentButton.toolTip

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from CovidSegLib.geometry import Geometry
-from CovidSegLib.segment_masks import SegmentMasks
+from CovidSegLib.results.segment_masks import SegmentMasks
 from CovidSegLib.uncertainty import UncertainRegion
 from helpers_panel import Journey, deepest_voxel, edit_segment, module, two_lumps
 
@@ -32,10 +32,10 @@ class SlowSearch:
     """Looks for regions as the module does, but only once it is let go."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._search = module("widget_uncertainty").uncertain_regions
+        self._search = module("panel.uncertainty").uncertain_regions
         self.began, self.go_on = threading.Event(), threading.Event()
         self.threads: list[threading.Thread] = []
-        monkeypatch.setattr(module("widget_uncertainty"), "uncertain_regions", self)
+        monkeypatch.setattr(module("panel.uncertainty"), "uncertain_regions", self)
 
     def __call__(self, *arrays: Any, **options: Any) -> Any:
         self.threads.append(threading.current_thread())
@@ -235,7 +235,7 @@ def test_failed_search_is_told_and_the_figures_go_on(
     def fail(*_arrays: Any, **_options: Any) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr(module("widget_uncertainty"), "uncertain_regions", fail)
+    monkeypatch.setattr(module("panel.uncertainty"), "uncertain_regions", fail)
     journey.ui.mapUncertaintyCheckBox.checked = True
     journey.run()
     host.wait_until(lambda: "Not enough memory" in journey.ui.regionLabel.text)
@@ -252,7 +252,7 @@ def test_search_without_memory_for_its_copies_is_told(host: Any, monkeypatch: py
     def fail(_node: Any) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr(module("widget_uncertainty"), "map_array", fail)
+    monkeypatch.setattr(module("panel.uncertainty"), "map_array", fail)
     journey.ui.mapUncertaintyCheckBox.checked = True
     journey.run()
     host.wait_until(lambda: "Not enough memory" in journey.ui.regionLabel.text)
@@ -272,7 +272,7 @@ def test_second_run_with_a_map_replaces_it_and_its_regions(host: Any) -> None:
 
 
 def test_undone_run_brings_the_map_back_that_it_removed(host: Any) -> None:
-    from CovidSegLib.scene_uncertainty import map_array
+    from CovidSegLib.scenes.uncertainty import map_array
 
     journey = unsure_journey(host)
     journey.ui.mapUncertaintyCheckBox.checked = False
@@ -298,7 +298,7 @@ def test_undone_run_takes_away_the_map_that_it_made(host: Any) -> None:
 
 
 def test_undone_run_brings_back_the_voxels_of_a_replaced_map(host: Any) -> None:
-    from CovidSegLib.scene_uncertainty import map_array
+    from CovidSegLib.scenes.uncertainty import map_array
 
     journey = unsure_journey(host)
     first_kji = journey.engine.doubt_kji
@@ -374,7 +374,7 @@ def test_scene_closed_while_regions_are_looked_for_is_safe(host: Any, monkeypatc
 def test_place_of_a_region_is_told_in_words(host: Any, center_i: int, text: str) -> None:
     """Slabs of lung at i 0 to 9 and 30 to 39, with 1 mm voxels; the reach is 15 mm."""
     Journey(host, with_ct=False)
-    uncertainty = module("widget_uncertainty")
+    uncertainty = module("panel.uncertainty")
     left, right = np.zeros((2, 4, 4, 80), dtype=bool)
     right[..., :10] = left[..., 30:40] = True
     geometry = Geometry.from_ijk_to_ras(np.eye(4), size_ijk=(80, 4, 4))

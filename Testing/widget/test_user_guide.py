@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "user-guide.md").read_text(encoding="utf-8")
 UI_FILE = ROOT / "CovidSeg" / "Resources" / "UI" / "CovidSeg.ui"
-SOURCES = sorted((ROOT / "CovidSeg" / "CovidSegLib").glob("*.py"))
+SOURCES = sorted((ROOT / "CovidSeg" / "CovidSegLib").rglob("*.py"))
 
 ELSEWHERE = {"Segment again", "File > Save Data"}
 """What the guide names in bold and the .ui does not: the button's other text, and Slicer's menu."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from CovidSegLib.panel.progress import PERMILLE, RunClock
 from CovidSegLib.progress import Progress
-from CovidSegLib.widget_progress import PERMILLE, RunClock
 
 
 class HandClock:

@@ -1,0 +1,1 @@
+"""What the phantom is made of: its anatomy, tissue, tubes and lesions, and how a scanner shows them."""
