@@ -109,6 +109,16 @@ def test_rescale_that_is_not_finite_is_refused_with_its_frame(
         read_ct(path)
 
 
+def test_unusable_rescale_makes_its_own_series_alone_unusable(tmp_path: Path, files: list[Path]) -> None:
+    def edit(ds: Any) -> None:
+        ds.PerFrameFunctionalGroupsSequence[2].PixelValueTransformationSequence[0].RescaleSlope = 0
+
+    write_enhanced(tmp_path / "s" / "m.dcm", files, edit=edit, SeriesInstanceUID="1.2.9", SeriesNumber=9)
+    np.testing.assert_array_equal(read_ct(tmp_path / "s").hu_kji, tiny_hu())
+    with pytest.raises(InputError, match=r"series 9: .* cannot be used: frame 3 of m\.dcm has no usable rescale"):
+        read_ct(tmp_path / "s", series="9")
+
+
 def test_position_that_is_not_finite_is_none(tmp_path: Path, files: list[Path]) -> None:
     def edit(ds: Any) -> None:
         position = ds.PerFrameFunctionalGroupsSequence[3].PlanePositionSequence[0]

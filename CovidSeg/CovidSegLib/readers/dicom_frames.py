@@ -39,8 +39,8 @@ _FRAME_KEYWORDS = (
 class FrameHeader(SliceHeader):
     """One frame of a multi-frame file as if it were a slice's file.
 
-    `number` counts from 1 in stored order; HU = stored * `slope` + `intercept`; `part` (stack, temporal position) tells
-    apart what a file holds of several volumes.
+    `number` counts from 1 in stored order; HU = stored * `slope` + `intercept` as stated (`why_not_frames` refuses what
+    is unusable); `part` (stack, temporal position) tells apart what a file holds of several volumes.
     """
 
     number: int
@@ -106,6 +106,9 @@ def why_not_frames(slices: Iterable[SliceHeader]) -> str:
     parts: dict[Path, list[tuple[str, str]]] = {}
     for header in slices:
         if isinstance(header, FrameHeader):
+            if not (math.isfinite(header.slope) and header.slope and math.isfinite(header.intercept)):
+                text = _("frame {number} of {file} has no usable rescale slope or intercept, export the series again")
+                return text.format(number=header.number, file=header.path.name)
             parts.setdefault(header.path, []).append(header.part)
         elif header.sop_class in MULTI_FRAME_CT:
             return _(
@@ -172,10 +175,10 @@ def _frames(header: SliceHeader, *, label: str) -> Iterator[FrameHeader]:
             values = {"file": header.path.name, "count": header.frames, "found": len(items)}
             raise InputError(text.format(label=label, **values))
         for number, item in enumerate(items, start=1):
-            yield _frame(header, (item, shared_items[0], dataset), number=number, label=label)
+            yield _frame(header, (item, shared_items[0], dataset), number=number)
 
 
-def _frame(header: SliceHeader, places: tuple[Dataset, ...], *, number: int, label: str) -> FrameHeader:
+def _frame(header: SliceHeader, places: tuple[Dataset, ...], *, number: int) -> FrameHeader:
     """Return a frame's header from the places that may describe it, the frame's own first, the data set last."""
     content, anatomy = _group(places, "FrameContentSequence"), _group(places, "FrameAnatomySequence")
     region, agent = _group((anatomy,), "AnatomicRegionSequence"), _group(places[-1:], "ContrastBolusAgentSequence")
@@ -185,9 +188,6 @@ def _frame(header: SliceHeader, places: tuple[Dataset, ...], *, number: int, lab
         found = _numbers(_group(places, group), "ReconstructionDiameter", 1)
         diameter = diameter if found is None else found[0]
     slope, intercept = _rescale(_group(places, "PixelValueTransformationSequence"))
-    if not (math.isfinite(slope) and slope and math.isfinite(intercept)):
-        text = _("{label}: frame {number} of {file} has no usable rescale slope or intercept. Export the series again.")
-        raise InputError(text.format(label=label, number=number, file=header.path.name))
     own: dict[str, Any] = {
         "position_lps_mm": _numbers(_group(places, "PlanePositionSequence"), "ImagePositionPatient", 3),
         "orientation_lps": _numbers(_group(places, "PlaneOrientationSequence"), "ImageOrientationPatient", 6),
