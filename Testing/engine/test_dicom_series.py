@@ -252,6 +252,17 @@ def test_description_in_latin_1_is_readable(tmp_path: Path) -> None:
     assert read_ct(tmp_path).series == "3: Lungenöffnung"
 
 
+def test_description_in_japanese_is_readable(tmp_path: Path) -> None:
+    charset = ["", "ISO 2022 IR 87"]
+    write_series(tmp_path, tiny_hu(), SpecificCharacterSet=charset, SeriesDescription="胸部 Lung")
+    assert read_ct(tmp_path).series == "3: 胸部 Lung"
+
+
+def test_escapes_in_a_description_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    write_series(tmp_path, tiny_hu(), SeriesDescription="Chest\x1b[31m\a 2.0")
+    assert read_ct(tmp_path).series == "3: Chest [31m 2.0"
+
+
 def test_rle_compressed_series_is_read(tmp_path: Path) -> None:
     for file in write_series(tmp_path, tiny_hu()):
         ds = pydicom.dcmread(file)

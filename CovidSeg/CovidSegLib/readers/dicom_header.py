@@ -6,6 +6,7 @@ Headers are read with GDCM inside SimpleITK, which Slicer has too, so that pydic
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -134,12 +135,13 @@ def read_header(path: Path, *, label: str) -> SliceHeader | None:
     def value_of(tag: str) -> str:
         if not reader.HasMetaDataKey(tag):
             return ""
-        # SimpleITK hands bytes that are not UTF-8 over as surrogates; western scanners write Latin-1.
+        # SimpleITK hands bytes that are not UTF-8 over as surrogates. Japanese scanners switch between alphabets by
+        # escapes, western ones write Latin-1.
         raw = reader.GetMetaData(tag).encode("utf-8", "surrogateescape")
-        try:
-            return raw.decode("utf-8")
-        except UnicodeDecodeError:
-            return raw.decode("latin-1")
+        for encoding in ("iso2022_jp_2", "utf-8"):
+            with contextlib.suppress(UnicodeDecodeError):
+                return raw.decode(encoding)
+        return raw.decode("latin-1")
 
     return header_from(value_of, path=path)
 
@@ -185,7 +187,9 @@ def header_from(value_of: Callable[[str], str], *, path: Path) -> SliceHeader:
     """
 
     def text(name: str) -> str:
-        return " ".join(value_of(HEADER_TAGS[name]).replace("\0", " ").split())
+        # No escape, which could steer the terminal, gets into a message.
+        printable = (letter if letter.isprintable() else " " for letter in value_of(HEADER_TAGS[name]))
+        return " ".join("".join(printable).split())
 
     def numbers(name: str, count: int) -> tuple[float, ...] | None:
         try:
