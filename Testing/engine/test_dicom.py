@@ -95,6 +95,14 @@ def test_fractional_rescale_in_one_slice_keeps_its_fractions(tmp_path: Path) -> 
     np.testing.assert_array_equal(ct.hu_kji[3], tiny_hu()[3])
 
 
+@pytest.mark.parametrize("intercept", [None, ""])
+def test_slice_without_the_rescale_of_the_others_is_refused_and_named(tmp_path: Path, intercept: str | None) -> None:
+    files = write_series(tmp_path, tiny_hu())
+    edit_slice(files[4], RescaleIntercept=intercept)
+    with pytest.raises(InputError, match=rf"slice {files[4].name} .*lacks the rescale intercept"):
+        read_ct(tmp_path)
+
+
 def test_other_files_in_the_folder_are_ignored(tmp_path: Path) -> None:
     write_series(tmp_path / "DICOM" / "S1", tiny_hu())
     (tmp_path / "README.txt").write_text("hello")

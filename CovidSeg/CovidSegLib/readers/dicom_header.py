@@ -48,6 +48,7 @@ HEADER_TAGS = MappingProxyType(
         "position": "0020|0032",
         "orientation": "0020|0037",
         "pixel_spacing": "0028|0030",
+        "intercept": "0028|1052",
         "contrast": "0018|0010",
         "reconstruction_diameter": "0018|1100",
         "lossy": "0028|2110",
@@ -61,8 +62,8 @@ class SliceHeader:
     """What is kept of one image file's header; None where the file does not say (or not as numbers).
 
     `position_lps_mm` is the centre of the first pixel; `orientation_lps` the unit vectors along a row (i) and down
-    a column (j); `pixel_spacing_mm` between rows (j), then between columns (i), as in DICOM. `inverted` if low values
-    are shown bright.
+    a column (j); `pixel_spacing_mm` between rows (j), then between columns (i), as in DICOM. `rescaled` if the data set
+    states an intercept; `inverted` if low values are shown bright.
     """
 
     path: Path
@@ -81,6 +82,7 @@ class SliceHeader:
     position_lps_mm: tuple[float, ...] | None
     orientation_lps: tuple[float, ...] | None
     pixel_spacing_mm: tuple[float, ...] | None
+    rescaled: bool
     contrast: str
     reconstruction_diameter_mm: float | None
     lossy: bool
@@ -220,6 +222,7 @@ def header_from(value_of: Callable[[str], str], *, path: Path) -> SliceHeader:
         position_lps_mm=numbers("position", 3),
         orientation_lps=numbers("orientation", 6),
         pixel_spacing_mm=numbers("pixel_spacing", 2),
+        rescaled=text("intercept") != "",
         contrast=text("contrast"),
         reconstruction_diameter_mm=None if diameter is None else diameter[0],
         lossy=text("lossy") == "01",

@@ -29,9 +29,11 @@ def read_stack(stack: Stack, *, label: str) -> ImageData:
     """Return the volume of a series, slices sorted along their normal (feet to head for axial ones).
 
     Raises:
-        InputError: Slices missing, duplicated, uneven, tilted, of different size or orientation, or undecodable.
+        InputError: Slices missing, duplicated, uneven, tilted, of different size or orientation, without the others'
+            rescale, or undecodable.
     """
     slices, geometry = stack_geometry(stack.slices, label=label)
+    _check_rescaled(slices, label=label)
     check_geometry(geometry, label=label)
     # What DICOM CTs become nearly always; their headers, as kept here, do not tell a rescale to fractions.
     require_memory(geometry.size_ijk, dtype=np.dtype(np.int16), label=label)
@@ -151,6 +153,15 @@ def _uneven_text(slices: list[SliceHeader], gaps: np.ndarray, *, k: int, usual: 
         "apart. Export one acquisition only, or resample the CT to even slices."
     )
     return text.format(label=label, **values)
+
+
+def _check_rescaled(slices: list[SliceHeader], *, label: str) -> None:
+    """Make sure that all single slices state an intercept, or none: one without it would be read 1024 HU too high."""
+    single = [s for s in slices if not isinstance(s, FrameHeader)]
+    missing = [s for s in single if not s.rescaled]
+    if 0 < len(missing) < len(single):
+        text = _("{label}: slice {slice} lacks the rescale intercept that others state. Export the series again.")
+        raise InputError(text.format(label=label, slice=missing[0].name))
 
 
 def _decode(header: SliceHeader, *, label: str) -> np.ndarray:
