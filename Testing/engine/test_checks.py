@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from CovidSegLib.readers.checks import (
     spacing_warnings,
 )
 from CovidSegLib.readers.pixels import HuBuilder
+from CovidSegLib.volume import read_ct
 from helpers_ct_files import tiny_geometry, tiny_hu
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -34,6 +36,26 @@ def test_other_sizes_are_refused_and_the_file_is_named(size: tuple[int, ...]) ->
 @pytest.mark.parametrize("spacing", [(0.1, 0.1, 0.1), (6.0, 6.0, 20.0), (0.7, 0.7, 8.0)])
 def test_spacing_within_the_limits_is_accepted(spacing: tuple[float, float, float]) -> None:
     check_geometry(tiny_geometry(spacing_ijk_mm=spacing), label="ct")
+
+
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [
+        ("ct.mha", "NDims = 3\nDimSize = 14 12 10\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"),
+        ("ct.nrrd", "NRRD0004\ntype: short\ndimension: 3\nsizes: 14 12 10\nendian: little\nencoding: raw\n\n"),
+        (
+            "ct.nrrd",
+            "NRRD0004\ntype: short\ndimension: 3\nsizes: 14 12 10\nspacings: 0.75 0.5 NaN\nendian: little\n"
+            "encoding: raw\n\n",
+        ),
+    ],
+)
+def test_file_that_states_no_spacing_gives_a_warning(tmp_path: Path, name: str, header: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(header.encode() + tiny_hu().tobytes())
+    ct = read_ct(path)
+    assert ct.geometry.spacing_ijk_mm[2] == 1.0  # as in ITK and Slicer
+    assert any("states no voxel spacing" in warning for warning in ct.warnings)
 
 
 @pytest.mark.parametrize(

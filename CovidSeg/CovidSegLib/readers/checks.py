@@ -29,6 +29,7 @@ COARSE_PIXELS_MM = 3.0
 #: No value beyond this is in Hounsfield units; padding and metal stay far below.
 MAX_ABS_HU = 1e6
 NO_ORIENTATION = _("The file states no orientation: left and right are a guess. Check the sides.")
+NO_SPACING = _("The file states no voxel spacing: 1 mm is taken, and volumes are a guess. Check the spacing.")
 NO_HU = _("{label}: values from {low:g} to {high:g} are no Hounsfield units. Give a CT in HU.")
 #: An image of whole numbers with no more distinct values than this is a labelmap.
 _MAX_LABELS = 16

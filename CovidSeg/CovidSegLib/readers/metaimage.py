@@ -13,11 +13,12 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import Geometry
 from ..texts import text as _
-from .checks import NO_ORIENTATION, ImageData, check_geometry, check_size
+from .checks import NO_ORIENTATION, NO_SPACING, ImageData, check_geometry, check_size
 from .inputs import MAX_HEADER_BYTES, detached_data_files
 from .memory import require_memory
 from .pixels import DAMAGED, InflatingStream, VoxelFormat, read_voxels, reason_of, verify_packed
 
+_SPACING = ("ElementSpacing", "ElementSize")
 _AXES = ("TransformMatrix", "Rotation", "Orientation")
 _DTYPES = {
     "MET_CHAR": "i1",
@@ -64,7 +65,8 @@ def read_metaimage(path: Path, *, label: str) -> ImageData:
     except DAMAGED as error:
         text = _("{label}: the file is truncated or corrupt ({reason}). Copy or export it again.")
         raise InputError(text.format(label=label, reason=reason_of(error))) from error
-    warnings = () if any(key in fields for key in _AXES) else (NO_ORIENTATION,)
+    stated = ((_AXES, NO_ORIENTATION), (_SPACING, NO_SPACING))
+    warnings = tuple(warning for keys, warning in stated if not any(key in fields for key in keys))
     return ImageData(values_kji=values_kji, geometry=geometry, warnings=warnings)
 
 
@@ -118,7 +120,7 @@ def _geometry(fields: dict[str, str], *, size_ijk: tuple[int, int, int]) -> Geom
     n = int(fields["NDims"])
     if n != len(fields["DimSize"].split()):
         raise ValueError(_("NDims and DimSize disagree"))
-    spacing = _numbers(fields, ("ElementSpacing", "ElementSize"), default=[1.0] * n)
+    spacing = _numbers(fields, _SPACING, default=[1.0] * n)
     origin = _numbers(fields, ("Offset", "Origin", "Position"), default=[0.0] * n)
     axes = _numbers(fields, _AXES, default=list(np.eye(n).ravel()))
     rows = np.array(axes).reshape(n, n)[:3, :3]  # row m is the direction of axis m

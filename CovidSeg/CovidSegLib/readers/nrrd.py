@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..errors import InputError
 from ..geometry import Geometry
 from ..texts import text as _
-from .checks import NO_ORIENTATION, ImageData, check_geometry, check_size
+from .checks import NO_ORIENTATION, NO_SPACING, ImageData, check_geometry, check_size
 from .inputs import MAX_HEADER_BYTES, detached_data_files
 from .memory import require_memory
 from .pixels import DAMAGED, HuBuilder, reason_of, verify_packed
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _LINES = re.MULTILINE | re.IGNORECASE
 #: What Slicer says of a segmentation as a whole, and of each segment.
 _SEGMENTATION = re.compile(rb"^Segment(ation|[0-9]+)_\w+:=", re.MULTILINE)
+#: Spacing of every axis: NaN says that it is not known.
+_SPACING = re.compile(rb"^(space directions|spacings):(?!.*\bnan\b)", _LINES)
 #: Spaces that say where the patient's left is; those of a scanner or of mere handedness do not.
 _PATIENT_SPACE = re.compile(rb"^space: *([LR][AP]S|(left|right)-(anterior|posterior)-superior)\b", _LINES)
 
@@ -65,7 +67,8 @@ def read_nrrd(path: Path, *, label: str) -> ImageData:
     builder = HuBuilder(geometry.shape_kji, label=label)
     for k, values_ji in enumerate(values_kji):
         builder.set_slice(k, values_ji)
-    warnings = () if _PATIENT_SPACE.search(header) else (NO_ORIENTATION,)
+    stated = ((_PATIENT_SPACE, NO_ORIENTATION), (_SPACING, NO_SPACING))
+    warnings = tuple(warning for field, warning in stated if not field.search(header))
     return ImageData(values_kji=builder.result(), geometry=geometry, warnings=warnings)
 
 
