@@ -176,6 +176,20 @@ def test_slices_in_the_trash_of_a_drive_are_not_read(tmp_path: Path, name: str) 
     assert fingerprint_of(tmp_path) == before
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_linked_folders_of_a_study_are_read_once_and_none_around_it(tmp_path: Path) -> None:
+    write_series(tmp_path / "archive" / "s1", tiny_hu())
+    write_series(tmp_path / "other", tiny_hu(shape_kji=(14, 12, 14)), number=9)
+    study = tmp_path / "study"
+    study.mkdir()
+    for name, target in (("a", "archive"), ("b", "archive"), ("loop", "study"), ("up", ".")):
+        (study / name).symlink_to(tmp_path / target, target_is_directory=True)
+    np.testing.assert_array_equal(read_ct(study).hu_kji, tiny_hu())
+    assert [found.number for found in list_series(study)] == [3]
+    assert read_ct(study).warnings == ()
+    assert fingerprint_of(study) == fingerprint_of(tmp_path / "archive")
+
+
 def test_two_files_with_one_content_have_one_fingerprint(tmp_path: Path) -> None:
     path = write_image(tmp_path / "a.nii.gz", tiny_hu())
     shutil.copy(path, tmp_path / "b.nii.gz")

@@ -75,9 +75,19 @@ def imaging_file_in(folder: Path) -> Path | None:
 
 
 def files_under(folder: Path) -> list[Path]:
-    """Return the files in a folder and its subfolders in a stable order, without hidden ones and SYSTEM_FOLDERS."""
+    """Return the files in a folder and its subfolders in a stable order, without hidden ones and SYSTEM_FOLDERS.
+
+    Links are followed, each folder is taken once, and none that the given one lies in.
+    """
     found: list[Path] = []
-    for root, folders, names in os.walk(folder):
+    visited: set[str] = set()
+    top = os.path.realpath(folder)
+    for root, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in visited or top.startswith(real.rstrip(os.sep) + os.sep):
+            folders.clear()
+            continue
+        visited.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name.lower() not in SYSTEM_FOLDERS)
         found += [path for name in sorted(names) if not name.startswith(".") and (path := Path(root, name)).is_file()]
     return found
