@@ -172,6 +172,12 @@ def test_files_of_one_name_in_several_folders_of_a_zip_are_all_read(tmp_path: Pa
     np.testing.assert_array_equal(read_ct(zip_files(tmp_path / "ct.zip", content)).hu_kji, tiny_hu())
 
 
+def test_names_that_differ_in_their_accents_encoding_alone_do_not_share_a_file(tmp_path: Path) -> None:
+    names = ("K\u00f6rper.dcm", "Ko\u0308rper.dcm")
+    with extracted(zip_files(tmp_path / "a.zip", dict.fromkeys(names, b"x"))) as files:
+        assert len({file.parent for file in files}) == 2
+
+
 @pytest.mark.parametrize("name", ["ct.nii.gz", "ct.nrrd", "ct.mha"])
 def test_zip_with_one_image_is_read(tmp_path: Path, name: str) -> None:
     image = write_image(tmp_path / name, tiny_hu())
@@ -196,9 +202,10 @@ def test_zip_that_would_fill_the_disk_is_refused(tmp_path: Path, monkeypatch: py
             assert len(files) == 1
 
 
-def test_zip_with_a_header_and_its_voxels_is_read_under_their_names(tmp_path: Path) -> None:
-    header = write_image(tmp_path / "my ct (2).mhd", tiny_hu())
-    pair = {name: (tmp_path / name).read_bytes() for name in (header.name, "my ct (2).raw")}
+@pytest.mark.parametrize("stem", ["my ct (2)", "Lungenöffnung, 肺 [1]", "ct-" + 100 * "x"])
+def test_zip_with_a_header_and_its_voxels_is_read_under_their_names(tmp_path: Path, stem: str) -> None:
+    header = write_image(tmp_path / f"{stem}.mhd", tiny_hu())
+    pair = {name: (tmp_path / name).read_bytes() for name in (header.name, f"{stem}.raw")}
     np.testing.assert_array_equal(read_ct(zip_files(tmp_path / "case.zip", pair)).hu_kji, tiny_hu())
 
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import stat
 import tempfile
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from .inputs import image_suffix
 
 _CHUNK = 1 << 20
 _MIB = 1 << 20
+#: Leaves room for the temporary folder within the 260 letters of a path on Windows.
+_MAX_NAME_BYTES = 150
 _SKIPPED_SUFFIXES = (".txt", ".md", ".pdf", ".html", ".xml", ".json", ".csv", ".tsv", ".jpg", ".jpeg", ".png", ".exe")
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
 
@@ -128,7 +131,9 @@ def _is_wanted(name: str) -> bool:
 def _safe_name(entry: zipfile.ZipInfo) -> str:
     """Return a file name that every system accepts; ordinary ones are kept, as a header names its data file."""
     name = PurePosixPath(entry.filename.replace("\\", "/")).name
-    return safe_name(re.sub(r"[^A-Za-z0-9 ()+._-]", "_", name)[-80:].lstrip(" .") or "file")
+    while len(name.encode()) > _MAX_NAME_BYTES:
+        name = name[1:]  # the end tells the format
+    return safe_name(name.lstrip(" .")) or "file"
 
 
 def _extract_entries(
@@ -146,10 +151,11 @@ def _extract_entries(
     taken: set[str] = set()
     for number, entry in enumerate(entries):
         target = folder / _safe_name(entry)
-        if target.name.lower() in taken:  # only if needed, as a folder costs time
+        key = unicodedata.normalize("NFC", target.name).casefold()  # file systems may tell neither case nor accents
+        if key in taken:  # only if needed, as a folder costs time
             target = folder / f"{number:06d}.d" / target.name
             target.parent.mkdir()
-        taken.add(target.name.lower())
+        taken.add(key)
         with archive.open(entry) as source, target.open("wb") as sink:
             while chunk := source.read(_CHUNK):
                 written += len(chunk)
