@@ -11,6 +11,7 @@ from CovidSegLib.cases.discovery import Case
 from CovidSegLib.cases.run import Outcome, Status
 from CovidSegLib.commands import console
 from CovidSegLib.commands.console import ConsoleReporter
+from CovidSegLib.progress import Progress
 from fake_engine import write_ct
 from helpers_cli import Terminal, segment
 
@@ -102,3 +103,45 @@ def test_bar_shows_how_many_cases_have_ended_in_workers(tmp_path: Path, monkeypa
         "0 under way",
     ]
     assert "1/2" in terminal.text and "2/2" in terminal.text
+
+
+def _tell(reporter: ConsoleReporter, *, case: str, steps: list[Progress]) -> None:
+    """Tell of a case that begins and of its steps."""
+    reporter.case_started(Case(case, Path(f"{case}.nii.gz")))
+    for step in steps:
+        reporter.case_progress(Case(case, Path(f"{case}.nii.gz")), step)
+
+
+@pytest.mark.parametrize("details", [False, True])
+def test_stages_are_told_with_verbose_alone_and_each_once(
+    clock: Clock, capsys: pytest.CaptureFixture[str], *, details: bool
+) -> None:
+    reporter = ConsoleReporter(out_dir=Path("out"), details=details)
+    for case in "ab":
+        _tell(reporter, case=case, steps=[Progress("read", 0, 1), Progress("network", 0, 2), Progress("network", 1, 2)])
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert lines == (["a: read 0/1", "a: network 0/2", "b: read 0/1", "b: network 0/2"] if details else [])
+    clock.now_s += 15.5
+    reporter.case_progress(Case("b", Path("b.nii.gz")), Progress("network", 2, 2))
+    assert capsys.readouterr().out == "  b: network 2/2\n"
+
+
+def test_message_of_a_step_is_told_once_in_each_case(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = ConsoleReporter(out_dir=Path("out"), details=False)
+    moved = Progress("network", 0, 2, "goes on on the CPU")
+    for case in "ab":
+        _tell(reporter, case=case, steps=[moved, moved, Progress("network", 1, 2), moved])
+    lines = [line for line in capsys.readouterr().out.splitlines() if "goes on" in line]
+    assert lines == ["  a: goes on on the CPU", "  b: goes on on the CPU"]
+
+
+@pytest.mark.parametrize(("status", "said"), [(Status.DONE, ", 12.3 s"), (Status.SKIPPED, "")])
+def test_seconds_of_another_run_are_not_told(
+    clock: Clock, capsys: pytest.CaptureFixture[str], status: Status, said: str
+) -> None:
+    reporter = ConsoleReporter(out_dir=Path("out"), details=False)
+    case = Case("a", Path("a.nii.gz"))
+    reporter.case_started(case)
+    report = {"poi_percent": 20.04, "severity": {"class": "CT-1"}, "runtime": {"seconds": 12.34}}
+    reporter.case_finished(case, Outcome(case="a", status=status, report=report))
+    assert f"POI 20.0 %, CT-1{said} -> {Path('out') / 'a'}\n" in capsys.readouterr().out
