@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -188,6 +189,22 @@ def test_linked_folders_of_a_study_are_read_once_and_none_around_it(tmp_path: Pa
     assert [found.number for found in list_series(study)] == [3]
     assert read_ct(study).warnings == ()
     assert fingerprint_of(study) == fingerprint_of(tmp_path / "archive")
+
+
+def test_folder_that_cannot_be_read_is_not_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_series(tmp_path / "study" / "locked", tiny_hu())
+    write_series(tmp_path / "study" / "open", tiny_hu(), number=9)
+    list_folder = os.scandir
+
+    def scandir(path: str) -> Any:
+        if Path(path).name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return list_folder(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    for read in (read_ct, list_series, fingerprint_of):
+        with pytest.raises(InputError, match=r"study: cannot be read \(Permission denied\)"):
+            read(tmp_path / "study")
 
 
 def test_two_files_with_one_content_have_one_fingerprint(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NoReturn
 
 from ..errors import InputError
 from ..texts import text as _
@@ -78,11 +79,14 @@ def files_under(folder: Path) -> list[Path]:
     """Return the files in a folder and its subfolders in a stable order, without hidden ones and SYSTEM_FOLDERS.
 
     Links are followed, each folder is taken once, and none that the given one lies in.
+
+    Raises:
+        OSError: A folder cannot be read, of which a whole series might be missing.
     """
     found: list[Path] = []
     visited: set[str] = set()
     top = os.path.realpath(folder)
-    for root, folders, names in os.walk(folder, followlinks=True):
+    for root, folders, names in os.walk(folder, onerror=_fail, followlinks=True):
         real = os.path.realpath(root)
         if real in visited or top.startswith(real.rstrip(os.sep) + os.sep):
             folders.clear()
@@ -91,6 +95,10 @@ def files_under(folder: Path) -> list[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name.lower() not in SYSTEM_FOLDERS)
         found += [path for name in sorted(names) if not name.startswith(".") and (path := Path(root, name)).is_file()]
     return found
+
+
+def _fail(error: OSError) -> NoReturn:
+    raise error
 
 
 def looks_like_dicom(path: Path) -> bool:
