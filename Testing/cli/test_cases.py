@@ -318,7 +318,7 @@ def test_real_folders_give_their_cts_and_no_labelmaps(data_dir: Path, tmp_path: 
     assert {"coronacases_001", "imlab_001", "elastix"} <= set(labelled)
 
 
-@pytest.mark.parametrize("name", ["System Volume Information", "$RECYCLE.BIN", "__MACOSX"])
+@pytest.mark.parametrize("name", ["System Volume Information", "$RECYCLE.BIN", "__MACOSX", "lost+found"])
 def test_what_systems_keep_on_a_drive_for_themselves_is_not_looked_into(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -167,7 +169,7 @@ def test_results_written_below_a_dicom_folder_do_not_change_its_fingerprint(tmp_
     np.testing.assert_array_equal(read_ct(tmp_path).hu_kji, tiny_hu())
 
 
-@pytest.mark.parametrize("name", ["$RECYCLE.BIN", "System Volume Information", "__MACOSX", ".Trashes"])
+@pytest.mark.parametrize("name", ["$RECYCLE.BIN", "System Volume Information", "__MACOSX", ".Trashes", "lost+found"])
 def test_slices_in_the_trash_of_a_drive_are_not_read(tmp_path: Path, name: str) -> None:
     files = write_series(tmp_path, tiny_hu())
     before = fingerprint_of(tmp_path)
@@ -191,7 +193,9 @@ def test_linked_folders_of_a_study_are_read_once_and_none_around_it(tmp_path: Pa
     assert fingerprint_of(study) == fingerprint_of(tmp_path / "archive")
 
 
-def test_folder_that_cannot_be_read_is_not_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that cannot be read, in a study beside one that can be."""
     write_series(tmp_path / "study" / "locked", tiny_hu())
     write_series(tmp_path / "study" / "open", tiny_hu(), number=9)
     list_folder = os.scandir
@@ -202,9 +206,23 @@ def test_folder_that_cannot_be_read_is_not_left_out(tmp_path: Path, monkeypatch:
         return list_folder(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
+    return tmp_path / "study" / "locked"
+
+
+@pytest.mark.usefixtures("locked")
+def test_folder_that_cannot_be_read_is_not_left_out(tmp_path: Path) -> None:
     for read in (read_ct, list_series, fingerprint_of):
         with pytest.raises(InputError, match=r"study: cannot be read \(Permission denied\)"):
             read(tmp_path / "study")
+
+
+def test_link_that_windows_hides_in_the_documents_is_left_out(
+    tmp_path: Path, locked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lstat = Path.lstat
+    hidden = SimpleNamespace(st_file_attributes=stat.FILE_ATTRIBUTE_HIDDEN | stat.FILE_ATTRIBUTE_SYSTEM)
+    monkeypatch.setattr(Path, "lstat", lambda path: hidden if path == locked else lstat(path))
+    assert [found.number for found in list_series(tmp_path / "study")] == [9]
 
 
 def test_two_files_with_one_content_have_one_fingerprint(tmp_path: Path) -> None:

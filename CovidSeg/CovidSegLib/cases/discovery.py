@@ -7,7 +7,6 @@ slice or two of an image are decoded here, to tell labelmaps from CTs.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..readers.archive import lists_images
 from ..readers.image_kinds import is_dicom_file, is_dicom_zip, is_labelmap, is_slice, study_of
-from ..readers.inputs import IMAGING_STEM, SUPPORTED, SYSTEM_FOLDERS, image_suffix, stem_of
+from ..readers.inputs import IMAGING_STEM, SUPPORTED, SYSTEM_FOLDERS, image_suffix, is_windows_own, stem_of
 from ..texts import Text
 from ..texts import text as _
 from .inputs import name_cases
@@ -242,20 +241,11 @@ def _is_uncertainty_map(path: Path) -> bool:
 def _entries(folder: Path) -> list[Path]:
     """Return what is in the folder and not hidden, in an order that does not depend on the file system."""
     try:
-        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".") and not _is_windows_own(entry)]
+        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".") and not is_windows_own(entry)]
     except OSError as error:
         text = _("folder '{folder}' cannot be read ({reason}): check its permissions.")
         raise InputError(text.format(folder=folder, reason=error.strerror)) from error
     return sorted(entries, key=lambda entry: (entry.name.casefold(), entry.name))
-
-
-def _is_windows_own(path: Path) -> bool:
-    """Tell whether Windows reserves the entry, such as "System Volume Information", or "My Music" in Documents."""
-    try:
-        attributes = getattr(path.lstat(), "st_file_attributes", 0)
-    except OSError:
-        return False
-    return bool(attributes & stat.FILE_ATTRIBUTE_HIDDEN and attributes & stat.FILE_ATTRIBUTE_SYSTEM)
 
 
 def _real(path: Path) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
@@ -22,8 +23,8 @@ NAMED_SUFFIXES = (*IMAGE_SUFFIXES, ".zip", *DICOM_SUFFIXES)
 IMAGING_STEM = "imaging"
 SUPPORTED = _("NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), a DICOM folder or a zip of one")
 
-#: Folders that macOS leaves in zips and Windows on every drive (deleted files among them), in lower case.
-SYSTEM_FOLDERS = ("__macosx", "$recycle.bin", "system volume information")
+#: Folders that macOS leaves in zips, and Windows and Linux on every drive (deleted files among them), in lower case.
+SYSTEM_FOLDERS = ("__macosx", "$recycle.bin", "system volume information", "lost+found")
 
 #: How far a MetaImage or NRRD header is read; those of segmentations of a hundred organs have some 100 kB.
 MAX_HEADER_BYTES = 1 << 22
@@ -92,9 +93,22 @@ def files_under(folder: Path) -> list[Path]:
             folders.clear()
             continue
         visited.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name.lower() not in SYSTEM_FOLDERS)
+        folders[:] = sorted(name for name in folders if not _is_passed_over(Path(root, name)))
         found += [path for name in sorted(names) if not name.startswith(".") and (path := Path(root, name)).is_file()]
     return found
+
+
+def _is_passed_over(folder: Path) -> bool:
+    return folder.name.startswith(".") or folder.name.lower() in SYSTEM_FOLDERS or is_windows_own(folder)
+
+
+def is_windows_own(path: Path) -> bool:
+    """Tell whether Windows reserves the entry, such as "System Volume Information", or "My Music" in Documents."""
+    try:
+        attributes = getattr(path.lstat(), "st_file_attributes", 0)
+    except OSError:
+        return False
+    return bool(attributes & stat.FILE_ATTRIBUTE_HIDDEN and attributes & stat.FILE_ATTRIBUTE_SYSTEM)
 
 
 def _fail(error: OSError) -> NoReturn:
