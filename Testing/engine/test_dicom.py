@@ -147,6 +147,31 @@ def test_unevenness_below_one_percent_is_accepted(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_ct(tmp_path).geometry.spacing_ijk_mm[2], 2.0)
 
 
+def test_slice_spacing_is_the_mean_so_that_the_last_slice_lies_where_it_is(tmp_path: Path) -> None:
+    for k, file in enumerate(write_series(tmp_path, tiny_hu())):
+        edit_slice(file, ImagePositionPatient=[-30.0, 12.5, -120 + 2 * k + 0.015 * max(0, k - 6)])
+    np.testing.assert_allclose(read_ct(tmp_path).geometry.spacing_ijk_mm[2], 2.005)
+
+
+def test_gap_of_no_whole_number_of_slices_is_called_uneven(tmp_path: Path) -> None:
+    for k, file in enumerate(write_series(tmp_path, tiny_hu())):
+        edit_slice(file, ImagePositionPatient=[-30.0, 12.5, -120 + 2 * k + 1.2 * (k > 5)])
+    with pytest.raises(InputError, match=r"unevenly spaced: .*instance 7, .* lies 3\.2 mm"):
+        read_ct(tmp_path)
+
+
+@pytest.mark.parametrize(("column", "error"), [([0.1, 0.995, 0], "not perpendicular"), ([0, 1.05, 0], "no direction")])
+def test_orientation_that_is_none_is_refused(tmp_path: Path, column: list[float], error: str) -> None:
+    write_series(tmp_path, tiny_hu(), ImageOrientationPatient=[1.0, 0.0, 0.0, *column])
+    with pytest.raises(InputError, match=error):
+        read_ct(tmp_path)
+
+
+def test_directions_become_of_unit_length(tmp_path: Path) -> None:
+    write_series(tmp_path, tiny_hu(), ImageOrientationPatient=[0.995, 0.0, 0.0, 0.0, 0.995, 0.0])
+    assert read_ct(tmp_path).geometry.direction_lps == (1, 0, 0, 0, 1, 0, 0, 0, 1)
+
+
 def test_duplicated_position_is_refused_with_both_slices(tmp_path: Path) -> None:
     files = write_series(tmp_path, tiny_hu())
     edit_slice(files[5], ImagePositionPatient=[-30.0, 12.5, -112.0])
