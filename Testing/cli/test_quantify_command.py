@@ -55,6 +55,17 @@ def test_figures_of_a_result_are_found_again_from_either_file(
     assert figures["model"]["sha256"] is None
 
 
+def test_warnings_of_reading_the_ct_are_told_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import SimpleITK
+
+    ct, labels = tmp_path / "a.mha", _corrected(tmp_path / "l.nii.gz", infected_slices=1)
+    SimpleITK.WriteImage(SimpleITK.ReadImage(str(write_ct(tmp_path / "a.nii.gz"))), str(ct))
+    ct.write_bytes(b"".join(line for line in ct.read_bytes().splitlines(True) if not line.startswith(b"Transform")))
+    assert _quantify(ct, labels, "-o", tmp_path / "out") == 0
+    assert "warning: The file states no orientation" in capsys.readouterr().out
+    assert any("states no orientation" in warning for warning in report_of(tmp_path / "out")["warnings"])
+
+
 def test_nothing_is_written_without_an_output(tmp_path: Path) -> None:
     ct, labels = write_ct(tmp_path / "a.nii.gz"), _corrected(tmp_path / "l.nii.gz", infected_slices=1)
     assert _quantify(ct, labels) == 0
