@@ -12,6 +12,7 @@ from helpers_mrml import GRIDS, FakeEngine, doubt_about, hierarchy_items, nodes_
 slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip install 'covidseg[slicer]'")
 import vtk  # noqa: E402
 from CovidSegLib.errors import Cancelled, InputError  # noqa: E402
+from CovidSegLib.scenes.outputs import TABLE_ROLE  # noqa: E402
 from CovidSegLib.scenes.uncertainty import (  # noqa: E402
     OVERLAY_OPACITY,
     find_map,
@@ -245,3 +246,44 @@ def test_deleted_map_is_made_anew(context: Any, logic: Any, case: Any) -> None:
     assert find_map(outputs.segmentationNode) is again.uncertaintyNode is not None
     show_map(context, map_node=again.uncertaintyNode)
     assert {composite.GetForegroundVolumeID() for composite in composites} == {again.uncertaintyNode.GetID()}
+
+
+def test_run_into_a_clone_leaves_the_originals_map_and_table_alone(context: Any, logic: Any, case: Any) -> None:
+    """A clone made in the Data module refers to the nodes of its original."""
+    first = logic.process(case.volume, uncertainty=True)
+    cells = first.tableNode.GetTable()
+    clone = cloned(context, node=first.segmentationNode)
+    second = logic.process(case.volume, outputSegmentation=clone)
+    assert find_map(clone) is None
+    assert find_map(first.segmentationNode) is first.uncertaintyNode
+    assert second.tableNode is not first.tableNode
+    assert first.tableNode.GetTable() is cells
+    third = logic.process(
+        case.volume, outputSegmentation=cloned(context, node=first.segmentationNode), uncertainty=True
+    )
+    assert third.uncertaintyNode is not first.uncertaintyNode is find_map(first.segmentationNode)
+
+
+def test_failed_run_into_a_clone_leaves_it_the_originals_map_and_table(
+    context: Any, logic: Any, case: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = logic.process(case.volume, uncertainty=True)
+    clone = cloned(context, node=first.segmentationNode)
+    nodes = nodes_of(context)
+
+    def fail(*_nodes: Any, **_options: Any) -> None:
+        raise InputError("later")
+
+    monkeypatch.setattr("CovidSegLib.scenes.uncertainty._make_display", fail)
+    with pytest.raises(InputError, match="later"):
+        logic.process(case.volume, outputSegmentation=clone, uncertainty=True)
+    assert nodes_of(context) == nodes
+    assert find_map(clone) is first.uncertaintyNode
+    assert clone.GetNodeReference(TABLE_ROLE) is first.tableNode
+
+
+def cloned(context: Any, *, node: Any) -> Any:
+    """Return a copy of a node in the scene, made as Slicer makes a clone."""
+    copy = context.scene.CreateNodeByClass(node.GetClassName())
+    copy.Copy(node)
+    return context.scene.AddNode(copy)

@@ -272,3 +272,17 @@ def test_result_that_cannot_be_shown_can_be_undone(host: Any, monkeypatch: pytes
     journey.ui.undoRunButton.click()
     journey.wait_for_figures()
     assert journey.panel.results.figures.current["poi_percent"] == 0.0
+
+
+def test_clone_that_is_corrected_gets_a_table_of_its_own(host: Any) -> None:
+    from CovidSegLib.scenes.outputs import TABLE_ROLE
+
+    journey = Journey(host)
+    original = journey.run()
+    clone = host.scene.CreateNodeByClass(original.GetClassName())
+    clone.Copy(original)
+    journey.parameters.segmentation = host.scene.AddNode(clone)
+    edit_segment(journey, "infection", np.zeros_like(journey.phantom.labelmap_kji, dtype=bool))
+    journey.wait_for_figures()
+    percents = [float(node.GetNodeReference(TABLE_ROLE).GetCellText(0, 3)) for node in (original, clone)]
+    assert percents == pytest.approx([journey.phantom.truth.poi_percent, 0.0], abs=0.01)

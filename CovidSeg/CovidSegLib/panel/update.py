@@ -7,7 +7,7 @@ they arrive, those of the report stored with the segmentation are shown; it rema
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from ..report import renewed_warnings
 from ..runner import Failure, Handlers, Runner
 from ..scenes.display import world_orientation
 from ..scenes.edited import EditWatcher
-from ..scenes.outputs import TABLE_ROLE, ct_of
+from ..scenes.outputs import TABLE_ROLE, ct_of, output_table
 from ..scenes.plots import update_plots
 from ..scenes.report import stored_report, stored_warnings
 from ..scenes.segments import read_masks, why_not_measured
@@ -173,13 +173,25 @@ class Figures:
         self.measurement, self.current = measurement, measurement.quantities.to_dict()
         self.warnings = warnings_of_now(self.node, measurement=measurement)
         self._keep(measurement.ct)
-        table = self.node.GetNodeReference(TABLE_ROLE)
+        table = self._table()
         if table is not None:
             self._logic.updateTable(table, quantities=measurement.quantities)
         volume = self.volume
         if volume is not None:  # else it was removed while the worker measured
             update_plots(self.node, volume_node=volume, quantities=measurement.quantities, profile=measurement.profile)
         self.work_is_over()
+
+    def _table(self) -> Any:
+        """Return the table node for the figures; None without one. A clone gets one of its own."""
+        table, volume = self.node.GetNodeReference(TABLE_ROLE), self.volume
+        if table is None or volume is None:
+            return table
+        with ExitStack() as undo:
+            own = output_table(self._logic.context, segmentation_node=self.node, volume_node=volume, undo=undo)
+            undo.pop_all()
+        if own is not table:
+            self._logic.context.place_beside(own, neighbour=volume)
+        return own
 
     def _failed(self, failure: Failure) -> None:
         """Say why; the user may try again, a retry by itself would only fail again."""

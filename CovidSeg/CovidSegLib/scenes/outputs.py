@@ -64,6 +64,17 @@ def ct_of(node: Any) -> Any:
     return node.GetNodeReference(VOLUME_ROLE)
 
 
+def own_node(context: SceneContext, *, segmentation_node: Any, role: str) -> Any:
+    """Return the node that only this segmentation refers to by a role; None without one.
+
+    A segmentation that was cloned refers to the same nodes as its clone.
+    """
+    node = segmentation_node.GetNodeReference(role)
+    segmentations = context.nodes_of_class("vtkMRMLSegmentationNode")
+    shared = any(other is not segmentation_node and other.GetNodeReference(role) is node for other in segmentations)
+    return None if shared else node
+
+
 def output_segmentation(context: SceneContext, *, node: Any, volume_node: Any, undo: ExitStack) -> Any:
     """Return the segmentation node for a result, on the volume's grid and under its transform.
 
@@ -98,14 +109,15 @@ def refer_to_ct(segmentation_node: Any, *, volume_node: Any) -> None:
 
 
 def output_table(context: SceneContext, *, segmentation_node: Any, volume_node: Any, undo: ExitStack) -> Any:
-    """Return the segmentation's results table node: the one from its last run, or a new one."""
-    node = segmentation_node.GetNodeReference(TABLE_ROLE)
+    """Return the segmentation's results table node: its own from its last run, or a new one."""
+    node = own_node(context, segmentation_node=segmentation_node, role=TABLE_ROLE)
     if node is None:
+        before = segmentation_node.GetNodeReferenceID(TABLE_ROLE)
         name = _("{ct} CovidSeg results").format(ct=volume_node.GetName())
         node = context.add_node("vtkMRMLTableNode", name=name)
         undo.callback(context.remove_node, node)
+        undo.callback(segmentation_node.SetNodeReferenceID, TABLE_ROLE, before)
         segmentation_node.SetNodeReferenceID(TABLE_ROLE, node.GetID())
-        undo.callback(segmentation_node.SetNodeReferenceID, TABLE_ROLE, None)
     else:
         undo.callback(node.SetAndObserveTable, node.GetTable())
     return node

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..scene import SceneContext
 from ..uncertainty import DOUBTFUL_FROM_PERCENT
-from .outputs import VOLUME_ROLE
+from .outputs import VOLUME_ROLE, own_node
 from .texts import tr as _
 
 #: Role by which a segmentation node refers to its map.
@@ -74,14 +74,15 @@ def put_map(context: SceneContext, *, image: Any, segmentation_node: Any, volume
     """
     import vtk
 
-    node = find_map(segmentation_node)
+    node = own_node(context, segmentation_node=segmentation_node, role=UNCERTAINTY_ROLE)
     if node is None:
+        before = segmentation_node.GetNodeReferenceID(UNCERTAINTY_ROLE)
         name = _("{ct} uncertainty").format(ct=volume_node.GetName())
         node = context.add_node("vtkMRMLScalarVolumeNode", name=name)
         undo.callback(context.remove_node, node)
         node.SetAttribute(MAP_ATTRIBUTE, "1")
         segmentation_node.SetNodeReferenceID(UNCERTAINTY_ROLE, node.GetID())
-        undo.callback(segmentation_node.SetNodeReferenceID, UNCERTAINTY_ROLE, None)
+        undo.callback(segmentation_node.SetNodeReferenceID, UNCERTAINTY_ROLE, before)
     else:
         _register_restore(node, undo=undo)
     matrix = vtk.vtkMatrix4x4()
@@ -97,13 +98,12 @@ def put_map(context: SceneContext, *, image: Any, segmentation_node: Any, volume
 
 
 def remove_map(context: SceneContext, *, segmentation_node: Any) -> None:
-    """Remove a segmentation's map, if it has one, from slice views and scene."""
-    node = find_map(segmentation_node)
-    if node is None:
-        return
-    for composite in _composites_with(context, map_node=node):
-        _uncover(composite)
-    context.remove_node(node)
+    """Remove a segmentation's map, if it has one, from slice views and scene; a clone's map stays with the clone."""
+    node = own_node(context, segmentation_node=segmentation_node, role=UNCERTAINTY_ROLE)
+    if node is not None:
+        for composite in _composites_with(context, map_node=node):
+            _uncover(composite)
+        context.remove_node(node)
     segmentation_node.SetNodeReferenceID(UNCERTAINTY_ROLE, None)
 
 
