@@ -206,6 +206,7 @@ class Panel:
         self.correct.segments_replaced()
         self.place.ui.resultsSection.collapsed = False
         self.device.remember(published.report.get("runtime") or {})
+        self.nodes_changed()  # segments that were brought back may have to find their CT
 
     def _ensure_dependencies(self) -> None:
         """Ask to install the packages that are missing, and load all that the network needs."""

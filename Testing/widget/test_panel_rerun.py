@@ -286,3 +286,37 @@ def test_clone_that_is_corrected_gets_a_table_of_its_own(host: Any) -> None:
     journey.wait_for_figures()
     percents = [float(node.GetNodeReference(TABLE_ROLE).GetCellText(0, 3)) for node in (original, clone)]
     assert percents == pytest.approx([journey.phantom.truth.poi_percent, 0.0], abs=0.01)
+
+
+def test_result_of_a_removed_ct_is_not_replaced_unasked_by_that_of_another(host: Any) -> None:
+    journey = Journey(host)
+    first = journey.run()
+    other = journey.add_ct(seed=2)
+    other.SetOrigin(*(coordinate + 30.4 for coordinate in other.GetOrigin()))
+    host.scene.RemoveNode(journey.volume)
+    journey.settle()
+    journey.parameters.segmentation = first
+    journey.settle()
+    assert journey.parameters.inputVolume is other
+    journey.dialogs.answers = [KEEP]
+    assert journey.run() is not first
+    assert journey.dialogs.asked == [
+        f"The segments of '{first.GetName()}' were made of another CT. What shall be done with them?"
+    ]
+
+
+def test_undone_result_finds_its_ct_that_was_loaded_again(host: Any) -> None:
+    journey, segmentation = corrected(host)
+    journey.dialogs.answers = [REPLACE]
+    journey.run()
+    host.scene.RemoveNode(journey.volume)
+    journey.settle()
+    again = journey.add_ct()
+    journey.parameters.segmentation = segmentation
+    journey.wait_for_figures()
+    journey.ui.undoRunButton.click()
+    journey.settle()
+    journey.wait_for_figures()
+    assert journey.parameters.inputVolume is again
+    assert journey.panel.results.figures.problem == ""
+    assert journey.panel.results.figures.current["poi_percent"] == 0.0

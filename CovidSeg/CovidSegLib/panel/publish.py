@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from slicer.i18n import tr as _
 
-from ..errors import CovidSegError
+from ..errors import Cancelled, CovidSegError
 from ..runner import Failure
 from ..scene import SceneContext
 from ..scenes.display import jump_to, most_infected_ras, show_result
 from ..scenes.edit import remember_previous
-from ..scenes.edited import segments_digest
+from ..scenes.edited import is_edited, segments_digest
 from ..scenes.outputs import (
     TABLE_ROLE,
     VOLUME_ROLE,
@@ -30,9 +30,10 @@ from ..scenes.outputs import (
     restore_segments,
     snapshot_segments,
 )
+from ..scenes.segments import find_segments
 from ..scenes.uncertainty import find_map, put_map, remove_map, show_map
 from ..scenes.volume import remember_hu_scale
-from .tools import PanelLogic, details_of, log_and_explain
+from .tools import Dialogs, PanelLogic, details_of, log_and_explain
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,27 @@ def check_replaceable(context: SceneContext, *, segmentation: Any, volume: Any) 
     if not segmentation.GetSelectable():
         text = _("The segmentation '{name}' is locked. Unlock it, or choose New segmentation.")
         raise CovidSegError(text.format(name=segmentation.GetName()))
+
+
+def ask_what_to_keep(dialogs: Dialogs, *, segmentation: Any, volume: Any) -> Any:
+    """Return the segmentation if a run on a CT may replace its segments, None for a new one.
+
+    The user is asked if the run would not just compute the same segments again.
+
+    Raises:
+        Cancelled: The user changed their mind.
+    """
+    if is_edited(segmentation):
+        question = _("The segments of '{name}' were corrected by hand. What shall be done with them?")
+    elif find_segments(segmentation) and ct_of(segmentation) is not volume:
+        question = _("The segments of '{name}' were made of another CT. What shall be done with them?")
+    else:
+        return segmentation
+    choices = (_("Keep them, make a new segmentation"), _("Replace them"))
+    answer = dialogs.choose(question.format(name=segmentation.GetName()), choices=choices)
+    if answer is None:
+        raise Cancelled(_("Nothing was changed."))
+    return None if answer == 0 else segmentation
 
 
 def where_to_publish(context: SceneContext, *, segmentation: Any, volume: Any, digest: str) -> tuple[Any, str]:

@@ -19,7 +19,16 @@ from ..scenes.texts import shown
 from ..scenes.uncertainty import is_map
 from ..scenes.volume import check_volume
 from .progress import RunClock
-from .publish import Before, Published, VoxelStamp, check_replaceable, publish, put_on_show, where_to_publish
+from .publish import (
+    Before,
+    Published,
+    VoxelStamp,
+    ask_what_to_keep,
+    check_replaceable,
+    publish,
+    put_on_show,
+    where_to_publish,
+)
 from .texts import duration_text, position_text
 from .tools import Workplace, details_of, explain_error, show_text
 
@@ -155,8 +164,8 @@ class SegmentSection:
         """
         volume, segmentation, parameters = self._place.volume(), self._place.segmentation(), self._place.parameters
         assert parameters is not None
-        if segmentation is not None and is_edited(segmentation):
-            segmentation = self._ask_about_edits(segmentation)
+        if segmentation is not None:
+            segmentation = ask_what_to_keep(self._place.dialogs, segmentation=segmentation, volume=volume)
         self._place.make_ready()
         if self._place.parameters is not parameters:
             raise Cancelled(_("The scene was closed; nothing was started."))
@@ -218,19 +227,6 @@ class SegmentSection:
         segmentation = self._place.segmentation()
         if segmentation is not None:
             check_replaceable(self._place.logic.context, segmentation=segmentation, volume=self._place.volume())
-
-    def _ask_about_edits(self, segmentation: Any) -> Any:
-        """Ask what to do with a corrected segmentation; return it if it may be replaced, None for a new one.
-
-        Raises:
-            Cancelled: The user changed their mind.
-        """
-        question = _("The segments of '{name}' were corrected by hand. What shall be done with them?")
-        choices = (_("Keep them, make a new segmentation"), _("Replace them"))
-        answer = self._place.dialogs.choose(question.format(name=segmentation.GetName()), choices=choices)
-        if answer is None:
-            raise Cancelled(_("Nothing was changed."))
-        return None if answer == 0 else segmentation
 
     def _on_progress(self, progress: Progress) -> None:
         if self._run is None:
