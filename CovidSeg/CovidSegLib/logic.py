@@ -28,6 +28,7 @@ from .scenes.table import results_table, show_table
 from .scenes.texts import tr as _
 from .scenes.uncertainty import map_image, put_map, remove_map
 from .scenes.volume import check_volume, geometry_of, ijk_to_ras, volume_from_node
+from .scenes.warnings import remember_voxels
 
 if TYPE_CHECKING:
     from .bundle import Bundle
@@ -191,6 +192,7 @@ class CovidSegLogic:
             table_node = output_table(self.context, segmentation_node=segmentation, volume_node=volumeNode, undo=undo)
             show_table(table_node, table=table)
             store_report(segmentation, report=report, warnings=result.warnings)
+            remember_voxels(segmentation, hu_kji=getattr(result, "hu_kji", None))
             for node in (segmentation, table_node):
                 self.context.place_beside(node, neighbour=volumeNode)
             mark_computed(segmentation)

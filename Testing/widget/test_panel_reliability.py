@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -204,3 +205,55 @@ def test_closed_scene_takes_what_was_said_of_it_along(host: Any) -> None:
     host.close_scene()
     assert journey.status == ""
     assert journey.ui.detailsButton.isHidden()
+
+
+def test_ct_that_was_centred_after_its_result_is_told_until_the_segments_follow(host: Any) -> None:
+    """Centering in the module Volumes moves the CT itself, without a transform."""
+    import slicer
+    import vtk
+
+    journey = Journey(host)
+    segmentation = journey.run()
+    assert "was moved" not in journey.ui.warningsLabel.text
+    journey.volume.SetOrigin(*(coordinate + 30.4 for coordinate in journey.volume.GetOrigin()))
+    journey.panel.results.figures.measure()
+    journey.wait_for_figures()
+    assert "The CT was moved since it was segmented" in journey.ui.warningsLabel.text
+    transform = host.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "along")
+    matrix = vtk.vtkMatrix4x4()
+    for row in range(3):
+        matrix.SetElement(row, 3, 30.4)
+    transform.SetMatrixTransformToParent(matrix)
+    segmentation.SetAndObserveTransformNodeID(transform.GetID())
+    segmentation.HardenTransform()
+    journey.panel.results.figures.measure()
+    journey.wait_for_figures()
+    assert "was moved" not in journey.ui.warningsLabel.text
+    finer = slicer.vtkSegmentationConverter.SerializeImageGeometry(vtk.vtkMatrix4x4(), [0, 9, 0, 9, 0, 9])
+    name = slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
+    segmentation.GetSegmentation().SetConversionParameter(name, finer)
+    journey.panel.results.figures.measure()
+    journey.wait_for_figures()
+    assert "was moved" not in journey.ui.warningsLabel.text, "a grid for editing says nothing of the CT"
+
+
+def test_other_frame_of_a_sequence_under_a_result_is_told_with_the_next_figures(host: Any) -> None:
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    journey = Journey(host)
+    truth = journey.engine
+    journey.widget.logic._engine = lambda ct, **options: with_voxels(truth(ct, **options), hu_kji=ct.hu_kji)
+    journey.run()
+    scalars = journey.volume.GetImageData().GetPointData().GetScalars()
+    for shift_hu, told in ((10, True), (-10, False)):
+        vtk_to_numpy(scalars)[:] += shift_hu
+        scalars.Modified()
+        journey.volume.GetImageData().Modified()
+        journey.panel.results.figures.measure()
+        journey.wait_for_figures()
+        assert ("The CT has other voxels than those that were segmented" in journey.ui.warningsLabel.text) is told
+
+
+def with_voxels(result: Any, *, hu_kji: np.ndarray) -> Any:
+    """Return a result that, like the engine's, holds the CT in HU."""
+    return SimpleNamespace(**vars(result), report=result.report, hu_kji=hu_kji)

@@ -16,6 +16,7 @@ from ..orient import Orientation
 from ..quantify import Quantities, quantify
 from ..results.axis_profile import AxisProfile, axis_profile
 from ..results.segment_masks import SegmentMasks
+from ..scenes.warnings import voxels_digest
 
 if TYPE_CHECKING:
     from ..anatomy.chest import Chest
@@ -30,11 +31,13 @@ class KnownCt:
         hu_kji: (k, j, i) the CT in HU.
         chest: Where the chest is; None before it is searched (half of a measurement's time), or if no lung holds air.
         warnings: About the CT itself, a sentence each.
+        voxels: Their digest; empty before the first measurement.
     """
 
     hu_kji: np.ndarray
     chest: Chest | None = None
     warnings: tuple[str, ...] = ()
+    voxels: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def measure(
     profile = axis_profile(masks, orientation=orientation)
     check()
     if ct.chest is None:
-        ct = replace(ct, chest=chest_in(ct.hu_kji, geometry=masks.geometry))
+        ct = replace(ct, voxels=voxels_digest(ct.hu_kji), chest=chest_in(ct.hu_kji, geometry=masks.geometry))
     lungs_kji = masks.left_kji | masks.right_kji | masks.infection_kji
     unseen = field_of_view_warnings(lungs_kji, geometry=masks.geometry, chest=ct.chest)
     return Measurement(quantities, profile, ct, unseen)

@@ -204,6 +204,6 @@ class Figures:
 def warnings_of_now(segmentation: Any, *, measurement: Measurement) -> tuple[str, ...]:
     """Return the warnings about figures that were just measured, as texts that can be translated."""
     earlier = {**(stored_report(segmentation) or {}), "warnings": stored_warnings(segmentation)}
-    segments = segment_warnings(segmentation, volume_node=ct_of(segmentation))
+    segments = segment_warnings(segmentation, volume_node=ct_of(segmentation), voxels=measurement.ct.voxels)
     now = (*measurement.ct.warnings, *segments, *measurement.unseen)
     return renewed_warnings(earlier, quantities=measurement.quantities, now=now)

@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
+
+import numpy as np
 
 from ..labels import SEGMENTS
 from ..texts import Text
 from ..texts import text as _
 from .segments import find_segments, meaning_of
+from .volume import ijk_to_ras
+
+#: Attribute of a segmentation: the digest of its CT's voxels as they were segmented.
+VOXELS_ATTRIBUTE = "CovidSeg.voxels"
+
+#: Distance in voxels from which a CT counts as moved.
+MOVED_VOXELS = 0.5
 
 
-def segment_warnings(node: Any, *, volume_node: Any) -> tuple[Text, ...]:
+def voxels_digest(hu_kji: np.ndarray) -> str:
+    """Return a digest of a CT's voxels in HU; without the grid, unlike a fingerprint, as a saved file rounds that."""
+    return hashlib.blake2b(np.ascontiguousarray(hu_kji).data, digest_size=16).hexdigest()
+
+
+def remember_voxels(node: Any, *, hu_kji: np.ndarray | None) -> None:
+    """Keep in a segmentation which voxels of its CT were segmented; None if the engine does not give them."""
+    node.SetAttribute(VOXELS_ATTRIBUTE, None if hu_kji is None else voxels_digest(hu_kji))
+
+
+def segment_warnings(node: Any, *, volume_node: Any, voxels: str = "") -> tuple[Text, ...]:
     """Return warnings about the segments of a segmentation, a sentence each.
 
     Args:
         node: A segmentation node.
         volume_node: Its CT, None if that is not known.
+        voxels: The `voxels_digest` of the CT as it was measured; empty if that is not known.
     """
     warnings = []
     if volume_node is not None and node.GetParentTransformNode() is not volume_node.GetParentTransformNode():
@@ -26,6 +47,20 @@ def segment_warnings(node: Any, *, volume_node: Any) -> tuple[Text, ...]:
                 "CT. If it does not fit there, put both under the same transform."
             )
         )
+    elif volume_node is not None and _was_moved(volume_node, segmentation_node=node):
+        warnings.append(
+            _(
+                "The CT was moved since it was segmented; it was measured where the segments now lie over it. If they "
+                "do not fit there, put it back, or segment it again."
+            )
+        )
+    if voxels and voxels != (node.GetAttribute(VOXELS_ATTRIBUTE) or voxels):
+        warnings.append(
+            _(
+                "The CT has other voxels than those that were segmented: it was edited, or a sequence shows another "
+                "frame. HU and what follows from them are of the voxels as they are now."
+            )
+        )
     if parts := _uncounted_parts(node):
         text = _(
             "Only one segment for each lung and one for the infection are measured; not counted: {names}. To count a "
@@ -33,6 +68,39 @@ def segment_warnings(node: Any, *, volume_node: Any) -> tuple[Text, ...]:
         )
         warnings.append(text.format(names=", ".join(f"'{name}'" for name in parts)))
     return tuple(warnings)
+
+
+def _was_moved(volume_node: Any, *, segmentation_node: Any) -> bool:
+    """Tell whether a CT lies elsewhere than the grid on which its segments are edited.
+
+    A grid of another size or spacing was chosen for editing, and says nothing of the CT.
+    """
+    import slicer
+
+    converter, grid = slicer.vtkSegmentationConverter, slicer.vtkOrientedImageData()
+    text = segmentation_node.GetSegmentation().GetConversionParameter(
+        converter.GetReferenceImageGeometryParameterName()
+    )
+    image = volume_node.GetImageData()
+    if image is None or not text or not converter.DeserializeImageGeometry(text, grid, False):
+        return False
+    ct = ijk_to_ras(volume_node)
+    spacings_mm = [np.linalg.norm(matrix[:3, :3], axis=0) for matrix in (ct, _matrix_of(grid))]
+    if grid.GetDimensions() != image.GetDimensions() or not np.allclose(*spacings_mm, rtol=1e-3):
+        return False
+    corners_ijk = np.array([[0, 0, 0, 1], [*image.GetDimensions(), 1]]).T
+    moved_mm = np.linalg.norm((ct - _matrix_of(grid)) @ corners_ijk, axis=0).max()
+    return bool(moved_mm > MOVED_VOXELS * spacings_mm[0].min())
+
+
+def _matrix_of(image: Any) -> np.ndarray:
+    """Return the (4, 4) matrix from index_ijk to point_ras (mm) of an oriented image."""
+    import slicer
+    import vtk
+
+    matrix = vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(matrix)
+    return np.asarray(slicer.util.arrayFromVTKMatrix(matrix))
 
 
 def _uncounted_parts(node: Any) -> list[str]:
