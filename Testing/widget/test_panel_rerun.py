@@ -320,3 +320,49 @@ def test_undone_result_finds_its_ct_that_was_loaded_again(host: Any) -> None:
     assert journey.parameters.inputVolume is again
     assert journey.panel.results.figures.problem == ""
     assert journey.panel.results.figures.current["poi_percent"] == 0.0
+
+
+def test_undo_that_fails_is_told_and_can_be_tried_again(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_nodes: Any, **_options: Any) -> None:
+        raise MemoryError
+
+    journey, segmentation = corrected(host)
+    journey.dialogs.answers = [REPLACE]
+    journey.run()
+    with monkeypatch.context() as broken:
+        broken.setattr("CovidSegLib.scenes.outputs._give_look", fail)
+        journey.ui.undoRunButton.click()
+    assert "Not enough memory" in journey.status
+    host.scene.RemoveNode(segmentation.GetDisplayNode())
+    journey.dialogs.answers = [True]  # for half of it was undone
+    journey.ui.undoRunButton.click()
+    journey.wait_for_figures()
+    assert list(segmentation.GetSegmentation().GetSegmentIDs()) == ["left_lung", "right_lung", "infection"]
+    assert segmentation.GetDisplayNode().GetSegmentOpacity2DFill("infection") == pytest.approx(0.45)
+    assert journey.panel.results.figures.current["poi_percent"] == 0.0
+
+
+def test_undone_result_stays_with_its_ct_that_was_moved_since(host: Any) -> None:
+    journey = Journey(host)
+    segmentation = journey.run()
+    transform = host.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "registration")
+    journey.volume.SetAndObserveTransformNodeID(transform.GetID())
+    journey.run()
+    assert segmentation.GetParentTransformNode() is transform
+    journey.ui.undoRunButton.click()
+    assert segmentation.GetParentTransformNode() is transform
+
+
+def test_undo_without_the_ct_does_without_the_map_of_before(host: Any) -> None:
+    from CovidSegLib.scenes.uncertainty import find_map
+
+    journey = Journey(host)
+    journey.parameters.mapUncertainty = True
+    segmentation = journey.run()
+    journey.parameters.mapUncertainty = False
+    journey.run()
+    host.scene.RemoveNode(journey.volume)
+    journey.settle()
+    journey.ui.undoRunButton.click()
+    assert find_map(segmentation) is None
+    assert journey.status == "The segments are as they were before the last run."

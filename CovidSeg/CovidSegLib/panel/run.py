@@ -212,9 +212,13 @@ class SegmentSection:
             text = _("The segments of '{name}' were corrected after the last run. Undo the run, and lose that?")
             if not self._place.dialogs.confirm(text.format(name=before.segmentation.GetName())):
                 return
+        try:
+            with self._changing():
+                before.restore()
+        except Exception as error:  # such as MemoryError; it may be tried again
+            self._show_error(error)
+            return
         self._before = None
-        with self._changing():
-            before.restore()
         self._show_status(_("The segments are as they were before the last run."))
         self._published(Published(before.segmentation, before=None, report={}))
         self._place.refresh()

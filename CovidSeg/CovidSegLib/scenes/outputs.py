@@ -261,5 +261,7 @@ def _look_of(node: Any, *, segment_id: str) -> dict[str, Any]:
 
 def _give_look(node: Any, *, segment_id: str, look: Mapping[str, Any]) -> None:
     """Apply display settings to a segment; none if `look` is empty."""
+    if look and node.GetDisplayNode() is None:  # it was deleted meanwhile
+        node.CreateDefaultDisplayNodes()
     for name, value in look.items():
         getattr(node.GetDisplayNode(), f"SetSegment{name}")(segment_id, value)
