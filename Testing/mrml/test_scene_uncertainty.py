@@ -12,7 +12,7 @@ from helpers_mrml import GRIDS, FakeEngine, doubt_about, hierarchy_items, nodes_
 slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip install 'covidseg[slicer]'")
 import vtk  # noqa: E402
 from CovidSegLib.errors import Cancelled, InputError  # noqa: E402
-from CovidSegLib.scenes.outputs import TABLE_ROLE  # noqa: E402
+from CovidSegLib.scenes.outputs import TABLE_ROLE, VOLUME_ROLE  # noqa: E402
 from CovidSegLib.scenes.uncertainty import (  # noqa: E402
     OVERLAY_OPACITY,
     find_map,
@@ -59,6 +59,7 @@ def test_map_lies_on_the_grid_of_the_ct(logic: Any, engine: FakeEngine, case: An
     assert node.GetImageData().GetScalarType() == vtk.VTK_UNSIGNED_CHAR
     np.testing.assert_array_equal(map_array(node), doubt_about(case.labels_kji))
     np.testing.assert_allclose(ijk_to_ras(node), case.matrix, atol=1e-9)
+    assert node.GetNodeReference(VOLUME_ROLE) is case.volume
     assert is_map(node)
     assert not is_map(case.volume)
 

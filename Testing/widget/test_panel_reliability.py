@@ -121,8 +121,10 @@ def test_parts_that_were_split_off_and_copies_are_told_with_the_next_figures(hos
         ("island", "COVID-19 infection_2"),
         ("heart", "heart"),
         ("scar", "COVID-19 infection_old"),
+        ("renamed island", "opacity_3"),
     ):
         segmentation.AddEmptySegment(segment_id, name)
+    segmentation.GetSegment("infection").SetName("opacity")
     import slicer
 
     copy = slicer.vtkSegment()
@@ -131,8 +133,8 @@ def test_parts_that_were_split_off_and_copies_are_told_with_the_next_figures(hos
     segmentation.AddSegment(copy, "mine")
     journey.panel.results.figures.measure()
     journey.wait_for_figures()
-    assert "not counted: 'COVID-19 infection_2', 'my lung'. To count" in journey.ui.warningsLabel.text
-    for segment_id in ("island", "mine"):
+    assert "not counted: 'COVID-19 infection_2', 'opacity_3', 'my lung'. To count" in journey.ui.warningsLabel.text
+    for segment_id in ("island", "renamed island", "mine"):
         segmentation.RemoveSegment(segment_id)
     journey.panel.results.figures.measure()
     journey.wait_for_figures()
