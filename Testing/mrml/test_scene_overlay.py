@@ -108,6 +108,14 @@ def test_what_the_user_puts_in_front_meanwhile_stays(views: Views, chosen: str) 
     assert views.fronts() == [("other" if chosen == "volume" else None, 0.7), *USERS_OWN[1:]]
 
 
+def test_what_the_user_puts_in_front_stays_if_the_map_is_deleted_before_the_panel_looks(views: Views) -> None:
+    show_map(views.context, map_node=views.map)
+    views.put(0, views.other, opacity=0.7)
+    views.context.scene.RemoveNode(views.map)
+    follow_foregrounds(views.context)
+    assert views.fronts() == [("other", 0.7), *USERS_OWN[1:]]
+
+
 def test_nothing_is_remembered_beyond_the_scene(views: Views) -> None:
     show_map(views.context, map_node=views.map)
     views.context.scene.Clear(0)
