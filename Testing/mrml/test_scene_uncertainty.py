@@ -145,6 +145,7 @@ def test_failure_when_the_map_is_placed_leaves_the_scene_as_it_was(
         before.uncertaintyNode.SetAndObserveImageData(map_image(old_kji))
         before.uncertaintyNode.SetOrigin(4.0, 5.0, 6.0)
         before.uncertaintyNode.SetAndObserveTransformNodeID(None)
+        before.uncertaintyNode.SetNodeReferenceID(VOLUME_ROLE, None)
         case.volume.SetAndObserveTransformNodeID(turned(context).GetID())
         nodes = nodes_of(context)
     place = type(context).place_beside
@@ -163,6 +164,7 @@ def test_failure_when_the_map_is_placed_leaves_the_scene_as_it_was(
         np.testing.assert_array_equal(map_array(before.uncertaintyNode), old_kji)
         assert before.uncertaintyNode.GetOrigin() == (4.0, 5.0, 6.0)
         assert before.uncertaintyNode.GetParentTransformNode() is None
+        assert before.uncertaintyNode.GetNodeReferenceID(VOLUME_ROLE) is None
 
 
 def test_cancelled_run_keeps_the_map_of_the_last_one(context: Any, logic: Any, case: Any) -> None:
@@ -230,6 +232,9 @@ def test_map_is_laid_over_the_slices_and_taken_away(context: Any, logic: Any, ca
     show_map(context, map_node=node)
     assert map_is_shown(context, map_node=node)
     assert {(c.GetForegroundVolumeID(), c.GetForegroundOpacity()) for c in composites} == {(node.GetID(), 0.4)}
+    for composite in composites:
+        composite.SetForegroundOpacity(0.0)  # as with the slider of a slice view
+    assert not map_is_shown(context, map_node=node)
     composites[0].SetForegroundVolumeID(case.volume.GetID())
     show_map(context, map_node=None)
     assert not map_is_shown(context, map_node=node)
