@@ -30,6 +30,7 @@ from CovidSegLib.labels import SEGMENTS, Label  # noqa: E402
 from CovidSegLib.logic import CovidSegLogic  # noqa: E402
 from CovidSegLib.quantify import quantify_labelmap  # noqa: E402
 from CovidSegLib.scenes.segments import segment_mask  # noqa: E402
+from CovidSegLib.scenes.warnings import segment_warnings  # noqa: E402
 
 pytestmark = pytest.mark.slicer
 
@@ -304,3 +305,25 @@ def test_remove_outputs_leaves_the_scene_as_before(context: Any, logic: Any, cas
     assert [node for node in nodes_of(context) if "SubjectHierarchy" not in node] == [
         node for node in before if "SubjectHierarchy" not in node
     ]
+
+
+@pytest.mark.parametrize("sheared", [False, True])
+@pytest.mark.parametrize("transformed", [False, True])
+@pytest.mark.parametrize("grid", GRIDS)
+def test_result_on_its_ct_has_no_warning_of_where_it_lies(
+    context: Any, logic: Any, grid: str, transformed: bool, sheared: bool
+) -> None:
+    matrix = GRIDS[grid].copy()
+    if sheared:
+        matrix[1, 2] += 0.4
+    volume = add_volume(context, hu_kji=hu_of(labels_on(GRIDS[grid])), matrix=matrix)
+    if transformed:
+        transform = context.add_node("vtkMRMLLinearTransformNode", name="moved")
+        transform.SetMatrixTransformToParent(vtk_matrix(matrix_of(rotation((9.0, 4.0, -70.0)), spacing_mm=(1, 1, 1))))
+        volume.SetAndObserveTransformNodeID(transform.GetID())
+    node = logic.process(volume).segmentationNode
+    assert segment_warnings(node, volume_node=volume) == ()
+    assert segment_warnings(node, volume_node=None) == (), "nothing is known of a CT that is not there"
+    volume.SetOrigin(*(coordinate + 10.0 for coordinate in volume.GetOrigin()))
+    (warning,) = segment_warnings(node, volume_node=volume)
+    assert "The CT was moved" in warning

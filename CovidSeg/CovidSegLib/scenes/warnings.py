@@ -85,12 +85,12 @@ def _was_moved(volume_node: Any, *, segmentation_node: Any) -> bool:
     if image is None or not text or not converter.DeserializeImageGeometry(text, grid, False):
         return False
     ct = ijk_to_ras(volume_node)
-    spacings_mm = [np.linalg.norm(matrix[:3, :3], axis=0) for matrix in (ct, _matrix_of(grid))]
-    if grid.GetDimensions() != image.GetDimensions() or not np.allclose(*spacings_mm, rtol=1e-3):
+    ct_mm, grid_mm = (np.linalg.norm(matrix[:3, :3], axis=0) for matrix in (ct, _matrix_of(grid)))
+    if grid.GetDimensions() != image.GetDimensions() or not np.allclose(ct_mm, grid_mm, rtol=1e-3):
         return False
     corners_ijk = np.array([[0, 0, 0, 1], [*image.GetDimensions(), 1]]).T
     moved_mm = np.linalg.norm((ct - _matrix_of(grid)) @ corners_ijk, axis=0).max()
-    return bool(moved_mm > MOVED_VOXELS * spacings_mm[0].min())
+    return bool(moved_mm > MOVED_VOXELS * ct_mm.min())
 
 
 def _matrix_of(image: Any) -> np.ndarray:
