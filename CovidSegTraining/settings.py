@@ -75,7 +75,8 @@ def read_yaml(path: Path) -> Any:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=UniqueKeyLoader)
     except OSError as error:
         raise SettingsError(f"cannot be read ({error.strerror}). Give a settings file.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
+        # ValueError: no UTF-8; a date that no calendar has; a number of more digits than Python converts.
         raise SettingsError(f"no valid YAML: {error}") from error
 
 
@@ -115,7 +116,10 @@ def from_plain(kind: Any, value: Any, *, key: str = "") -> Any:
     fits = isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (kind is bool)
     if not fits:
         raise SettingsError(f"{key or 'settings'} must be {_NAMES[kind]}, not {value!r}{_hint(kind, value)}")
-    return kind(value)
+    try:
+        return kind(value)
+    except OverflowError as error:  # a whole number of 310 digits or more is no float
+        raise SettingsError(f"{key or 'settings'} is too large a number") from error
 
 
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -11,6 +11,8 @@ from .texts import Text
 from .texts import text as _
 
 Settings = TypeVar("Settings")
+
+_LARGEST = sys.float_info.max
 
 
 def read_settings(kind: type[Settings], values: Any, *, what: Text) -> Settings:
@@ -43,7 +45,8 @@ def _is_like(value: Any, *, default: Any) -> bool:
         is_list = isinstance(value, (list, tuple)) and len(value) == len(default)
         return is_list and all(_is_like(part, default=like) for part, like in zip(value, default, strict=True))
     if isinstance(default, float):
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        # Compared and not converted: a whole number may be too large for a float.
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
     return type(value) is type(default)
 
 

@@ -220,6 +220,7 @@ def test_missing_key_is_named(tmp_path: Path, path: tuple[str, ...]) -> None:
         ({"postprocessing": {"smooth": 1}}, r"metadata\.json: postprocessing recipe: unknown key 'smooth'"),
         ({"postprocessing": {"min_infection_ml": "big"}}, "min_infection_ml must be a number, not 'big'"),
         ({"postprocessing": {"min_infection_ml": float("nan")}}, "min_infection_ml must be a number, not nan"),
+        ({"postprocessing": {"min_infection_ml": 10**400}}, "min_infection_ml must be a number, not 10000"),
         ({"postprocessing": {"max_film_mm": -1}}, "must not be negative"),
         ({"postprocessing": {"infection_factor": 0}}, "nor the factor 0"),
         ({"weights": {"file": "weights.safetensors", "sha256": "abc"}}, "64 hexadecimal digits"),

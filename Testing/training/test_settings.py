@@ -61,6 +61,9 @@ def test_what_is_not_said_has_its_default(tmp_path: Path) -> None:
         ("a: [", "no valid YAML"),
         ("fit:\n  steps: 3\n  seed: 1\n  steps: 4", "key 'steps' is there twice"),
         ("fit: {learning_rate: 1e-3}", "fit.learning_rate must be a number, not '1e-3' (text to YAML: write powers of"),
+        (f"fit: {{learning_rate: 1{400 * '0'}}}", "fit.learning_rate is too large a number"),
+        (f"fit: {{steps: 1{5000 * '0'}}}", "no valid YAML"),
+        ("fit: {steps: 2026-13-01}", "no valid YAML"),
     ],
 )
 def test_mistakes_are_named_by_file_and_key(tmp_path: Path, text: str, message: str) -> None:
