@@ -124,7 +124,8 @@ class ExperimentFit:
 
         Raises:
             DeviceError: The GPU's memory does not suffice.
-            InputError: The loss has become NaN or infinite, or another run is writing to the folder.
+            InputError: The loss has become NaN or infinite, or another run is writing to the folder, or has written
+                since this one was begun.
             OSError: A checkpoint cannot be written; the previous one is still there.
         """
         import torch
@@ -132,6 +133,8 @@ class ExperimentFit:
         last = math.inf if epochs is None else self.epoch + epochs
         try:
             with self._writing(), _fast(self.device):
+                if self.world.rank == 0:
+                    self.folder.check_unchanged()  # the checkpoint was read without the lock
                 shared = f", and {self.world.size - 1} other(s)" if self.world.size > 1 else ""
                 tell(f"on {describe_device(str(self.device))}{shared}, after epoch {self.epoch}")
                 while not self.finished and self.epoch < last:

@@ -69,6 +69,7 @@ class Fit:
         """
         # On the CPU a step is up to twice as fast if its blocks are not given back to the system each time.
         with run_lock(self.folder), freed_memory_kept() if self.device.type == "cpu" else nullcontext():
+            self._resume()  # another run may have gone on between the first reading and the lock
             self._run()
 
     def _run(self) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from CovidSegLib.cases.folder import replace_file
+from CovidSegLib.cases.run_lock import run_lock
 from CovidSegLib.errors import InputError, ModelError
 
 from .experiment_config import Experiment, read_experiment
@@ -45,6 +46,7 @@ class RunFolder:
     def __init__(self, path: Path, *, fold: int) -> None:
         self.path, self.fold = path, fold
         self._tensorboard: Any = None
+        self._seen: int | None = None  # the latest checkpoint, as it was read or written here
 
     def begin(self, recipe: Experiment, *, origin: Mapping[str, Any]) -> None:
         """Write recipe and origin; if the folder has them already, make sure that they are the same.
@@ -54,14 +56,19 @@ class RunFolder:
             origin: What else the outcome depends on, in plain values: cases and their keys, device, processes.
 
         Raises:
-            InputError: The folder holds another run.
+            InputError: The folder holds another run, or another one is writing to it.
         """
+        described = self.path / "run.json"
+        if not described.exists():
+            self.path.mkdir(parents=True, exist_ok=True)
+            with run_lock(self.path):
+                if not described.exists():  # still
+                    self._describe(described, recipe=recipe, origin=origin)
+        self._check_same(recipe, origin=origin)
+
+    def _describe(self, described: Path, *, recipe: Experiment, origin: Mapping[str, Any]) -> None:
         import yaml
 
-        described = self.path / "run.json"
-        if described.exists():
-            self._check_same(recipe, origin=origin)
-            return
         recipe_text = yaml.safe_dump(recipe.to_plain(), sort_keys=False)
         write_whole(self.path / "recipe.yaml", recipe_text.encode())
         values = {"fold": self.fold, "origin": origin, "seed": recipe.training.seed, **_surroundings()}
@@ -76,6 +83,7 @@ class RunFolder:
         if best is not None:
             _write_state(self.path / BEST, best)
         _write_state(self.path / LAST, state, keep_as=self.path / PREVIOUS)
+        self._seen = _stamp(self.path / LAST)
 
     def load(self) -> dict[str, Any] | None:
         """Return the latest checkpoint, on the CPU; None if there is none.
@@ -84,11 +92,21 @@ class RunFolder:
             ModelError: It is damaged; the text says how to go on.
         """
         last, previous = self.path / LAST, self.path / PREVIOUS
+        self._seen = _stamp(last)
         if not last.exists():
             # The process was killed between the two renames of `_write_state`.
             return read_state(previous, remedy="delete it to begin again") if previous.exists() else None
         remedy = "delete it to continue from the epoch before" if previous.exists() else "delete it to begin again"
         return read_state(last, remedy=remedy)
+
+    def check_unchanged(self) -> None:
+        """Make sure that the latest checkpoint is the one that was read or written here; to be called under a lock.
+
+        Raises:
+            InputError: Another run has written one meanwhile.
+        """
+        if _stamp(self.path / LAST) != self._seen:
+            raise InputError(f"{self.path}: another run has trained here meanwhile; run the same command again")
 
     def write_history(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Write the history of all epochs so far, and its last row for TensorBoard."""
@@ -237,6 +255,11 @@ def _write_state(path: Path, state: Mapping[str, Any], *, keep_as: Path | None =
             os.fsync(file.fileno())
         if keep_as is not None and path.exists():
             replace_file(path, keep_as)
+
+
+def _stamp(path: Path) -> int | None:
+    """Return what tells a file from one that has replaced it; None if there is no file."""
+    return path.stat().st_mtime_ns if path.exists() else None
 
 
 def _surroundings() -> dict[str, Any]:

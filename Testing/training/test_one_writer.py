@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,14 @@ from CovidSegTraining import run_folder
 from CovidSegTraining.cli import main
 from CovidSegTraining.data import DataConfig, LabelledCases, Phantoms, WholeChest
 from CovidSegTraining.experiment_cache import prepare_cases
+from CovidSegTraining.experiment_config import read_experiment
 from CovidSegTraining.experiment_fit import ExperimentFit
 from CovidSegTraining.fit import Fit
 from CovidSegTraining.fit_config import FitConfig, Stage
 from CovidSegTraining.patches import load_cases
 from CovidSegTraining.prepare import prepare
 from CovidSegTraining.pseudo import self_label_chests
+from CovidSegTraining.run_folder import RunFolder
 from CovidSegTraining.splits import Fold, write_folds
 
 REFUSED = "another CovidSeg run is writing to"
@@ -42,6 +45,35 @@ def test_fold_is_trained_by_one_run_at_a_time(tmp_path: Path, monkeypatch: pytes
     with run_lock(tmp_path):
         fit.run(tell=lambda line: None)  # at its end it writes nothing
     assert fit.epoch == 1 and not list(tmp_path.glob(".*"))
+
+
+def test_fold_that_another_run_has_trained_meanwhile_is_not_spoilt(tmp_path: Path) -> None:
+    recipe = tiny_recipe(training__epochs=2, training__batches_per_epoch=1)
+    fold = Fold(("case_0", "case_1"), ("case_2",))
+    one, other = (
+        ExperimentFit(tmp_path, cases=ball_cases(), fold=fold, fold_number=0, recipe=recipe, device="cpu")
+        for _ in range(2)
+    )
+    one.run(epochs=1, tell=lambda line: None)
+    before = (tmp_path / "last.pt").read_bytes()
+    with pytest.raises(InputError, match="another run has trained here meanwhile; run the same command again"):
+        other.run(tell=lambda line: None)
+    assert (tmp_path / "last.pt").read_bytes() == before
+    one.run(tell=lambda line: None)  # its own checkpoints are no other run's
+    assert one.finished
+
+
+def test_recipe_that_a_run_is_begun_with_is_not_replaced_by_one_begun_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other_run_begins() -> dict[str, object]:
+        with pytest.raises(InputError, match=REFUSED):
+            RunFolder(tmp_path, fold=0).begin(tiny_recipe(training__seed=1), origin={})
+        return {}
+
+    monkeypatch.setattr(run_folder, "_surroundings", other_run_begins)
+    RunFolder(tmp_path, fold=0).begin(tiny_recipe(), origin={})
+    assert read_experiment(tmp_path / "recipe.yaml") == tiny_recipe()
 
 
 def test_refused_command_says_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,6 +100,19 @@ def test_product_is_trained_by_one_run_at_a_time(tmp_path: Path, caplog: pytest.
     assert caplog.messages == []
     fit.run()
     assert fit.step == 1 and not list((tmp_path / "run").glob(".*"))
+
+
+def test_product_goes_on_from_what_another_run_has_trained_meanwhile(tmp_path: Path) -> None:
+    cases = load_cases(write_ball_cache(tmp_path / "cache", count=1))
+    config = FitConfig(network=NetworkConfig(width=2), stages=(Stage(1.0, (16, 32, 32), 1),), bfloat16=False)
+    one = Fit(tmp_path / "run", cases=cases, config=replace(config, steps=2))
+    other = Fit(tmp_path / "run", cases=cases, config=replace(config, steps=3))
+    one.run()
+    steps: list[float] = []
+    step = other._train_step
+    other._train_step = lambda progress: steps.append(progress) or step(progress)  # type: ignore[method-assign]
+    other.run()
+    assert other.step == 3 and len(steps) == 1
 
 
 def test_prepared_cases_that_two_runs_share_are_written_by_one(tmp_path: Path) -> None:
