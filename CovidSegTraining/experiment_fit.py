@@ -135,6 +135,7 @@ class ExperimentFit:
             with self._writing(), _fast(self.device):
                 if self.world.rank == 0:
                     self.folder.check_unchanged()  # the checkpoint was read without the lock
+                    self.folder.keep_history(self.history)
                 shared = f", and {self.world.size - 1} other(s)" if self.world.size > 1 else ""
                 tell(f"on {describe_device(str(self.device))}{shared}, after epoch {self.epoch}")
                 while not self.finished and self.epoch < last:

@@ -93,11 +93,12 @@ class RunFolder:
         """
         last, previous = self.path / LAST, self.path / PREVIOUS
         self._seen = _stamp(last)
-        if not last.exists():
-            # The process was killed between the two renames of `_write_state`.
-            return read_state(previous, remedy="delete it to begin again") if previous.exists() else None
+        # Without the last one, the process was killed between the two renames of `_write_state`.
+        path = last if last.exists() else previous
+        if not path.exists():
+            return None
         remedy = "delete it to continue from the epoch before" if previous.exists() else "delete it to begin again"
-        return read_state(last, remedy=remedy)
+        return read_state(path, remedy=remedy if path == last else "delete it to begin again", needed="optimizer")
 
     def check_unchanged(self) -> None:
         """Make sure that the latest checkpoint is the one that was read or written here; to be called under a lock.
@@ -110,14 +111,21 @@ class RunFolder:
 
     def write_history(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Write the history of all epochs so far, and its last row for TensorBoard."""
-        lines = ["\t".join(COLUMNS), *("\t".join(str(row[name]) for name in COLUMNS) for row in rows)]
-        write_whole(self.path / f"history.fold_{self.fold}.tsv", ("\n".join(lines) + "\n").encode())
+        self.keep_history(rows)
         if self._tensorboard is None:
             self._tensorboard = _summary_writer(self.path / "tensorboard", first_epoch=int(rows[-1]["epoch"]))
         if self._tensorboard:
             for name in COLUMNS[1:]:
                 self._tensorboard.add_scalar(name, rows[-1][name], int(rows[-1]["epoch"]))
             self._tensorboard.flush()
+
+    def keep_history(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Make the history that of these epochs if it is another one, or was deleted: the checkpoint has it, too."""
+        path = self.path / f"history.fold_{self.fold}.tsv"
+        lines = ["\t".join(COLUMNS), *("\t".join(str(row[name]) for name in COLUMNS) for row in rows)]
+        content = ("\n".join(lines) + "\n").encode()
+        if rows and not (path.exists() and path.read_bytes() == content):
+            write_whole(path, content)
 
     def close(self) -> None:
         """Close the record for TensorBoard."""
@@ -130,11 +138,9 @@ class RunFolder:
         if values.get("fold") != self.fold:
             raise InputError(f"{self.path}: holds fold {values.get('fold')}, not {self.fold}; choose another folder")
         check_same_recipe(self.path, recipe)
-        before, now = values.get("origin"), json.loads(json.dumps(origin))
+        before, now = values["origin"], json.loads(json.dumps(origin))
         if before != now:
-            differing = next(
-                (key for key in now if not isinstance(before, dict) or before.get(key) != now[key]), "origin"
-            )
+            differing = next((key for key in now if before.get(key) != now[key]), "origin")
             if differing in ("training", "validation"):
                 differing += " cases, or one has changed since"
             raise InputError(f"{self.path}: begun with other {differing}; choose another folder")
@@ -164,13 +170,13 @@ def read_run(path: Path) -> dict[str, Any]:
         InputError: There is none, or it is damaged.
     """
     try:
-        values = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        values: dict[str, Any] = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        if not all(isinstance(values["origin"][side], dict) for side in ("training", "validation")):
+            raise ValueError("its cases are missing")
     except OSError as error:
         raise InputError(f"{path}: no training run ({error.strerror}: run.json); give the folder of a 'fit'") from error
-    except ValueError as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path / 'run.json'}: damaged ({error}); choose another folder") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path / 'run.json'}: damaged; choose another folder")
     return values
 
 
@@ -202,7 +208,9 @@ def progress_of(path: Path, *, recipe: Experiment) -> RunProgress | None:
     return RunProgress(len(rows), at_end=stopping.stops or len(rows) >= recipe.training.epochs)
 
 
-def read_state(path: Path, *, remedy: str, missing: str = "run 'covidseg-train fit' first") -> dict[str, Any]:
+def read_state(
+    path: Path, *, remedy: str, missing: str = "run 'covidseg-train fit' first", needed: str = "network"
+) -> dict[str, Any]:
     """Return the contents of a checkpoint, with all tensors on the CPU; `load_state_dict` moves them where they belong.
 
     Loading onto a GPU would put Adam's step counters there, where every batch would wait for each of them, and an error
@@ -212,9 +220,10 @@ def read_state(path: Path, *, remedy: str, missing: str = "run 'covidseg-train f
         path: The checkpoint.
         remedy: What to do if it is damaged, for the error.
         missing: What to do if it is not there, for the error.
+        needed: What tells it from other files of torch: weights alone have no "optimizer".
 
     Raises:
-        ModelError: It is missing or damaged.
+        ModelError: It is missing or damaged, or lacks what is needed.
     """
     import pickle
     import zipfile
@@ -228,7 +237,7 @@ def read_state(path: Path, *, remedy: str, missing: str = "run 'covidseg-train f
         raise ModelError(f"{path}: not there; {missing}") from error
     except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, ValueError, OSError) as error:
         raise ModelError(f"{path}: damaged; {remedy}") from error
-    if not isinstance(state, dict) or "network" not in state:
+    if not isinstance(state, dict) or needed not in state:
         raise ModelError(f"{path}: no checkpoint; {remedy}")
     return state
 

@@ -135,6 +135,21 @@ def test_what_is_deleted_is_made_again(data: Path, whole: Path, tmp_path: Path) 
     assert not any(": epoch " in line for line in lines)
 
 
+@pytest.mark.parametrize("left", [None, "epoch\tloss\n"])
+def test_history_that_was_deleted_or_emptied_is_made_again(
+    data: Path, whole: Path, tmp_path: Path, left: str | None
+) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    history = tmp_path / "run" / "fold_0" / "history.fold_0.tsv"
+    history.unlink()
+    if left is not None:
+        history.write_text(left)
+    lines: list[str] = []
+    _cross_validate(data, tmp_path / "run", lines=lines)
+    assert _results(tmp_path / "run") == _results(whole)
+    assert not any(": epoch " in line for line in lines)
+
+
 def test_fold_whose_folder_was_deleted_is_trained_and_predicted_again(data: Path, whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "fold_0")

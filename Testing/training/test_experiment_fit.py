@@ -218,6 +218,9 @@ def test_damaged_checkpoint_is_named_and_the_one_before_goes_on(tmp_path: Path) 
         (tmp_path / "last.pt").write_bytes(damaged)
         with pytest.raises(ModelError, match=r"last.pt: damaged; delete it to continue from the epoch before"):
             _fit(tmp_path, tiny_recipe(training__epochs=2))
+    (tmp_path / "last.pt").write_bytes((tmp_path / "best.pt").read_bytes())  # weights alone
+    with pytest.raises(ModelError, match=r"last.pt: no checkpoint; delete it to continue from the epoch before"):
+        _fit(tmp_path, tiny_recipe(training__epochs=2))
     (tmp_path / "last.pt").unlink()
     assert _fit(tmp_path, tiny_recipe(training__epochs=2)).epoch == 1
 

@@ -245,6 +245,10 @@ def test_run_that_cannot_predict_is_named(trained: Path, tmp_path: Path) -> None
     (other / "recipe.yaml").write_text(yaml.safe_dump(wider.to_plain()), encoding="utf-8")
     with pytest.raises(ModelError, match=r"best.pt: its weights are not of the network in recipe.yaml \(unet3d, 6"):
         predict_cases(other, device="cpu", **options)
+    for damaged in ("", "[]", "{}", '{"fold": 0, "origin": {"training": {}, "validation": []}}'):
+        (other / "run.json").write_text(damaged, encoding="utf-8")
+        with pytest.raises(InputError, match=r"run.json: damaged \(.*\); choose another folder"):
+            predict_cases(other, device="cpu", **options)
     (other / "run.json").unlink()
     with pytest.raises(InputError, match=r"no training run .*; give the folder of a 'fit'"):
         predict_cases(other, device="cpu", **options)

@@ -29,6 +29,7 @@ from CovidSegTraining.pseudo import self_label_chests
 from CovidSegTraining.run_folder import RunFolder
 from CovidSegTraining.splits import Fold, write_folds
 
+ORIGIN: dict[str, dict[str, str]] = {"training": {}, "validation": {}}
 REFUSED = "another CovidSeg run is writing to"
 
 
@@ -68,11 +69,11 @@ def test_recipe_that_a_run_is_begun_with_is_not_replaced_by_one_begun_at_the_sam
 ) -> None:
     def other_run_begins() -> dict[str, object]:
         with pytest.raises(InputError, match=REFUSED):
-            RunFolder(tmp_path, fold=0).begin(tiny_recipe(training__seed=1), origin={})
+            RunFolder(tmp_path, fold=0).begin(tiny_recipe(training__seed=1), origin=ORIGIN)
         return {}
 
     monkeypatch.setattr(run_folder, "_surroundings", other_run_begins)
-    RunFolder(tmp_path, fold=0).begin(tiny_recipe(), origin={})
+    RunFolder(tmp_path, fold=0).begin(tiny_recipe(), origin=ORIGIN)
     assert read_experiment(tmp_path / "recipe.yaml") == tiny_recipe()
 
 
