@@ -87,7 +87,8 @@ def test_scores_are_read_as_written(tmp_path: Path) -> None:
 
 
 def test_papers_columns_suffice(tmp_path: Path) -> None:
-    (tmp_path / "scores.csv").write_text(HEADER + COMPLETE, encoding="utf-8-sig")  # as spreadsheets save it
+    # As spreadsheets save it, and with an empty line.
+    (tmp_path / "scores.csv").write_text(HEADER + COMPLETE + "\n", encoding="utf-8-sig")
     [case] = read_scores(tmp_path / "scores.csv")
     assert isinstance(case, CaseScores) and "NSD" not in case.values
     assert case.values["Sens"] == {"background": 1.0, "lung_L": 1.0, "lung_R": 1.0, "infection": 0.5}
@@ -102,6 +103,8 @@ def test_papers_columns_suffice(tmp_path: Path) -> None:
         (HEADER + "a,DSC,1,1,1\n", "line 2: 5 values instead of 6"),
         (HEADER + "a,DSC,1,1,1,high\n", "line 2: 'high' is no number"),
         (HEADER + "a,DSC,1,1,1,76.1\n", "line 2: 76.1 is not between 0 and 1"),
+        (HEADER + "a,DSC,1,1,1,-0.1\n", "line 2: -0.1 is not between 0 and 1"),
+        (HEADER + "a,DSC,1,1,1,1\n", "case 'a' has no IoU"),
         (HEADER + "a,Dice,1,1,1,1\n", "line 2: unknown score 'Dice'; known are DSC"),
         (HEADER + COMPLETE + "a,DSC,1,1,1,1\n", "line 8: DSC of case 'a' for the second time"),
         (HEADER + COMPLETE + "b,DSC,1,1,1,1\n", "case 'b' has no IoU"),

@@ -178,6 +178,19 @@ def test_interpolation_is_scipys() -> None:
     np.testing.assert_array_equal(sample_labels(volume.labels, at).flatten().numpy(), expected)
 
 
+def test_interpolation_of_a_single_slice_is_scipys() -> None:
+    rng = np.random.default_rng(4)
+    image, points = rng.normal(size=(1, 6, 7)).astype(np.float32), rng.uniform(-1, 8, (500, 3)).astype(np.float32)
+    points[:400, 0] = 0.0
+    at = torch.from_numpy(points).view(10, 5, 10, 3)
+    for cubic, order in ((True, 3), (False, 1)):
+        expected = ndimage.map_coordinates(image, points.T, order=order, mode="constant")
+        assert expected.any()
+        np.testing.assert_allclose(
+            sample_image(torch.from_numpy(image), at, cubic=cubic).flatten().numpy(), expected, atol=2e-4
+        )
+
+
 def test_rotation_and_scale_are_the_librarys() -> None:
     """The library's formulas, in its order of axes (i, j, k), with SciPy's interpolation."""
     volume, size_ijk, angles, scale = _volume(), np.array([16, 12, 8]), (0.2, -0.15, 0.1), 1.2

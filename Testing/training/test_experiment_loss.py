@@ -48,6 +48,14 @@ def test_misses_and_false_alarms_weigh_as_they_are_told() -> None:
     assert batch_loss(*_two_voxels([0, 1]), settings=settings).loss.item() == pytest.approx(expected, abs=1e-5)
 
 
+def test_recorded_metrics_are_the_papers_whatever_the_loss() -> None:
+    settings = replace(DICE, false_negatives=0.7, false_positives=0.3, smooth=0.1)
+    # Class 0: TP 1.2, FN 0.8; class 1 has no voxel: FP 0.8, so that its Dice is the smoothing's, 1e-5 / (0.8 + 1e-5).
+    metrics = dict(zip(METRICS, batch_loss(*_two_voxels([0, 0]), settings=settings).metrics.tolist(), strict=True))
+    assert metrics["tversky_loss"] == pytest.approx(2 - 1.2 / 1.6, abs=1e-5)
+    assert metrics["dice_soft"] == pytest.approx((2.4 / 3.2 + 1e-5 / 0.8) / 2, abs=1e-6)
+
+
 def test_class_that_is_not_there_costs_almost_a_whole_class() -> None:
     # Class 1 has no voxel: TP 0, FP 0.8.
     found = batch_loss(*_two_voxels([0, 0]), settings=replace(PAPER, crossentropy_weight=0.0))

@@ -86,6 +86,12 @@ def test_bootstrap_interval_is_that_of_theory_and_repeats() -> None:
     assert overall_scores(cases, seed=1)[1].mean == mean != overall_scores(cases, seed=2)[1].mean
 
 
+def test_bootstrap_interval_does_not_leave_the_scores() -> None:
+    cases = [_case(f"c{n}", value, value, value) for n, value in enumerate([0.2, 0.99, 0.99, 0.99, 0.99])]
+    line = overall_scores(cases)[1]
+    assert line.median.low >= 0.2 and line.median.high <= 0.99 and line.mean.high <= 0.99
+
+
 def test_one_case_has_no_interval() -> None:
     cases = _five_cases()[:1]
     assert "0.800 (no interval)" in overall_sheet(overall_scores(cases), cases=cases).to_text()
@@ -124,7 +130,8 @@ def test_text_markdown_and_csv_hold_the_same_figures() -> None:
     rows = list(csv.reader(table_csv(fold_table(_five_cases(), folds=FOLDS)).splitlines()))
     assert rows[0][:2] == ["fold", "lungs_DSC"] and [row[0] for row in rows[1:]] == ["1", "2", "AVG"]
     assert float(rows[1][4]) == 0.7
-    line = next(csv.DictReader(overall_csv(overall_scores(_five_cases())).splitlines()))
+    line, infection = list(csv.DictReader(overall_csv(overall_scores(_five_cases())).splitlines()))[:2]
+    assert (infection["region"], infection["defined"], infection["undefined"]) == ("infection", "4", "1")
     assert (line["score"], line["region"], line["defined"], line["undefined"]) == ("DSC", "lungs", "5", "0")
     assert float(line["mean_low"]) <= float(line["mean"]) <= float(line["mean_high"])
 

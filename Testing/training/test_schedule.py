@@ -57,6 +57,11 @@ def test_gain_below_the_least_counts_as_none() -> None:
     assert _rates([1.0 - 1.1e-4 * n for n in range(100)])[-1] == ADAM.learning_rate
 
 
+def test_least_gain_is_a_difference_and_no_share() -> None:
+    assert _rates([9.0 - 2e-4 * n for n in range(17)])[-1] == ADAM.learning_rate
+    assert _rates([0.1 - 0.5e-4 / 16 * n for n in range(17)])[-1] == pytest.approx(1e-4)
+
+
 def test_without_plateau_the_rate_stays_but_for_its_decay() -> None:
     assert set(_rates([1.0] * 50, plateau=None)) == {ADAM.learning_rate}
     rate = LearningRate(replace(ADAM, decay=1e-2), plateau=None)

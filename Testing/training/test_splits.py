@@ -98,6 +98,13 @@ def test_made_folds_deal_every_case_once_and_no_patient_twice(sizes: list[int], 
     assert folds == k_folds(list(patients)[::-1], k=k, seed=seed, patients=patients)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_patient_of_many_cases_is_dealt_first(seed: int) -> None:
+    cases = [f"case_{n}" for n in range(8)]
+    folds = k_folds(cases, k=2, seed=seed, patients=dict.fromkeys(cases[:4], "one"))
+    assert sorted(len(fold.validation) for fold in folds) == [4, 4]
+
+
 def test_another_seed_deals_otherwise() -> None:
     cases = [f"case_{n:02}" for n in range(20)]
     assert k_folds(cases, k=5, seed=0) != k_folds(cases, k=5, seed=1)
