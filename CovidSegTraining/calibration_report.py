@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from CovidSegLib.bundle import Bundle
 from CovidSegLib.uncertainty import BORDER_MM
 
+from .calibration import TEMPERATURES
 from .figures import save_figure
 from .report_parts import markdown_table, provenance, write_json
 from .whole_files import write_whole
@@ -49,7 +50,7 @@ def calibration_markdown(report: dict[str, Any]) -> str:
         AGREEMENT,
         f"Temperature {temperature:.3f}, fitted on {', '.join(fitted)}. To use it, put "
         f'`"calibration": {{"temperature": {temperature:.3f}}}` into the section `covidseg` of the bundle\'s '
-        "metadata; it changes the uncertainty map, never a label.",
+        "metadata; it changes the uncertainty map, never a label." + bound_note(temperature),
         "## Infection probability, before -> after the temperature",
         _probability_table(rows),
         "## Entropy where the labels agree and where they do not, before -> after the temperature",
@@ -64,6 +65,18 @@ def calibration_markdown(report: dict[str, Any]) -> str:
         _decision_table(report["decision"]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def bound_note(temperature: float) -> str:
+    """Return what to say of a temperature at an end of the range that is searched; nothing within it."""
+    # The search comes no nearer to an end than about its tolerance.
+    if not any(abs(math.log(temperature / bound)) < 0.01 for bound in TEMPERATURES):
+        return ""
+    low, high = TEMPERATURES
+    return (
+        f" **It is at the end of the range that is searched ({low:g} to {high:g}): the probabilities do not fit the "
+        "labels at any temperature, or there are too few labels. Do not use it.**"
+    )
 
 
 def write_calibration(report: dict[str, Any], folder: Path) -> None:

@@ -23,7 +23,7 @@ from CovidSegTraining.calibration import (
     measure,
     separation,
 )
-from CovidSegTraining.calibration_report import AGREEMENT, _decision_table, extent_parts
+from CovidSegTraining.calibration_report import AGREEMENT, _decision_table, bound_note, extent_parts
 from CovidSegTraining.case_scores import CLASSES, COUNTED_SCORES, CaseScores, write_scores
 from CovidSegTraining.decision import decide, infection_agreement
 from CovidSegTraining.label_records import PAPERS_RECORDS
@@ -92,7 +92,9 @@ def test_temperature_stays_within_what_is_tried(*, is_right: bool, temperature: 
     truth = np.array([Label.LEFT_LUNG if is_right else Label.INFECTION], np.uint8)
     found = np.array([Label.LEFT_LUNG], np.uint8)
     always = LungVoxels(probabilities, truth, found, deep=np.array([True]))
-    assert fit_temperature([always]) == pytest.approx(temperature, rel=0.01)
+    fitted = fit_temperature([always])
+    assert fitted == pytest.approx(temperature, rel=0.01)
+    assert "at the end of the range that is searched (0.2 to 10): " in bound_note(fitted) and not bound_note(1.0)
 
 
 def test_area_under_the_curve_by_hand() -> None:
@@ -192,6 +194,7 @@ def test_command_writes_figures_of_both_groups(
     assert sorted(path.name for path in out.iterdir()) == ["calibration.json", "calibration.md", "reliability.png"]
     report = json.loads((out / "calibration.json").read_text(encoding="utf-8"))
     assert 0.2 <= report["temperature"] <= 10
+    assert "never a label." + bound_note(report["temperature"]) + "\n" in printed
     assert [row["name"] for row in report["cases"]] == ["coronacases_001", "coronacases_003"]
     # The phantom of both groups is the same patient.
     assert report["groups"]["training"] == report["groups"]["measured only"]
