@@ -97,7 +97,7 @@ def cross_validate(
 ) -> dict[str, Evaluation]:
     """Prepare, train, predict and evaluate; whatever is complete is left as it is.
 
-    If a fold fails, the others are done all the same.
+    If a fold fails, or the evaluation of a cross-validation, the others are done all the same.
 
     Args:
         variants: Which recipes to run on which folds.
@@ -113,7 +113,7 @@ def cross_validate(
 
     Raises:
         InputError: Data, folds or recipe cannot be used, or the folder holds another experiment or is in use.
-        Exception: The first error of a fold, after all others have been tried.
+        Exception: The first error of a fold or an evaluation, after all others have been tried.
     """
     from .experiment_cache import prepare_cases
 
@@ -136,10 +136,15 @@ def cross_validate(
                 errors.append(outcome.error)
                 continue
             waiting[job.variant.name] -= 1
-            if not waiting[job.variant.name]:
+            if waiting[job.variant.name]:
+                continue
+            try:
                 evaluations[job.variant.name] = _evaluate(
                     job.variant, places=places, labels_are=labels_are, patients=patients, tell=tell
                 )
+            except Exception as error:
+                tell(f"{job.variant.name} evaluation: failed: {explain(error)}".strip())
+                errors.append(error)
         if errors:
             raise errors[0]
         return {variant.name: evaluations[variant.name] for variant in variants}

@@ -188,6 +188,23 @@ def test_fold_that_fails_does_not_keep_the_others_from_their_end(
     assert _results(tmp_path) == _results(whole)
 
 
+def test_evaluation_that_fails_does_not_keep_other_cross_validations_from_their_end(
+    data: Path, whole: Path, tmp_path: Path
+) -> None:
+    variants = [replace(_variant(), name=name) for name in ("a", "b")]
+    for variant in variants:
+        shutil.copytree(whole, tmp_path / variant.name)
+        shutil.rmtree(tmp_path / variant.name / "evaluation")
+    shutil.copytree(whole / "cache", tmp_path / "cache")
+    (tmp_path / "a" / "predictions" / "case_0.nii.gz").write_bytes(b"damaged")
+    lines: list[str] = []
+    with pytest.raises(CovidSegError, match="damaged"):
+        _cross_validate(data, tmp_path, *variants, lines=lines)
+    assert any(line.startswith("a evaluation: failed: ") for line in lines)
+    assert not (tmp_path / "a" / "evaluation").exists()
+    assert _results(tmp_path / "b") == _results(whole)
+
+
 def test_folder_of_another_experiment_is_refused(data: Path, whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "run")
     before = _results(tmp_path / "run")
