@@ -25,7 +25,7 @@ from .fit_config import FitConfig, Stage
 from .label_codes import Code
 from .losses import consistency_loss, partial_label_loss
 from .patches import Batch, PatchSampler, TrainingCase
-from .whole_files import whole_file, write_whole
+from .whole_files import write_whole
 from .widen import widened
 
 if TYPE_CHECKING:
@@ -141,8 +141,12 @@ class Fit:
         self.norm_frozen = True
 
     def save(self) -> None:
-        """Write the checkpoint and the averaged weights, each whole or not at all."""
-        import torch
+        """Write the checkpoint and the averaged weights, each whole or not at all.
+
+        Raises:
+            OSError: The disk is full, for instance.
+        """
+        from .run_folder import write_state
 
         state = {
             "network": self.network.state_dict(),
@@ -153,10 +157,8 @@ class Fit:
             "norm_frozen": self.norm_frozen,
             "rng": self.rng.bit_generator.state,
         }
-        with whole_file(self.folder / "checkpoint.pt") as aside:
-            torch.save(state, aside)
-        with whole_file(self.folder / "average.pt") as aside:
-            torch.save(self.average.state_dict(), aside)
+        write_state(self.folder / "checkpoint.pt", state)
+        write_state(self.folder / "average.pt", self.average.state_dict())
         config = json.dumps(asdict(self.config), indent=2) + "\n"
         write_whole(self.folder / "config.json", config.encode("utf-8"))
 

@@ -69,8 +69,7 @@ class RunFolder:
     def _describe(self, described: Path, *, recipe: Experiment, origin: Mapping[str, Any]) -> None:
         import yaml
 
-        recipe_text = yaml.safe_dump(recipe.to_plain(), sort_keys=False)
-        write_whole(self.path / "recipe.yaml", recipe_text.encode())
+        write_whole(self.path / "recipe.yaml", yaml.safe_dump(recipe.to_plain(), sort_keys=False).encode())
         values = {"fold": self.fold, "origin": origin, "seed": recipe.training.seed, **_surroundings()}
         write_whole(described, (json.dumps(values, indent=2) + "\n").encode())
 
@@ -81,8 +80,8 @@ class RunFolder:
             OSError: The disk is full, for instance; the earlier files are still there.
         """
         if best is not None:
-            _write_state(self.path / BEST, best)
-        _write_state(self.path / LAST, state, keep_as=self.path / PREVIOUS)
+            write_state(self.path / BEST, best)
+        write_state(self.path / LAST, state, keep_as=self.path / PREVIOUS)
         self._seen = _stamp(self.path / LAST)
 
     def load(self) -> dict[str, Any] | None:
@@ -93,7 +92,7 @@ class RunFolder:
         """
         last, previous = self.path / LAST, self.path / PREVIOUS
         self._seen = _stamp(last)
-        # Without the last one, the process was killed between the two renames of `_write_state`.
+        # Without the last one, the process was killed between the two renames of `write_state`.
         path = last if last.exists() else previous
         if not path.exists():
             return None
@@ -101,11 +100,7 @@ class RunFolder:
         return read_state(path, remedy=remedy if path == last else "delete it to begin again", needed="optimizer")
 
     def check_unchanged(self) -> None:
-        """Make sure that the latest checkpoint is the one that was read or written here; to be called under a lock.
-
-        Raises:
-            InputError: Another run has written one meanwhile.
-        """
+        """Raise InputError if another run has written a checkpoint since `load` or `save`; to be called locked."""
         if _stamp(self.path / LAST) != self._seen:
             raise InputError(f"{self.path}: another run has trained here meanwhile; run the same command again")
 
@@ -251,7 +246,12 @@ def _check_sums(path: Path) -> None:
             raise zipfile.BadZipFile(f"checksum of {part}")
 
 
-def _write_state(path: Path, state: Mapping[str, Any], *, keep_as: Path | None = None) -> None:
+def write_state(path: Path, state: Mapping[str, Any], *, keep_as: Path | None = None) -> None:
+    """Write a checkpoint whole or not at all; `keep_as` is where the file that it replaces is kept.
+
+    Raises:
+        OSError: The disk is full, for instance.
+    """
     import torch
 
     # In memory first, because torch does not report a full disk as such.

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import json
+import resource
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -142,8 +143,8 @@ def test_checkpoint_survives_a_crash_while_it_is_written(
     fit.save()
     fit._train_step(0.1)
 
-    def half(state: Any, path: Path) -> None:
-        path.write_bytes(b"half")
+    def half(state: Any, stream: IO[bytes]) -> None:
+        stream.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", half)
@@ -151,6 +152,21 @@ def test_checkpoint_survives_a_crash_while_it_is_written(
         fit.save()
     monkeypatch.undo()
     assert _fit(tmp_path / "run", cache).step == 1
+
+
+def test_full_disk_is_said_as_such(tmp_path: Path, cache: Path) -> None:
+    fit = _fit(tmp_path / "run", cache, replace(CONFIG, steps=1))
+    fit.save()
+    before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))  # Python ignores the signal
+    try:
+        with pytest.raises(OSError, match="File too large"):  # and no RuntimeError of torch
+            fit.save()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
+    assert not list((tmp_path / "run").glob("*.part"))
 
 
 def test_norm_is_frozen_late_with_the_averages_statistics(tmp_path: Path, cache: Path) -> None:
