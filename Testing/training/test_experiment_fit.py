@@ -223,6 +223,11 @@ def test_damaged_checkpoint_is_named_and_the_one_before_goes_on(tmp_path: Path) 
         _fit(tmp_path, tiny_recipe(training__epochs=2))
     (tmp_path / "last.pt").unlink()
     assert _fit(tmp_path, tiny_recipe(training__epochs=2)).epoch == 1
+    for name, only in (("last.pt", "previous.pt"), ("previous.pt", "last.pt")):
+        (tmp_path / only).unlink(missing_ok=True)
+        (tmp_path / name).write_bytes(b"nonsense")
+        with pytest.raises(ModelError, match=rf"{name}: damaged; delete it to begin again"):
+            _fit(tmp_path, tiny_recipe(training__epochs=2))
 
 
 def test_folder_of_another_run_is_refused(tmp_path: Path) -> None:
