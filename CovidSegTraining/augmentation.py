@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from CovidSegLib.resample import AxisGrid, axis_weights
 
-from .label_codes import Code, mirrored_codes
+from .product.label_codes import Code, mirrored_codes
 
 if TYPE_CHECKING:
     import torch

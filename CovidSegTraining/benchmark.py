@@ -1,8 +1,8 @@
 """Measure a bundle, always in the same way: the product's own `read_ct` and `segment` on every measured case.
 
 Measured are the agreement with the labels of the kept-out cases, the lungs against lung masks, whole chests, two
-reconstruction kernels of one scan, left and right, and (on request) robustness. `benchmark_report` writes the figures
-down, `benchmark_aims` says what they should reach.
+reconstruction kernels of one scan, left and right, and (on request) robustness. `quality.benchmark_report` writes
+the figures down, `quality.aims` says what they should reach.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from CovidSegLib.volume import CTVolume, case_name, read_ct
 
 from .data import HELD_OUT, LABELLED_FOLDER
 from .label_files import read_known, read_labels
+from .quality.variants import labels_on, robustness_variants, storage_variants
 from .scores import (
     INFECTION_TOLERANCE_MM,
     LUNG_TOLERANCE_MM,
@@ -32,7 +33,6 @@ from .scores import (
     region_mask,
     surface_dice,
 )
-from .variants import labels_on, robustness_variants, storage_variants
 
 LUNGS_FOLDER, CHESTS_FOLDER = "lungs", "ct"
 #: One scan, reconstructed with two kernels.

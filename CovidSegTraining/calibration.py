@@ -18,9 +18,9 @@ from CovidSegLib.labels import Label
 from CovidSegLib.uncertainty import entropy, tempered
 
 from .data import LABELLED_FOLDER, MEASURED_ONLY
-from .decision import decide
-from .label_records import LabelRecord, find_label_records
-from .lung_voxels import LungVoxels, lung_voxels
+from .quality.decision import decide
+from .quality.label_records import LabelRecord, find_label_records
+from .quality.lung_voxels import LungVoxels, lung_voxels
 
 BINS = 15
 #: Range in which the temperature is searched.

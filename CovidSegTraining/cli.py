@@ -17,8 +17,8 @@ from CovidSegLib.commands.parser import Parser, UsageError
 from CovidSegLib.failures import explain, is_unexpected, one_line
 from CovidSegLib.readers.itk_paths import let_itk_open_any_path
 
-from . import cli_calibration, cli_cv, cli_data, cli_evaluate, cli_experiment, cli_product
-from .cli_common import note
+from .commands import calibration, cv, data, evaluate, experiment, product
+from .commands.common import note
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for room in (cli_data, cli_product, cli_experiment, cli_cv, cli_evaluate, cli_calibration):
+    for room in (data, product, experiment, cv, evaluate, calibration):
         room.add_commands(commands)
     return parser
 

@@ -12,8 +12,8 @@ import numpy as np
 from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
 
-from .case_scores import CaseScores, score_case, write_scores
-from .paper_table import (
+from .experiment.case_scores import CaseScores, score_case, write_scores
+from .experiment.paper_table import (
     Overall,
     Sheet,
     fold_table,
@@ -28,7 +28,7 @@ from .splits import Fold, SharedPatient, are_original, find_cases, shared_patien
 from .whole_files import write_whole
 
 if TYPE_CHECKING:
-    from .figure_pictures import PictureRow
+    from .experiment.figure_pictures import PictureRow
 
 LabelsAre = Literal["reference", "radiologists", "paper-model"]
 LABELS_ARE: dict[LabelsAre, str] = {
@@ -177,7 +177,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
 
 def write_pictures(folder: Path, evaluation: Evaluation, *, predictions: dict[str, Path], data_dir: Path) -> None:
     """Write figure 6 into a folder."""
-    from .figure_pictures import draw_pictures
+    from .experiment.figure_pictures import draw_pictures
     from .figures import save_figure
 
     shown = pictured_cases(evaluation.cases)
@@ -201,7 +201,7 @@ def _picture(case: CaseScores, *, prediction: Path, case_dir: Path) -> PictureRo
     from CovidSegLib.intensity import grey_to_hu, is_grey
     from CovidSegLib.volume import read_ct
 
-    from .figure_pictures import picture_row
+    from .experiment.figure_pictures import picture_row
 
     truth_kji, found_kji, counted_kji, geometry = _read_pair(prediction, case_dir=case_dir)
     ct = read_ct(case_dir / "imaging.nii.gz")

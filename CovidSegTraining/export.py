@@ -18,8 +18,8 @@ from CovidSegLib.int8.weights import SCALE, dequantized, quantized
 from CovidSegLib.network import NetworkConfig, build_network
 from CovidSegLib.preprocess import PreprocessingRecipe
 
-from .metadata_text import without_key
-from .quantization import ACTIVATIONS_FILE
+from .product.metadata_text import without_key
+from .product.quantization import ACTIVATIONS_FILE
 from .whole_files import write_whole
 
 if TYPE_CHECKING:

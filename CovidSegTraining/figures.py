@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from CovidSegLib.errors import InputError
 
-from .case_scores import CLASSES, CaseScores
+from .experiment.case_scores import CLASSES, CaseScores
 from .whole_files import write_whole
 
 if TYPE_CHECKING:

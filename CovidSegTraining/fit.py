@@ -20,13 +20,13 @@ from CovidSegLib.errors import ModelError
 from CovidSegLib.network import build_network
 from CovidSegLib.preprocess import unit_window
 
-from .fit_checks import refuse_other_settings
-from .fit_config import FitConfig, Stage
-from .label_codes import Code
 from .losses import consistency_loss, partial_label_loss
-from .patches import Batch, PatchSampler, TrainingCase
+from .product.fit_checks import refuse_other_settings
+from .product.fit_config import FitConfig, Stage
+from .product.label_codes import Code
+from .product.patches import Batch, PatchSampler, TrainingCase
+from .product.widen import widened
 from .whole_files import write_whole
-from .widen import widened
 
 if TYPE_CHECKING:
     import torch

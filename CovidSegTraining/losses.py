@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .label_codes import Code, possible_classes
+from .product.label_codes import Code, possible_classes
 
 if TYPE_CHECKING:
     import torch

@@ -24,9 +24,9 @@ from CovidSegLib.volume import case_name, fingerprint_of, read_ct
 
 from .cache import CachedCase, case_files, key_of, preparation_of, read_case, refuse_cases_with, write_case
 from .data import HELD_OUT, DataConfig, LabelledCases, LungMask, WholeChest, refuse_measured_only
-from .label_codes import Code
 from .label_files import KNOWN_SHARE, labels_on_network_grid, read_known, read_labels, share_on_network_grid
-from .partial_labels import whole_chest_codes
+from .product.label_codes import Code
+from .product.partial_labels import whole_chest_codes
 
 #: Part of every key: to be raised whenever this file, or what it calls, starts to make other cases from the same files.
 VERSION = 4

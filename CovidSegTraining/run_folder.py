@@ -23,9 +23,9 @@ from CovidSegLib.cases.folder import replace_file
 from CovidSegLib.cases.run_lock import run_lock
 from CovidSegLib.errors import InputError, ModelError
 
-from .experiment_config import Experiment, read_experiment
-from .experiment_loss import METRICS
-from .schedule import EarlyStopping
+from .experiment.config import Experiment, read_experiment
+from .experiment.loss import METRICS
+from .experiment.schedule import EarlyStopping
 from .settings import first_difference
 from .whole_files import whole_file, write_whole
 

@@ -11,7 +11,7 @@ from typing import Any
 from CovidSegLib.errors import CovidSegError
 
 from .data import DataConfig
-from .fit_config import FitConfig
+from .product.fit_config import FitConfig
 
 #: What torch and numpy take for a seed.
 SEEDS_BELOW = 2**63
@@ -37,7 +37,7 @@ def read_settings(path: Path | None = None) -> Settings:
         SettingsError: The file is missing or no YAML, a key is unknown, missing or there twice, or a value is of the
             wrong type or impossible.
     """
-    from .fit_checks import conditions
+    from .product.fit_checks import conditions
 
     path = path or PRODUCT
     try:

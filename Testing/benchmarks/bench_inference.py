@@ -37,7 +37,7 @@ from CovidSegLib.commands.parser import count  # noqa: E402
 from CovidSegLib.network import NetworkConfig, build_network  # noqa: E402
 from CovidSegLib.runtime import cores, versions  # noqa: E402
 
-from CovidSegTraining.quantization import ActivationRecord, store_activations  # noqa: E402
+from CovidSegTraining.product.quantization import ActivationRecord, store_activations  # noqa: E402
 
 REAL_CT = Path("ct") / "covid_p001_dicom.zip"
 METHODS = ("reference", "accurate", "fast")

@@ -32,12 +32,12 @@ from CovidSegLib.device import describe_device, resolve_device  # noqa: E402
 from CovidSegLib.geometry import Geometry  # noqa: E402
 from CovidSegLib.runtime import cores, versions  # noqa: E402
 
-from CovidSegTraining.experiment_batches import CropStream, Volumes  # noqa: E402
-from CovidSegTraining.experiment_cache import PreparedCase, load_prepared, prepare_cases  # noqa: E402
-from CovidSegTraining.experiment_config import PAPER, Experiment, TwoSided, read_experiment  # noqa: E402
-from CovidSegTraining.experiment_fit import ExperimentFit  # noqa: E402
+from CovidSegTraining.experiment.batches import CropStream, Volumes  # noqa: E402
+from CovidSegTraining.experiment.cache import PreparedCase, load_prepared, prepare_cases  # noqa: E402
+from CovidSegTraining.experiment.config import PAPER, Experiment, TwoSided, read_experiment  # noqa: E402
+from CovidSegTraining.experiment.fit import ExperimentFit  # noqa: E402
+from CovidSegTraining.experiment.world import World  # noqa: E402
 from CovidSegTraining.splits import Fold  # noqa: E402
-from CovidSegTraining.world import World  # noqa: E402
 
 if TYPE_CHECKING:
     import torch

@@ -81,7 +81,7 @@ def test_rename_waits_for_a_file_held_open_for_a_moment(tmp_path: Path, monkeypa
 _DYING_WRITER = """
 import os, shutil, sys
 from pathlib import Path
-from CovidSegLib.case_folder import new_case_folder
+from CovidSegLib.cases.folder import new_case_folder
 
 target, left = Path(sys.argv[1]), int(sys.argv[2])
 

@@ -84,7 +84,7 @@ def test_wheel_holds_every_resource_and_configuration(wheel: Path) -> None:
     training = {
         path.relative_to(ROOT).as_posix()
         for pattern in ("*.py", "configs/*.yaml")
-        for path in (ROOT / "CovidSegTraining").glob(pattern)
+        for path in (ROOT / "CovidSegTraining").rglob(pattern)
     }
     assert resources
     assert modules

@@ -23,7 +23,7 @@ from CovidSegLib.progress import Reporter
 from CovidSegLib.volume import CTVolume, read_ct
 from helpers_bundle import SHIPPED, preprocess_image, write_tiny_bundle
 
-from CovidSegTraining.quantization import ActivationRecord, store_activations
+from CovidSegTraining.product.quantization import ActivationRecord, store_activations
 
 ENGINE = Path(__file__).resolve().parents[2] / "CovidSeg"
 # What MONAI's schema of 2024-07-25 and its model zoo ask of metadata.json.

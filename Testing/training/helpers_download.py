@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from CovidSegTraining.download import ARCHIVES, download
-from CovidSegTraining.transfer import Patience
+from CovidSegTraining.experiment.download import ARCHIVES, download
+from CovidSegTraining.experiment.transfer import Patience
 
 CT, MASK = ARCHIVES
 HURRIED = Patience(tries=3, pause_s=0.0, timeout_s=5.0)

@@ -10,8 +10,8 @@ import yaml
 from CovidSegLib.geometry import Geometry
 from helpers_training import write_nifti
 
-from CovidSegTraining.experiment_cache import PreparedCase
-from CovidSegTraining.experiment_config import PAPER, Experiment, experiment_from
+from CovidSegTraining.experiment.cache import PreparedCase
+from CovidSegTraining.experiment.config import PAPER, Experiment, experiment_from
 
 GEOMETRY = Geometry(size_ijk=(24, 24, 24), spacing_ijk_mm=(3.0, 3.0, 3.0))
 

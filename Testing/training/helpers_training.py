@@ -11,7 +11,7 @@ from CovidSegLib.network import NetworkConfig, build_network
 
 from CovidSegTraining.augmentation import AugmentationRecipe
 from CovidSegTraining.cache import CachedCase, write_case
-from CovidSegTraining.label_codes import Code
+from CovidSegTraining.product.label_codes import Code
 
 #: A whole chest is a small image at this spacing.
 SPACING_IJK_MM = (4.0, 4.0, 6.0)

@@ -8,7 +8,7 @@ import torch
 from helpers_training import NEUTRAL
 
 from CovidSegTraining.augmentation import AugmentationRecipe, _random_matrix, _thick_slices, degrade, sample_patch
-from CovidSegTraining.label_codes import Code
+from CovidSegTraining.product.label_codes import Code
 
 SPACING = (2.7, 1.58, 1.58)
 

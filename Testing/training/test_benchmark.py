@@ -13,8 +13,8 @@ from CovidSegLib.errors import InputError
 from CovidSegLib.phantom import Phantom
 
 from CovidSegTraining.benchmark import BenchmarkOptions, find_cases, run_benchmark, score_labels
-from CovidSegTraining.benchmark_aims import AIMS, judge_aims
-from CovidSegTraining.benchmark_report import complete_report, to_markdown, write_report
+from CovidSegTraining.quality.aims import AIMS, judge_aims
+from CovidSegTraining.quality.benchmark_report import complete_report, to_markdown, write_report
 from CovidSegTraining.scores import poi_percent
 
 

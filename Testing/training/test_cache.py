@@ -16,9 +16,9 @@ from helpers_training import ball_case
 from CovidSegTraining.cache import PACKED_HU, case_files, key_of, pack_cases, read_case, write_case
 from CovidSegTraining.cli import main
 from CovidSegTraining.data import DataConfig, Phantoms
-from CovidSegTraining.experiment_cache import prepare_cases
-from CovidSegTraining.patches import load_cases
+from CovidSegTraining.experiment.cache import prepare_cases
 from CovidSegTraining.prepare import _remove_others, prepare
+from CovidSegTraining.product.patches import load_cases
 
 
 def test_case_is_read_as_it_was_written(tmp_path: Path) -> None:

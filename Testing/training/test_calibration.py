@@ -14,7 +14,6 @@ from CovidSegLib.errors import InputError
 from CovidSegLib.labels import Label
 from CovidSegLib.uncertainty import tempered
 
-from CovidSegTraining import cli_calibration
 from CovidSegTraining.calibration import (
     Reliability,
     calibrate,
@@ -23,11 +22,12 @@ from CovidSegTraining.calibration import (
     measure,
     separation,
 )
-from CovidSegTraining.calibration_report import AGREEMENT, _decision_table, bound_note, extent_parts
-from CovidSegTraining.case_scores import CLASSES, COUNTED_SCORES, CaseScores, write_scores
-from CovidSegTraining.decision import decide, infection_agreement
-from CovidSegTraining.label_records import PAPERS_RECORDS
-from CovidSegTraining.lung_voxels import LungVoxels, lung_voxels
+from CovidSegTraining.commands import calibration as cli_calibration
+from CovidSegTraining.experiment.case_scores import CLASSES, COUNTED_SCORES, CaseScores, write_scores
+from CovidSegTraining.quality.calibration_report import AGREEMENT, _decision_table, bound_note, extent_parts
+from CovidSegTraining.quality.decision import decide, infection_agreement
+from CovidSegTraining.quality.label_records import PAPERS_RECORDS
+from CovidSegTraining.quality.lung_voxels import LungVoxels, lung_voxels
 from CovidSegTraining.report_parts import write_json
 
 
@@ -172,7 +172,7 @@ def test_voxels_are_predicted_with_the_ranges_that_the_bundle_has(
 
     bundle = load_bundle(threshold_bundle)
     bundle.__dict__["integers"] = integers = object()  # as its cached property would
-    monkeypatch.setattr("CovidSegTraining.lung_voxels.predict", only_asked)
+    monkeypatch.setattr("CovidSegTraining.quality.lung_voxels.predict", only_asked)
     folder = next(path.parent for path in sorted(phantom_data.glob("muller20/*/segmentation.nii.gz")))
     with pytest.raises(InterruptedError) as asked:
         lung_voxels(folder, bundle=bundle, mode="fast", device="cpu")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from CovidSegLib.errors import InputError
 
-from CovidSegTraining.case_scores import CLASSES, SCORES, CaseScores, read_scores, score_case, write_scores
+from CovidSegTraining.experiment.case_scores import CLASSES, SCORES, CaseScores, read_scores, score_case, write_scores
 
 HEADER = "index,score,background,lung_L,lung_R,infection\n"
 COMPLETE = "".join(f"a,{score},1,1,1,0.5\n" for score in ("DSC", "IoU", "Sens", "Spec", "Prec", "Acc"))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from CovidSegTraining.centers import PatchCenters
-from CovidSegTraining.label_codes import Code
+from CovidSegTraining.product.centers import PatchCenters
+from CovidSegTraining.product.label_codes import Code
 
 POINT = (0, 0, 0)
 """A patch without an extent is centred on the very voxel."""

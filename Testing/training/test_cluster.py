@@ -17,10 +17,10 @@ from CovidSegLib.errors import DeviceError, InputError
 from helpers_experiment import tiny_recipe, write_cases
 
 from CovidSegTraining import run_folder
-from CovidSegTraining.cluster import choose_cluster, in_sequence, on_cluster
-from CovidSegTraining.experiment_cv import FoldJob, Places, Tell, run_fold
-from CovidSegTraining.experiment_fit import ExperimentFit
-from CovidSegTraining.experiment_variants import Variant
+from CovidSegTraining.experiment.cluster import choose_cluster, in_sequence, on_cluster
+from CovidSegTraining.experiment.cv import FoldJob, Places, Tell, run_fold
+from CovidSegTraining.experiment.fit import ExperimentFit
+from CovidSegTraining.experiment.variants import Variant
 from CovidSegTraining.splits import Fold
 
 ray = pytest.importorskip("ray")
@@ -44,7 +44,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _jobs(data: Path, output: Path, *, epochs: int = 3, device: str = "cpu") -> list[FoldJob]:
     """Return a job for each fold, its cases prepared."""
-    from CovidSegTraining.experiment_cache import prepare_cases
+    from CovidSegTraining.experiment.cache import prepare_cases
 
     recipe = tiny_recipe(training__epochs=epochs)
     places = Places(data, output, output / "cache")

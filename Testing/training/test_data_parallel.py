@@ -18,9 +18,9 @@ from helpers_experiment import tiny_values, write_cases
 
 from CovidSegTraining import run_folder
 from CovidSegTraining.cli import main
-from CovidSegTraining.experiment_fit import ExperimentFit
+from CovidSegTraining.experiment.fit import ExperimentFit
+from CovidSegTraining.experiment.world import PATIENCE, World, joined_world
 from CovidSegTraining.splits import Fold, write_folds
-from CovidSegTraining.world import PATIENCE, World, joined_world
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLD = Fold(("case_0", "case_1"), ("case_2",))

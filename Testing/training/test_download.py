@@ -24,9 +24,9 @@ from helpers_download import (
     zip_of,
 )
 
-from CovidSegTraining import cli_data
-from CovidSegTraining.download import ARCHIVES, case_of, download, files_of_record
-from CovidSegTraining.transfer import DownloadError
+from CovidSegTraining.commands import data as cli_data
+from CovidSegTraining.experiment.download import ARCHIVES, case_of, download, files_of_record
+from CovidSegTraining.experiment.transfer import DownloadError
 
 
 def test_cases_are_laid_out_and_the_record_is_kept(tmp_path: Path, zenodo: FakeZenodo) -> None:

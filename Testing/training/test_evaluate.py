@@ -13,8 +13,7 @@ from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
 from helpers_training import write_nifti
 
-from CovidSegTraining import cli_evaluate
-from CovidSegTraining.case_scores import CLASSES, SCORES, CaseScores, read_scores, write_scores
+from CovidSegTraining.commands import evaluate as cli_evaluate
 from CovidSegTraining.evaluate import (
     evaluate_scores,
     find_predictions,
@@ -22,6 +21,7 @@ from CovidSegTraining.evaluate import (
     score_prediction,
     score_predictions,
 )
+from CovidSegTraining.experiment.case_scores import CLASSES, SCORES, CaseScores, read_scores, write_scores
 from CovidSegTraining.splits import Fold, original_folds, read_folds, write_folds
 
 GRID = Geometry((16, 14, 12), (2.0, 2.0, 3.0))
@@ -29,7 +29,11 @@ GRID = Geometry((16, 14, 12), (2.0, 2.0, 3.0))
 INFECTED = {"a": (4, 4), "b": (4, 6), "c": (6, 3)}
 PNG = b"\x89PNG"
 
-_RUN = "import argparse, sys; from CovidSegTraining import cli_evaluate; from CovidSegLib.cli_parser import Parser"
+_RUN = """
+import argparse, sys
+from CovidSegLib.commands.parser import Parser
+from CovidSegTraining.commands import evaluate as cli_evaluate
+"""
 
 
 def run(*arguments: str | Path) -> int:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from CovidSegTraining.experiment_augmentation import (
+from CovidSegTraining.experiment.augmentation import (
     Draw,
     Volume,
     change_intensities,
@@ -17,9 +17,9 @@ from CovidSegTraining.experiment_augmentation import (
     draw_crop,
     smoothing_matrix,
 )
-from CovidSegTraining.experiment_config import Augmentation, read_experiment
-from CovidSegTraining.experiment_loss import UNKNOWN
-from CovidSegTraining.experiment_sampling import sample_image, sample_labels
+from CovidSegTraining.experiment.config import Augmentation, read_experiment
+from CovidSegTraining.experiment.loss import UNKNOWN
+from CovidSegTraining.experiment.sampling import sample_image, sample_labels
 
 PAPER = read_experiment().augmentation
 assert PAPER is not None

@@ -9,11 +9,11 @@ import pytest
 import torch
 from helpers_experiment import ball_cases, tiny_recipe
 
-from CovidSegTraining import experiment_batches
-from CovidSegTraining.experiment_batches import GPU_SHARE, CropStream, Volumes, prefetched
-from CovidSegTraining.experiment_cache import PreparedCase
-from CovidSegTraining.experiment_loss import UNKNOWN
-from CovidSegTraining.world import World
+from CovidSegTraining.experiment import batches as experiment_batches
+from CovidSegTraining.experiment.batches import GPU_SHARE, CropStream, Volumes, prefetched
+from CovidSegTraining.experiment.cache import PreparedCase
+from CovidSegTraining.experiment.loss import UNKNOWN
+from CovidSegTraining.experiment.world import World
 
 CASES = ball_cases()
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

@@ -10,7 +10,7 @@ from CovidSegLib.geometry import Geometry
 from helpers_experiment import GEOMETRY, ball_labels, tiny_recipe, write_case
 from helpers_training import write_nifti
 
-from CovidSegTraining.experiment_cache import (
+from CovidSegTraining.experiment.cache import (
     load_prepared,
     prepare_case,
     prepare_cases,
@@ -19,8 +19,8 @@ from CovidSegTraining.experiment_cache import (
     resize,
     resize_labels,
 )
-from CovidSegTraining.experiment_config import Preprocessing, read_experiment
-from CovidSegTraining.experiment_loss import UNKNOWN
+from CovidSegTraining.experiment.config import Preprocessing, read_experiment
+from CovidSegTraining.experiment.loss import UNKNOWN
 
 PAPER = read_experiment().preprocessing
 SETTINGS = tiny_recipe().preprocessing

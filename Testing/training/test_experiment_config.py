@@ -9,7 +9,7 @@ import pytest
 import yaml
 from helpers_experiment import paper_values, tiny_recipe, tiny_values
 
-from CovidSegTraining.experiment_config import PAPER, experiment_from, is_experiment, read_experiment
+from CovidSegTraining.experiment.config import PAPER, experiment_from, is_experiment, read_experiment
 from CovidSegTraining.settings import PRODUCT, SettingsError
 
 SEGNET = PAPER.with_name("covid_segnet.yaml")

@@ -14,11 +14,14 @@ from CovidSegLib.commands.parser import Parser
 from CovidSegLib.errors import CovidSegError, DeviceError, InputError
 from helpers_experiment import tiny_recipe, tiny_values, write_case, write_cases
 
-from CovidSegTraining import cli_cv, cluster, experiment_fit, figure_pictures, figures, run_folder
-from CovidSegTraining.experiment_config import read_experiment
-from CovidSegTraining.experiment_cv import Places, cross_validate
-from CovidSegTraining.experiment_fit import ExperimentFit
-from CovidSegTraining.experiment_variants import Variant, make_variants, stepwise
+from CovidSegTraining import figures, run_folder
+from CovidSegTraining.commands import cv as cli_cv
+from CovidSegTraining.experiment import cluster, figure_pictures
+from CovidSegTraining.experiment import fit as experiment_fit
+from CovidSegTraining.experiment.config import read_experiment
+from CovidSegTraining.experiment.cv import Places, cross_validate
+from CovidSegTraining.experiment.fit import ExperimentFit
+from CovidSegTraining.experiment.variants import Variant, make_variants, stepwise
 from CovidSegTraining.splits import Fold, read_folds
 
 FOLDS = (Fold(("case_0", "case_1"), ("case_2",)), Fold(("case_1", "case_2"), ("case_0",)))
@@ -94,7 +97,7 @@ def test_complete_run_is_left_as_it_is(
         raise AssertionError("nothing is left to do")
 
     monkeypatch.setattr(ExperimentFit, "run_epoch", never)
-    monkeypatch.setattr("CovidSegTraining.experiment_predict.predict_labels", never)
+    monkeypatch.setattr("CovidSegTraining.experiment.predict.predict_labels", never)
     monkeypatch.setattr("CovidSegTraining.evaluate.score_prediction", never)
     lines: list[str] = []
     evaluations = _cross_validate(data, tmp_path / "run", lines=lines)

@@ -15,14 +15,15 @@ import torch
 from CovidSegLib.errors import DeviceError, InputError, ModelError
 from helpers_experiment import ball_cases, tiny_recipe
 
-from CovidSegTraining import experiment_fit, run_folder
-from CovidSegTraining.experiment_cache import PreparedCase
-from CovidSegTraining.experiment_config import Experiment, read_experiment
-from CovidSegTraining.experiment_fit import ExperimentFit
+from CovidSegTraining import run_folder
+from CovidSegTraining.experiment import fit as experiment_fit
+from CovidSegTraining.experiment.cache import PreparedCase
+from CovidSegTraining.experiment.config import Experiment, read_experiment
+from CovidSegTraining.experiment.fit import ExperimentFit
+from CovidSegTraining.experiment.world import World
 from CovidSegTraining.networks import SIZE_MULTIPLE, build_experiment_network
 from CovidSegTraining.run_folder import COLUMNS
 from CovidSegTraining.splits import Fold
-from CovidSegTraining.world import World
 
 CASES = ball_cases()
 FOLD = Fold(("case_0", "case_1"), ("case_2",))

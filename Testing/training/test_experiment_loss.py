@@ -7,8 +7,8 @@ import pytest
 import torch
 from monai.losses import DiceCELoss, TverskyLoss
 
-from CovidSegTraining.experiment_config import Loss, read_experiment
-from CovidSegTraining.experiment_loss import METRICS, UNKNOWN, batch_loss
+from CovidSegTraining.experiment.config import Loss, read_experiment
+from CovidSegTraining.experiment.loss import METRICS, UNKNOWN, batch_loss
 
 PAPER = read_experiment().loss
 DICE = Loss("dice_mean", 0.5, 0.5, 0.5, 0.5, 1e-6)

@@ -15,10 +15,12 @@ from CovidSegLib.geometry import Geometry
 from CovidSegLib.orient import Orientation
 from helpers_experiment import GEOMETRY, ball_labels, tiny_recipe, tiny_values, write_case
 
-from CovidSegTraining import cli_experiment, cli_product, experiment_predict
-from CovidSegTraining.experiment_cache import PreparedVolume
-from CovidSegTraining.experiment_config import read_experiment
-from CovidSegTraining.experiment_predict import load_network, overlap_shares, predict_cases, predict_labels, restore
+from CovidSegTraining.commands import experiment as cli_experiment
+from CovidSegTraining.commands import product as cli_product
+from CovidSegTraining.experiment import predict as experiment_predict
+from CovidSegTraining.experiment.cache import PreparedVolume
+from CovidSegTraining.experiment.config import read_experiment
+from CovidSegTraining.experiment.predict import load_network, overlap_shares, predict_cases, predict_labels, restore
 from CovidSegTraining.run_folder import progress_of
 from CovidSegTraining.splits import Fold, write_folds
 

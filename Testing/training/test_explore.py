@@ -15,8 +15,8 @@ from CovidSegLib.geometry import Geometry
 from CovidSegLib.labels import Label
 from helpers_training import write_nifti
 
-from CovidSegTraining import cli_data
-from CovidSegTraining.explore import COLUMNS, explore, explore_case, rows, to_table
+from CovidSegTraining.commands import data as cli_data
+from CovidSegTraining.experiment.explore import COLUMNS, explore, explore_case, rows, to_table
 
 SHAPE_KJI = (10, 20, 40)
 GEOMETRY = Geometry(size_ijk=(40, 20, 10), spacing_ijk_mm=(1.0, 2.0, 5.0))

@@ -8,8 +8,8 @@ import pytest
 from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
 
-from CovidSegTraining.case_scores import CLASSES, CaseScores
-from CovidSegTraining.figure_pictures import WINDOW_HU, draw_pictures, picture_row
+from CovidSegTraining.experiment.case_scores import CLASSES, CaseScores
+from CovidSegTraining.experiment.figure_pictures import WINDOW_HU, draw_pictures, picture_row
 from CovidSegTraining.figures import (
     BOXED_SCORES,
     History,

@@ -16,11 +16,11 @@ from helpers_training import ball_case, write_ball_cache
 from CovidSegTraining import fit as fit_module
 from CovidSegTraining.cache import write_case
 from CovidSegTraining.fit import Fit
-from CovidSegTraining.fit_config import FitConfig, Stage
-from CovidSegTraining.label_codes import Code
-from CovidSegTraining.lesions import LesionRecipe
 from CovidSegTraining.losses import partial_label_loss
-from CovidSegTraining.patches import Batch, load_cases
+from CovidSegTraining.product.fit_config import FitConfig, Stage
+from CovidSegTraining.product.label_codes import Code
+from CovidSegTraining.product.lesions import LesionRecipe
+from CovidSegTraining.product.patches import Batch, load_cases
 
 CONFIG = FitConfig(
     network=NetworkConfig(width=2),

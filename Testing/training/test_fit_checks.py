@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from CovidSegTraining.fit_checks import conditions
+from CovidSegTraining.product.fit_checks import conditions
 from CovidSegTraining.settings import Settings, SettingsError, read_settings
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from CovidSegLib.labels import Label
 
-from CovidSegTraining.label_codes import Code, mirrored_codes, possible_classes
+from CovidSegTraining.product.label_codes import Code, mirrored_codes, possible_classes
 
 
 def test_codes_below_four_are_the_classes_themselves() -> None:

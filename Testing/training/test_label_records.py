@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from CovidSegLib.errors import InputError
 
-from CovidSegTraining.case_scores import CLASSES, COUNTED_SCORES, CaseScores, read_scores, write_scores
-from CovidSegTraining.label_records import PAPERS_RECORDS, LabelRecord, find_label_records, read_label_records
+from CovidSegTraining.experiment.case_scores import CLASSES, COUNTED_SCORES, CaseScores, read_scores, write_scores
+from CovidSegTraining.quality.label_records import PAPERS_RECORDS, LabelRecord, find_label_records, read_label_records
 
 
 def test_volume_follows_from_sensitivity_and_precision() -> None:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from CovidSegTraining.label_codes import Code
-from CovidSegTraining.lesions import LesionRecipe, paint_lesions
+from CovidSegTraining.product.label_codes import Code
+from CovidSegTraining.product.lesions import LesionRecipe, paint_lesions
 
 SPACING = (2.7, 1.58, 1.58)
 ALWAYS = LesionRecipe(probability=1.0, radius_mm=(8.0, 15.0))

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from CovidSegTraining.label_codes import Code
 from CovidSegTraining.losses import consistency_loss, partial_label_loss
+from CovidSegTraining.product.label_codes import Code
 
 
 def _codes(*values: int) -> torch.Tensor:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from CovidSegTraining.metadata_text import with_key_behind, without_key
+from CovidSegTraining.product.metadata_text import with_key_behind, without_key
 
 KEY, ANCHOR = "activations", "weights"
 #: Among them what a search for the keys might take for them.

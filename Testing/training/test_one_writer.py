@@ -18,14 +18,14 @@ from helpers_training import SPACING_IJK_MM, write_ball_cache
 from CovidSegTraining import run_folder
 from CovidSegTraining.cli import main
 from CovidSegTraining.data import DataConfig, LabelledCases, Phantoms, WholeChest
-from CovidSegTraining.experiment_cache import prepare_cases
-from CovidSegTraining.experiment_config import read_experiment
-from CovidSegTraining.experiment_fit import ExperimentFit
+from CovidSegTraining.experiment.cache import prepare_cases
+from CovidSegTraining.experiment.config import read_experiment
+from CovidSegTraining.experiment.fit import ExperimentFit
 from CovidSegTraining.fit import Fit
-from CovidSegTraining.fit_config import FitConfig, Stage
-from CovidSegTraining.patches import load_cases
 from CovidSegTraining.prepare import prepare
-from CovidSegTraining.pseudo import self_label_chests
+from CovidSegTraining.product.fit_config import FitConfig, Stage
+from CovidSegTraining.product.patches import load_cases
+from CovidSegTraining.product.pseudo import self_label_chests
 from CovidSegTraining.run_folder import RunFolder
 from CovidSegTraining.splits import Fold, write_folds
 

@@ -23,15 +23,16 @@ from helpers_experiment import ball_cases, tiny_recipe
 from helpers_training import ball_case
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from CovidSegTraining import experiment_fit, fit, run_folder
-from CovidSegTraining.experiment_augmentation import Draw, Volume, crop_volume
-from CovidSegTraining.experiment_fit import ExperimentFit
+from CovidSegTraining import fit, run_folder
+from CovidSegTraining.experiment import fit as experiment_fit
+from CovidSegTraining.experiment.augmentation import Draw, Volume, crop_volume
+from CovidSegTraining.experiment.fit import ExperimentFit
+from CovidSegTraining.experiment.world import World
 from CovidSegTraining.fit import Fit
-from CovidSegTraining.fit_config import FitConfig, NetworkConfig, Stage
 from CovidSegTraining.losses import partial_label_loss
-from CovidSegTraining.patches import TrainingCase
+from CovidSegTraining.product.fit_config import FitConfig, NetworkConfig, Stage
+from CovidSegTraining.product.patches import TrainingCase
 from CovidSegTraining.splits import Fold
-from CovidSegTraining.world import World
 
 ROOT = Path(__file__).resolve().parents[2]
 DEVICE = "other:0"

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from CovidSegLib.errors import InputError
 
-from CovidSegTraining.case_scores import CaseScores, read_scores
-from CovidSegTraining.paper_table import (
+from CovidSegTraining.experiment.case_scores import CaseScores, read_scores
+from CovidSegTraining.experiment.paper_table import (
     COLUMNS,
     differing_from_paper,
     fold_table,

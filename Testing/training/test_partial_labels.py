@@ -8,9 +8,9 @@ from CovidSegLib.phantom import Phantom
 from CovidSegLib.preprocess import PreprocessingRecipe, preprocess
 from helpers_training import SPACING_IJK_MM
 
-from CovidSegTraining.label_codes import Code, possible_classes
 from CovidSegTraining.label_files import labels_on_network_grid
-from CovidSegTraining.partial_labels import airway_mask, whole_chest_codes
+from CovidSegTraining.product.label_codes import Code, possible_classes
+from CovidSegTraining.product.partial_labels import airway_mask, whole_chest_codes
 
 RECIPE = PreprocessingRecipe(spacing_ijk_mm=SPACING_IJK_MM)
 

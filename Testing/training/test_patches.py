@@ -13,10 +13,10 @@ from helpers_training import NEUTRAL, ball_case, write_ball_cache
 
 from CovidSegTraining.augmentation import AugmentationRecipe
 from CovidSegTraining.cache import preparation_of, read_case, write_case
-from CovidSegTraining.fit_config import FitConfig, Stage
-from CovidSegTraining.label_codes import Code
-from CovidSegTraining.lesions import LesionRecipe
-from CovidSegTraining.patches import PatchSampler, TrainingCase, load_cases
+from CovidSegTraining.product.fit_config import FitConfig, Stage
+from CovidSegTraining.product.label_codes import Code
+from CovidSegTraining.product.lesions import LesionRecipe
+from CovidSegTraining.product.patches import PatchSampler, TrainingCase, load_cases
 
 STAGE = Stage(1.0, (16, 32, 32), 2)
 
@@ -108,8 +108,8 @@ def test_spacing_is_told_in_the_order_of_the_arrays_axes(cache: Path, monkeypatc
         told.append(arguments["spacing_kji_mm"])
         return hu, codes
 
-    monkeypatch.setattr("CovidSegTraining.patches.sample_patch", record)
-    monkeypatch.setattr("CovidSegTraining.patches.paint_lesions", record)
+    monkeypatch.setattr("CovidSegTraining.product.patches.sample_patch", record)
+    monkeypatch.setattr("CovidSegTraining.product.patches.paint_lesions", record)
     config = FitConfig(preprocessing=PreprocessingRecipe(spacing_ijk_mm=(1.0, 2.0, 3.0)))
     PatchSampler(load_cases(cache), config=config, rng=np.random.default_rng(0))._patch(STAGE)
     assert told == [(3.0, 2.0, 1.0)] * 2

@@ -16,7 +16,6 @@ from CovidSegLib.resample import image_axes
 from CovidSegLib.segmentation_file import write_labelmap_nifti
 from helpers_training import SPACING_IJK_MM, ball_case, write_nifti
 
-from CovidSegTraining import partial_labels
 from CovidSegTraining import prepare as prepare_module
 from CovidSegTraining.cache import read_case, write_case
 from CovidSegTraining.data import (
@@ -28,9 +27,10 @@ from CovidSegTraining.data import (
     Phantoms,
     WholeChest,
 )
-from CovidSegTraining.label_codes import Code
 from CovidSegTraining.label_files import labels_on_network_grid, read_labels
 from CovidSegTraining.prepare import build_labelled, build_phantom, prepare
+from CovidSegTraining.product import partial_labels
+from CovidSegTraining.product.label_codes import Code
 from CovidSegTraining.settings import read_settings
 
 RECIPE = PreprocessingRecipe(spacing_ijk_mm=SPACING_IJK_MM)

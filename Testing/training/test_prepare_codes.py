@@ -14,9 +14,9 @@ from helpers_training import SPACING_IJK_MM, write_nifti
 from CovidSegTraining import prepare as prepare_module
 from CovidSegTraining.cache import CachedCase, preparation_of, read_case
 from CovidSegTraining.data import DataConfig, LungMask, Phantoms, WholeChest
-from CovidSegTraining.label_codes import Code
-from CovidSegTraining.partial_labels import whole_chest_codes
 from CovidSegTraining.prepare import prepare
+from CovidSegTraining.product.label_codes import Code
+from CovidSegTraining.product.partial_labels import whole_chest_codes
 
 RECIPE = PreprocessingRecipe(spacing_ijk_mm=SPACING_IJK_MM)
 

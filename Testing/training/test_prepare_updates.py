@@ -15,9 +15,9 @@ from helpers_training import SPACING_IJK_MM, write_nifti
 from CovidSegTraining import prepare as prepare_module
 from CovidSegTraining.cache import read_case
 from CovidSegTraining.data import DataConfig, LabelledCases, LungMask, Phantoms
-from CovidSegTraining.label_codes import Code
 from CovidSegTraining.label_files import share_on_network_grid
 from CovidSegTraining.prepare import PHANTOM_FINDINGS, build_labelled, prepare
+from CovidSegTraining.product.label_codes import Code
 
 RECIPE = PreprocessingRecipe(spacing_ijk_mm=SPACING_IJK_MM)
 NOTHING = DataConfig(labelled=None, phantoms=Phantoms(count=0))

@@ -12,9 +12,9 @@ from helpers_training import SPACING_IJK_MM
 
 from CovidSegTraining.cache import read_case
 from CovidSegTraining.data import DataConfig, Phantoms, WholeChest
-from CovidSegTraining.label_codes import Code
 from CovidSegTraining.prepare import prepare
-from CovidSegTraining.pseudo import describe_change, self_label, self_label_chests
+from CovidSegTraining.product.label_codes import Code
+from CovidSegTraining.product.pseudo import describe_change, self_label, self_label_chests
 
 LIST = DataConfig(
     labelled=None, whole_chests=(WholeChest("ct/chest_a.nii.gz", diseased=True),), phantoms=Phantoms(count=0)

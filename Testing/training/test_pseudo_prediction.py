@@ -17,12 +17,12 @@ from CovidSegLib.phantom import Phantom
 from CovidSegLib.preprocess import PreprocessingRecipe, preprocess
 from helpers_training import SPACING_IJK_MM, write_nifti
 
-from CovidSegTraining import pseudo
 from CovidSegTraining.cache import CachedCase, read_case
 from CovidSegTraining.data import DataConfig, Phantoms, WholeChest
-from CovidSegTraining.label_codes import Code
 from CovidSegTraining.prepare import prepare
-from CovidSegTraining.pseudo import SOFTER_BY_VOXELS_KJI, self_label, self_label_chests
+from CovidSegTraining.product import pseudo
+from CovidSegTraining.product.label_codes import Code
+from CovidSegTraining.product.pseudo import SOFTER_BY_VOXELS_KJI, self_label, self_label_chests
 
 RECIPE = PreprocessingRecipe(spacing_ijk_mm=SPACING_IJK_MM)
 CHEST = WholeChest("ct/chest_a.nii.gz", diseased=True)

@@ -22,10 +22,11 @@ from CovidSegLib.preprocess import preprocess
 from CovidSegLib.volume import read_ct
 from torch.nn import functional
 
-from CovidSegTraining import quantization, whole_files
+from CovidSegTraining import whole_files
 from CovidSegTraining.cli import main
 from CovidSegTraining.data import DataConfig, LabelledCases, WholeChest
-from CovidSegTraining.quantization import ActivationRecord, quantize, store_activations, training_cts
+from CovidSegTraining.product import quantization
+from CovidSegTraining.product.quantization import ActivationRecord, quantize, store_activations, training_cts
 
 CHEST = WholeChest("ct/chest_a.nii.gz", diseased=True)
 ALL = DataConfig(labelled=LabelledCases(), whole_chests=(CHEST,))

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from CovidSegTraining.experiment_config import Plateau, read_experiment
-from CovidSegTraining.schedule import EarlyStopping, LearningRate
+from CovidSegTraining.experiment.config import Plateau, read_experiment
+from CovidSegTraining.experiment.schedule import EarlyStopping, LearningRate
 
 ADAM, TRAINING = read_experiment().optimizer, read_experiment().training
 assert TRAINING.plateau is not None

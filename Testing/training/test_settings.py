@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from CovidSegLib.network import NetworkConfig
 
-from CovidSegTraining.fit_config import FitConfig, Stage
+from CovidSegTraining.product.fit_config import FitConfig, Stage
 from CovidSegTraining.settings import PRODUCT, SettingsError, read_settings
 
 

@@ -23,8 +23,8 @@ from helpers_download import (
     zip_of,
 )
 
-from CovidSegTraining.download import download
-from CovidSegTraining.transfer import DownloadError, Patience
+from CovidSegTraining.experiment.download import download
+from CovidSegTraining.experiment.transfer import DownloadError, Patience
 
 
 def test_transfer_that_breaks_off_is_continued_where_it_ended(tmp_path: Path, zenodo: FakeZenodo) -> None:

@@ -7,7 +7,7 @@ import pytest
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.volume import CTVolume
 
-from CovidSegTraining import variants
+from CovidSegTraining.quality import variants
 
 
 @pytest.fixture

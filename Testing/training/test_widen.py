@@ -5,7 +5,7 @@ import torch
 from CovidSegLib.bundle import load_bundle
 from CovidSegLib.network import NetworkConfig, build_network
 
-from CovidSegTraining.widen import widened
+from CovidSegTraining.product.widen import widened
 
 
 def _network(width: int, *, seed: int = 0) -> torch.nn.Module:
