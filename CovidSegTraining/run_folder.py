@@ -64,6 +64,7 @@ class RunFolder:
             with run_lock(self.path):
                 if not described.exists():  # still
                     self._describe(described, recipe=recipe, origin=origin)
+                    return
         self._check_same(recipe, origin=origin)
 
     def _describe(self, described: Path, *, recipe: Experiment, origin: Mapping[str, Any]) -> None:
