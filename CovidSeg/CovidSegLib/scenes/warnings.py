@@ -22,7 +22,7 @@ MOVED_VOXELS = 0.5
 
 def voxels_digest(hu_kji: np.ndarray) -> str:
     """Return a digest of a CT's voxels in HU; without the grid, unlike a fingerprint, as a saved file rounds that."""
-    return hashlib.blake2b(np.ascontiguousarray(hu_kji).data, digest_size=16).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(hu_kji).data).hexdigest()
 
 
 def remember_voxels(node: Any, *, hu_kji: np.ndarray | None) -> None:
