@@ -186,7 +186,11 @@ def test_links_are_followed_once_and_loops_end(tmp_path: Path) -> None:
     (data / "result.nii.gz").symlink_to(write_ct(tmp_path / "out" / "old.nii.gz"))
     assert set(_found(data, out=tmp_path / "out")) == {"ct", "far"}
     notes = discover_cases([data], out_dir=tmp_path / "out").notes
-    assert notes == (f"ignored 1 link(s) to nothing, the first: {data / 'dangling.nii.gz'}",)
+    assert notes == (
+        f"ignored 1 link(s) to nothing, the first: {data / 'dangling.nii.gz'}",
+        f"ignored 1 other path(s) to files that are cases already, the first: {data / 'renamed.nii.gz'}",
+    )
+    assert discover_cases([ct, ct], out_dir=tmp_path / "out").notes == ()
     with pytest.raises(InputError, match="a link to nothing"):
         discover_cases([data / "dangling.nii.gz"], out_dir=tmp_path / "out")
 

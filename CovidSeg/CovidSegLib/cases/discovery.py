@@ -44,6 +44,7 @@ class _Notes:
     zips: list[Path] = field(default_factory=list)
     dangling: list[Path] = field(default_factory=list)
     under_out: list[Path] = field(default_factory=list)
+    again: list[Path] = field(default_factory=list)
 
     def lines(self) -> tuple[Text, ...]:
         lines = []
@@ -61,6 +62,9 @@ class _Notes:
             lines.append(text.format(count=len(self.dangling), path=self.dangling[0]))
         if self.under_out:
             lines.append(_("ignored what lies under the output folder: {path}").format(path=self.under_out[0]))
+        if self.again:
+            text = _("ignored {count} other path(s) to files that are cases already, the first: {path}")
+            lines.append(text.format(count=len(self.again), path=self.again[0]))
         return tuple(lines)
 
 
@@ -80,7 +84,8 @@ def discover_cases(inputs: Sequence[str | Path], *, out_dir: str | Path) -> Disc
     found: dict[str, Path] = {}
     for given in inputs:
         for path in _paths_of(Path(given), out_real=out_real, notes=notes):
-            found.setdefault(_real(path), path)
+            if found.setdefault(_real(path), path) != path:
+                notes.again.append(path)
     paths = list(found.values())
     names = name_cases(paths, out_dir=Path(out_dir))
     return Discovery(cases=tuple(map(Case, names, paths)), notes=notes.lines())
