@@ -179,6 +179,10 @@ def run_fold(job: FoldJob, tell: Tell) -> None:
     settings, classes = recipe.preprocessing, recipe.network.classes
     cases = load_prepared(cache_dir, names=(*fold.training, *fold.validation), settings=settings, classes=classes)
     fit = ExperimentFit(run, cases=cases, fold=fold, fold_number=job.number, recipe=recipe, device=job.device)
+    if not fit.finished:  # its checkpoints are gone
+        missing = list(predictions)
+    for name in missing:
+        predictions[name].unlink(missing_ok=True)  # or it would be kept if this is killed between two predictions
     fit.run(tell=say)
     del cases, fit  # the volumes leave the GPU
     predict_cases(

@@ -16,7 +16,7 @@ from helpers_experiment import tiny_recipe, tiny_values, write_case, write_cases
 
 from CovidSegTraining import figures, run_folder
 from CovidSegTraining.commands import cv as cli_cv
-from CovidSegTraining.experiment import cluster, figure_pictures
+from CovidSegTraining.experiment import cluster, figure_pictures, predict
 from CovidSegTraining.experiment import fit as experiment_fit
 from CovidSegTraining.experiment.config import read_experiment
 from CovidSegTraining.experiment.cv import Places, cross_validate
@@ -168,6 +168,42 @@ def test_prediction_of_an_unfinished_fold_is_replaced_at_its_end(data: Path, who
         _cross_validate(data, tmp_path)  # predicts as 'predict' does in the middle of a run
     _cross_validate(data, tmp_path)
     assert _results(tmp_path) == _results(whole)
+
+
+@pytest.fixture
+def predicted_by_others(data: Path, tmp_path: Path) -> tuple[Variant, Path]:
+    """A complete fold with two held-out cases, the first prediction of which is of other weights; and its folder."""
+    variant = replace(_variant(), folds=(Fold(("case_0",), ("case_1", "case_2")),))
+    _cross_validate(data, tmp_path, variant)
+    (tmp_path / "predictions" / "case_1.nii.gz").write_bytes(b"of other weights")
+    return variant, tmp_path
+
+
+def test_fold_without_checkpoints_is_predicted_wholly_by_the_new_ones(
+    data: Path, predicted_by_others: tuple[Variant, Path]
+) -> None:
+    variant, output = predicted_by_others
+    (output / "predictions" / "case_2.nii.gz").unlink()
+    for path in (output / "fold_0").glob("*.pt"):
+        path.unlink()
+    _cross_validate(data, output, variant)
+    assert (output / "predictions" / "case_1.nii.gz").read_bytes() != b"of other weights"
+
+
+def test_fold_trained_again_and_killed_while_predicting_leaves_no_prediction_of_other_weights(
+    data: Path, predicted_by_others: tuple[Variant, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variant, output = predicted_by_others
+    shutil.rmtree(output / "fold_0")
+
+    def kill(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(predict, "write_nifti_checked", kill)
+        _cross_validate(data, output, variant)
+    _cross_validate(data, output, variant)
+    assert (output / "predictions" / "case_1.nii.gz").read_bytes() != b"of other weights"
 
 
 def test_fold_that_fails_does_not_keep_the_others_from_their_end(
