@@ -20,17 +20,19 @@ if TYPE_CHECKING:
 
 #: Sizes of a patch along each axis must be a multiple of this.
 SIZE_MULTIPLE: Mapping[str, int] = {"unet3d": 16, "covid_segnet": 8, "unetplusplus": 16, "vnet": 16, "dynunet": 16}
+#: Beyond this a network fits no machine: its weights and Adam's state alone would take terabytes.
+WIDEST = 4096
 
 
 @dataclass(frozen=True)
 class WidthOptions:
-    """Channels of the first level, at least 1; each level below doubles them."""
+    """Channels of the first level, 1 to `WIDEST`; each level below doubles them."""
 
     width: int
 
     def __post_init__(self) -> None:
-        if self.width < 1:
-            raise SettingsError(f"network.options.width must be at least 1, not {self.width}")
+        if not 1 <= self.width <= WIDEST:
+            raise SettingsError(f"network.options.width must be 1 to {WIDEST}, not {self.width}")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from CovidSegLib.preprocess import PreprocessingRecipe
 
 from ..augmentation import AugmentationRecipe
 from ..data import DataConfig
+from ..networks import WIDEST
 from ..settings import SEEDS_BELOW, Settings, first_difference, is_range
 from .fit_config import FitConfig, Stage
 from .lesions import LesionRecipe
@@ -54,7 +55,7 @@ def _data_conditions(data: DataConfig) -> Iterator[Condition]:
 
 def _network_conditions(network: NetworkConfig) -> Iterator[Condition]:
     yield "fit.network.architecture", network.architecture == "unet3d", "unet3d"
-    yield "fit.network.width", network.width >= 1, "at least 1"
+    yield "fit.network.width", 1 <= network.width <= WIDEST, f"1 to {WIDEST}"
     yield "fit.network.classes", network.classes == len(Label), f"{len(Label)}: background, both lungs, infection"
 
 

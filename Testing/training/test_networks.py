@@ -140,7 +140,8 @@ def test_dropout_of_vnet_holds_everywhere() -> None:
     [
         ("unet", {}, r"network\.name must be one of unet3d, covid_segnet, unetplusplus, vnet, dynunet, not 'unet'"),
         ("unet3d", {"depth": 5}, r"unknown key 'network\.options\.depth'; known here are width"),
-        ("dynunet", {"width": 0}, r"network\.options\.width must be at least 1, not 0"),
+        ("dynunet", {"width": 0}, r"network\.options\.width must be 1 to 4096, not 0"),
+        ("unet3d", {"width": 2**31}, r"network\.options\.width must be 1 to 4096, not 2147483648"),
         ("covid_segnet", {"width": 2.5}, r"network\.options\.width must be a whole number, not 2\.5"),
         ("unetplusplus", {"width": True}, r"network\.options\.width must be a whole number, not True"),
         ("vnet", {"depth": 8}, r"unknown key 'network\.options\.depth'; known here are width, dropout"),
