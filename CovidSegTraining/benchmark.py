@@ -40,7 +40,6 @@ KERNEL_PAIR = ("tumour_5mm_soft", "tumour_5mm_sharp")
 #: A whole chest with marked disease, and a case whose axes are stored flipped: these two are also run stored otherwise.
 FLIP_CASES = ("ricord_covid", "coronacases_003")
 SURFACE_TOLERANCE_MM = {**dict.fromkeys(REGIONS, LUNG_TOLERANCE_MM), "infection": INFECTION_TOLERANCE_MM}
-
 #: Infection of the phantoms. Their seeds are 1, 2, ...; none of these was trained on.
 PHANTOM_INFECTION_PERCENT = 20.0
 
@@ -225,21 +224,23 @@ def _phantom_rows(*, bundle: Bundle, options: BenchmarkOptions, tell: Callable[[
     """Return the scores on synthetic patients, whose labels are exact."""
     from CovidSegLib.phantom import make_phantom
 
-    rows = []
-    for seed in range(1, options.phantoms + 1):
+    rows: list[dict[str, Any]] = [
+        {"group": "phantom", "name": f"phantom_{n}", "error": None} for n in range(1, options.phantoms + 1)
+    ]
+    for seed, row in enumerate(rows, start=1):
         phantom = make_phantom(seed=seed, infection_percent=PHANTOM_INFECTION_PERCENT)
-        result = _segment(phantom.ct, bundle=bundle, options=options)
+        try:
+            result = _segment(phantom.ct, bundle=bundle, options=options)
+        except CovidSegError as error:
+            row["error"] = str(error)
+            tell(f"{row['name']}: FAILED: {error}")
+            continue
         found, truth = result.quantities.poi_percent, phantom.truth.poi_percent
-        scores = score_labels(
-            phantom.labelmap_kji,
-            result.labelmap,
-            regions=tuple(REGIONS),
-            spacing_kji_mm=result.geometry.spacing_ijk_mm[::-1],
-        )
-        error = None if found is None or truth is None else found - truth
-        row = {"group": "phantom", "name": f"phantom_{seed}", "error": None, **measure(result), "scores": scores}
-        rows.append({**row, "poi_labels": truth, "poi_error": error})
-        tell(f"phantom_{seed}: POI {_number(found)} %, true {_number(truth)} %, {row['seconds']:.1f} s")
+        spacing = result.geometry.spacing_ijk_mm[::-1]
+        scores = score_labels(phantom.labelmap_kji, result.labelmap, regions=tuple(REGIONS), spacing_kji_mm=spacing)
+        off = None if found is None or truth is None else found - truth
+        row.update(measure(result), scores=scores, poi_labels=truth, poi_error=off)
+        tell(f"{row['name']}: POI {_number(found)} %, true {_number(truth)} %, {row['seconds']:.1f} s")
     return rows
 
 

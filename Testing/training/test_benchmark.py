@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from CovidSegLib import phantom
 from CovidSegLib.bundle import load_bundle
 from CovidSegLib.errors import InputError
 from CovidSegLib.phantom import Phantom
+from CovidSegLib.pipeline import SegmentationResult, segment
+from CovidSegLib.volume import CTVolume
 
+from CovidSegTraining import benchmark
 from CovidSegTraining.benchmark import BenchmarkOptions, find_cases, run_benchmark, score_labels
 from CovidSegTraining.quality.aims import AIMS, judge_aims
 from CovidSegTraining.quality.benchmark_report import complete_report, to_markdown, write_report
@@ -174,6 +178,25 @@ def test_failed_case_is_reported_counts_as_nothing_and_the_rest_goes_on(
     assert "failed:" in to_markdown(report)
     write_report(report, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "benchmark.json").read_text())["aims"][3]["value"] is None
+
+
+def test_phantom_that_fails_does_not_cost_the_figures_of_the_others(
+    phantom_data: Path, threshold_bundle: Path, ill: Phantom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_lungs(ct: CTVolume, **options: Any) -> SegmentationResult:
+        if ct is ill.ct:
+            raise InputError("no lungs found")
+        return segment(ct, **options)
+
+    monkeypatch.setattr(phantom, "make_phantom", lambda **_: ill)
+    monkeypatch.setattr(benchmark, "storage_variants", lambda ct: [])
+    monkeypatch.setattr(benchmark, "segment", without_lungs)
+    options = BenchmarkOptions(device="cpu", mode="fast", only=("imlab_001",), phantoms=1)
+    found = run_benchmark(phantom_data, bundle=load_bundle(threshold_bundle), options=options, tell=str)
+    assert _row(found, "phantom_1") == {"group": "phantom", "name": "phantom_1", "error": "no lungs found"}
+    assert _row(found, "imlab_001")["error"] is None
+    report = complete_report(found, bundle=load_bundle(threshold_bundle), command=["x"], mode="fast")
+    assert "| phantom | phantom_1 | failed: no lungs found |" in to_markdown(report)
 
 
 def test_unknown_case_and_empty_folder_are_refused(tmp_path: Path, phantom_data: Path, threshold_bundle: Path) -> None:
