@@ -109,8 +109,8 @@ def self_label_chests(
         tell: Called with a line per case.
 
     Raises:
-        InputError: A case is not prepared, was prepared on another grid, or is measured only; or another run is writing
-            to the cache.
+        InputError: A case is not prepared, was prepared on another grid, was packed (`pack_cases`) after another
+            prediction, or is measured only; or another run is writing to the cache.
     """
     with run_lock(cache_dir):
         for chest in chests:
@@ -120,6 +120,11 @@ def self_label_chests(
             refuse_measured_only(Path(chest.path))
             cached_path = cache_dir / f"{case_name(path)}.npz"
             cached = read_case(cached_path)
+            if cached.labelled_by and cached.partial_kji is None:
+                raise InputError(
+                    f"{cached_path}: packed, without its labels from before another network completed them; give the "
+                    "--cache that 'covidseg-train prepare' wrote"
+                )
             partial = cached.codes_kji if cached.partial_kji is None else cached.partial_kji
             codes, voxel_ml = _labelled_by(bundle, path, partial_kji=partial, device=device)
             write_case(cached_path, replace(cached, codes_kji=codes, partial_kji=partial, labelled_by=bundle.sha256))

@@ -17,7 +17,7 @@ from CovidSegLib.phantom import Phantom
 from CovidSegLib.preprocess import PreprocessingRecipe, preprocess
 from helpers_training import SPACING_IJK_MM, write_nifti
 
-from CovidSegTraining.cache import CachedCase, read_case
+from CovidSegTraining.cache import CachedCase, pack_cases, read_case
 from CovidSegTraining.data import DataConfig, Phantoms, WholeChest
 from CovidSegTraining.prepare import prepare
 from CovidSegTraining.product import pseudo
@@ -202,6 +202,17 @@ def test_network_sees_the_box_around_the_chest_alone(
 def test_chest_that_is_not_prepared_is_named(tmp_path: Path, phantom_data: Path, bundle: Bundle) -> None:
     with pytest.raises(InputError, match=r"chest_a\.npz: not prepared; run 'covidseg-train prepare' first"):
         self_label_chests([CHEST], data_dir=phantom_data, cache_dir=tmp_path, bundle=bundle)
+
+
+def test_packed_chest_that_was_completed_before_is_refused(
+    tmp_path: Path, phantom_data: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pseudo, "predict", _by_intensity)
+    _prepared(phantom_data, tmp_path / "cache")
+    _labelled(phantom_data, tmp_path / "cache", bundle)
+    pack_cases(tmp_path / "cache", tmp_path / "packed", tell=lambda _: None)
+    with pytest.raises(InputError, match=r"chest_a\.npz: packed, .* give the --cache that 'covidseg-train prepare'"):
+        _labelled(phantom_data, tmp_path / "packed", bundle)
 
 
 def test_chest_of_another_grid_is_refused_as_it_was(
