@@ -8,7 +8,7 @@ from pathlib import Path
 from CovidSegLib.commands.exit_codes import FAILED, OK
 from CovidSegLib.commands.parser import Parser, add_command
 
-from .common import add_compute, add_measured, note, say, use_threads
+from .common import add_compute, add_measured, make_output, note, say, use_threads
 
 
 def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -33,6 +33,7 @@ def _calibrate(options: argparse.Namespace) -> int:
 
     use_threads(options.threads)
     bundle = load_bundle(options.bundle)
+    make_output(options.output)
     figures = calibrate(
         options.data,
         bundle=bundle,

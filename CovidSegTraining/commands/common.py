@@ -58,6 +58,12 @@ def add_labels_are(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def make_output(path: Path | None) -> None:
+    """Make the folder of results, if one is asked for, so that a wrong path is said before the minutes of measuring."""
+    if path is not None:
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def use_threads(threads: int | None) -> None:
     """Let torch use this many CPU threads; None leaves the choice to torch."""
     import torch

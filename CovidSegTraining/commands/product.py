@@ -18,6 +18,7 @@ from .common import (
     count_from_zero,
     file,
     folder,
+    make_output,
     note,
     positive,
     say,
@@ -216,6 +217,7 @@ def _benchmark(options: argparse.Namespace) -> int:
 
     use_threads(options.threads)
     bundle = load_bundle(options.bundle)
+    make_output(options.output)
     figures = run_benchmark(
         options.data,
         bundle=bundle,

@@ -64,6 +64,17 @@ def test_from_data_to_benchmark(
     assert sorted(path.name for path in out.iterdir()) == ["benchmark.json", "benchmark.md"]
 
 
+@pytest.mark.parametrize("command", ["benchmark", "calibrate"])
+def test_output_that_is_a_file_is_said_before_anything_is_measured(
+    command: str, tmp_path: Path, phantom_data: Path, threshold_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").write_text("other contents")
+    measured = ["--bundle", str(threshold_bundle), "--data", str(phantom_data), "--mode", "fast"]
+    assert main([command, *measured, "-o", str(tmp_path / "out")]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "" and "File exists" in captured.err and len(captured.err.splitlines()) == 1
+
+
 def test_fit_continues_from_other_weights(tmp_path: Path, config: Path) -> None:
     cache = write_ball_cache(tmp_path / "cache")
     fit = ["fit", "--cache", str(cache), "--config", str(config)]
