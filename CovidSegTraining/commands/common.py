@@ -88,7 +88,12 @@ def file(text: str) -> Path:
 
 def count_from_zero(text: str) -> int:
     """Return the number in an argument that must be a whole number, 0 or more."""
-    return 0 if text == "0" else count(text)
+    if text == "0":
+        return 0
+    try:
+        return count(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0 on") from error
 
 
 def positive(text: str) -> float:

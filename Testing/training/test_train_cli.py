@@ -106,7 +106,7 @@ def test_fit_does_not_learn_from_cases_prepared_for_another_grid(
         (["nonsense"], "invalid choice"),
         (["fit"], "required"),
         (["fit", "--cache", "/nowhere", "-o", "x"], "no folder '/nowhere'"),
-        (["prepare", "--data", ".", "-o", "x", "--phantoms", "-1"], "not a whole number"),
+        (["prepare", "--data", ".", "-o", "x", "--phantoms", "-1"], "'-1' is not a whole number from 0 on"),
         (["fit", "--cache", ".", "-o", "x", "--minutes", "0"], "'0' is not a number above 0"),
         (["fit", "--cache", ".", "-o", "x", "--minutes", "nan"], "'nan' is not a number above 0"),
         (["benchmark", "--data", ".", "--mode", "slow"], "invalid choice"),
