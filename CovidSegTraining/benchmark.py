@@ -20,7 +20,7 @@ from CovidSegLib.pipeline import SegmentationResult, segment
 from CovidSegLib.volume import CTVolume, case_name, read_ct
 
 from .data import HELD_OUT, LABELLED_FOLDER
-from .label_files import read_known, read_labels
+from .label_files import read_known, read_labels, read_segmentation
 from .quality.variants import labels_on, robustness_variants, storage_variants
 from .scores import (
     INFECTION_TOLERANCE_MM,
@@ -209,7 +209,7 @@ def _scores(case: MeasuredCase, result: SegmentationResult) -> dict[str, Any]:
     """Return the scores of a case against its labels, if it has any."""
     spacing = result.geometry.spacing_ijk_mm[::-1]
     if case.group == "kept-out":
-        truth = read_labels(case.path / "segmentation.nii.gz", geometry=result.geometry)
+        truth = read_segmentation(case.path / "segmentation.nii.gz", geometry=result.geometry)
         valid = read_known(case.path, geometry=result.geometry)
         scores = score_labels(truth, result.labelmap, regions=tuple(REGIONS), spacing_kji_mm=spacing, counted_kji=valid)
         poi_labels, poi_found = poi_percent(truth, counted=valid), poi_percent(result.labelmap, counted=valid)

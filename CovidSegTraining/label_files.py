@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
+from CovidSegLib.labels import Label
 from CovidSegLib.preprocess import NetworkInput
 from CovidSegLib.readers.label_image import read_label_image
 from CovidSegLib.resample import resample_kji
@@ -38,6 +39,18 @@ def read_labels(path: Path, *, geometry: Geometry) -> np.ndarray:
     if not np.array_equal(labels_kji, values_kji):
         raise InputError(f"{path}: labels must be whole numbers from 0 to 255. Is this a mask?")
     return np.asarray(labels_kji)
+
+
+def read_segmentation(path: Path, *, geometry: Geometry) -> np.ndarray:
+    """Return the (k, j, i) uint8 labels (`labels.Label`) of a case's `segmentation.nii.gz`.
+
+    Raises:
+        InputError: As for `read_labels`; or it has another label, which would count as background here, as lung there.
+    """
+    labels_kji = read_labels(path, geometry=geometry)
+    if (highest := int(labels_kji.max(initial=0))) > max(Label):
+        raise InputError(f"{path}: label {highest} found; known are 0 to {max(Label)}. Correct the labels.")
+    return labels_kji
 
 
 def read_known(folder: Path, *, geometry: Geometry) -> np.ndarray | None:

@@ -24,7 +24,14 @@ from CovidSegLib.volume import case_name, fingerprint_of, read_ct
 
 from .cache import CachedCase, case_files, key_of, preparation_of, read_case, refuse_cases_with, write_case
 from .data import HELD_OUT, DataConfig, LabelledCases, LungMask, WholeChest, refuse_measured_only
-from .label_files import KNOWN_SHARE, labels_on_network_grid, read_known, read_labels, share_on_network_grid
+from .label_files import (
+    KNOWN_SHARE,
+    labels_on_network_grid,
+    read_known,
+    read_labels,
+    read_segmentation,
+    share_on_network_grid,
+)
 from .product.label_codes import Code
 from .product.partial_labels import whole_chest_codes
 
@@ -176,7 +183,7 @@ def _labelled_jobs(labelled: LabelledCases, *, data_dir: Path, recipe: Preproces
 def build_labelled(folder: Path, *, recipe: PreprocessingRecipe, weak: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return HU and codes of a labelled case; the codes are unknown wherever the image is."""
     hu, network_input, geometry = _on_network_grid(folder / "imaging.nii.gz", recipe=recipe)
-    labels = read_labels(folder / "segmentation.nii.gz", geometry=geometry)
+    labels = read_segmentation(folder / "segmentation.nii.gz", geometry=geometry)
     valid = read_known(folder, geometry=geometry)
     codes = labels_on_network_grid(labels, network_input=network_input, classes=len(Label))
     if valid is not None:

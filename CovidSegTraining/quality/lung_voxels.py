@@ -18,7 +18,7 @@ from CovidSegLib.progress import Reporter
 from CovidSegLib.uncertainty import BORDER_MM
 from CovidSegLib.volume import read_ct
 
-from ..label_files import labels_on_network_grid, read_known, read_labels, share_on_network_grid
+from ..label_files import labels_on_network_grid, read_known, read_segmentation, share_on_network_grid
 
 #: A voxel on the network's grid is measured if it lies wholly (but for rounding) in the known part of a case. This is
 #: stricter than what is learnt from (`label_files.KNOWN_SHARE`).
@@ -78,7 +78,7 @@ def lung_voxels(folder: Path, *, bundle: Bundle, mode: str, device: str) -> Lung
 
     ct = to_hounsfield(read_ct(folder))
     seen = preprocess(ct.hu_kji, geometry=ct.geometry, recipe=bundle.preprocessing)
-    labels = read_labels(folder / "segmentation.nii.gz", geometry=ct.geometry)
+    labels = read_segmentation(folder / "segmentation.nii.gz", geometry=ct.geometry)
     truth = labels_on_network_grid(labels, network_input=seen, classes=len(Label))
     asked = truth > 0
     if (valid := read_known(folder, geometry=ct.geometry)) is not None:

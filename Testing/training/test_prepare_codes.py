@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from CovidSegLib.bundle import load_bundle
+from CovidSegLib.errors import InputError
 from CovidSegLib.phantom import Phantom
 from CovidSegLib.preprocess import PreprocessingRecipe, preprocess
 from helpers_training import SPACING_IJK_MM, write_nifti
 
 from CovidSegTraining import prepare as prepare_module
+from CovidSegTraining.benchmark import BenchmarkOptions, run_benchmark
 from CovidSegTraining.cache import CachedCase, preparation_of, read_case
-from CovidSegTraining.data import DataConfig, LungMask, Phantoms, WholeChest
+from CovidSegTraining.data import DataConfig, LabelledCases, LungMask, Phantoms, WholeChest
 from CovidSegTraining.prepare import prepare
 from CovidSegTraining.product.label_codes import Code
 from CovidSegTraining.product.partial_labels import whole_chest_codes
+from CovidSegTraining.quality.lung_voxels import lung_voxels
 
 RECIPE = PreprocessingRecipe(spacing_ijk_mm=SPACING_IJK_MM)
 
@@ -76,3 +81,22 @@ def test_phantom_that_gets_other_findings_is_made_again(
         lines, _ = _prepared(tmp_path, tmp_path / "cache", phantoms=Phantoms(count=2, first_seed=first_seed))
         assert [line.partition(":")[0] for line in lines] == names
         assert not any("already prepared" in line for line in lines)
+
+
+def test_label_that_nobody_knows_is_refused_wherever_a_segmentation_is_read(
+    tmp_path: Path, ill: Phantom, threshold_bundle: Path
+) -> None:
+    labels = ill.labelmap_kji.copy()
+    labels[labels == 3] = 7  # learnt, it would be background; in a POI, lung
+    for name in ("coronacases_001", "coronacases_003"):
+        write_nifti(tmp_path / "muller20" / name / "imaging.nii.gz", ill.ct.hu_kji, geometry=ill.ct.geometry)
+        write_nifti(tmp_path / "muller20" / name / "segmentation.nii.gz", labels, geometry=ill.ct.geometry)
+    message = r"segmentation\.nii\.gz: label 7 found; known are 0 to 3\. Correct the labels\."
+    with pytest.raises(InputError, match="coronacases_001." + message):
+        _prepared(tmp_path, tmp_path / "cache", labelled=LabelledCases())
+    bundle = load_bundle(threshold_bundle)
+    with pytest.raises(InputError, match="coronacases_001." + message):
+        lung_voxels(tmp_path / "muller20" / "coronacases_001", bundle=bundle, mode="fast", device="cpu")
+    options = BenchmarkOptions(mode="fast", device="cpu")
+    (row,) = run_benchmark(tmp_path, bundle=bundle, options=options, tell=str)["cases"]
+    assert re.search(message, row["error"] or "")
