@@ -275,3 +275,11 @@ def test_no_time_point_is_an_error_that_makes_no_node(context: Any) -> None:
     with pytest.raises(InputError, match="No time point is chosen"):
         show_follow_up(context, points=[])
     assert nodes_of(context) == nodes
+
+
+def test_change_that_rounds_to_nothing_has_no_minus(context: Any) -> None:
+    later = report(poi=9.9999, infection_ml=399.999)
+    shown = show_follow_up(context, points=[TimePoint("a", report(), FIRST), TimePoint("b", later, WEEK_LATER)])
+    _, cells = cells_of(shown.tableNode)
+    for key in ("poi_percent", "infection_ml"):
+        assert cells[f"{key}_change_per_week"] == "+0.00"

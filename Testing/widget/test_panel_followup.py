@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from CovidSegLib.results.followup import FollowUpRow
 from helpers_panel import Journey, edit_segment, module, phantom_of
 
 pytestmark = pytest.mark.slicer
@@ -239,3 +240,10 @@ def test_table_of_changes_goes_when_a_result_is_corrected_or_segmented_again(hos
     journey.run()
     journey.settle()
     assert journey.ui.changeTable.isHidden()
+
+
+def test_change_that_rounds_to_nothing_has_no_minus(host: Any) -> None:
+    table, figures = host.qt.QTableWidget(), {"poi_percent": 10.0, "infection_ml": 400.0, "lung_ml": 2000.0}
+    row = FollowUpRow("CT", None, 7, figures, "CT-1", {"poi_percent": -0.04})
+    module("panel.followup").fill_changes(table, rows=[row])
+    assert table.item(0, 2).text() == "+0.0"

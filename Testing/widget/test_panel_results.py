@@ -98,6 +98,14 @@ def test_figures_before_correction_stay_to_compare_with(host: Any) -> None:
     assert journey.ui.mostInfectedButton.toolTip == "No infection was found."
 
 
+def test_change_that_rounds_to_nothing_has_no_minus(host: Any) -> None:
+    then, now = (
+        {"poi_percent": 20.0, "regions": {"lungs": {"infection_ml": infection_ml, "volume_ml": volume_ml}}}
+        for infection_ml, volume_ml in ((400.0, 2000.0), (399.98, 1990.0))
+    )
+    assert module("panel.texts").comparison_text(now, before=then).endswith("(+0.0 ml)")
+
+
 def test_edit_while_measuring_is_not_lost(host: Any) -> None:
     journey = Journey(host)
     journey.run()

@@ -266,4 +266,4 @@ def fill_changes(table: Any, *, rows: Sequence[FollowUpRow]) -> None:
 
 
 def _number(value: float | None, *, digits: int, sign: str = "") -> str:
-    return NOT_DEFINED if value is None else f"{value:{sign}.{digits}f}"
+    return NOT_DEFINED if value is None else f"{value:{sign}z.{digits}f}"

@@ -78,7 +78,7 @@ def comparison_text(figures: Mapping[str, Any] | None, *, before: Mapping[str, A
         then_ml=f"{then_ml:.1f}",
         poi=percent(figures["poi_percent"]),
         ml=f"{now_ml:.1f}",
-        change=f"{now_ml - then_ml:+.1f}",
+        change=f"{now_ml - then_ml:+z.1f}",
     )
 
 

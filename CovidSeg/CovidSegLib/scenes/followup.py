@@ -260,7 +260,7 @@ def _cells(row: FollowUpRow) -> dict[str, str]:
 
 
 def _text(value: float | None, *, sign: str) -> str:
-    return NOT_AVAILABLE if value is None else f"{value:{sign}.2f}"
+    return NOT_AVAILABLE if value is None else f"{value:{sign}z.2f}"
 
 
 def _plot_columns(rows: Sequence[FollowUpRow]) -> dict[str, np.ndarray]:
