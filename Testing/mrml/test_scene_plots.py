@@ -19,6 +19,7 @@ from CovidSegLib.scenes.plots import (  # noqa: E402
     ras_of_profile_point,
     show_histogram,
     show_profile,
+    update_plots,
 )
 from CovidSegLib.scenes.segments import oriented_image, read_masks  # noqa: E402
 
@@ -182,3 +183,38 @@ def test_nothing_segmented_gives_a_plot_without_points(context: Any, logic: Any,
     assert plot.tableNode.GetNumberOfRows() == 0
     with pytest.raises(InputError, match="has no point 0"):
         ras_of_profile_point(plot.tableNode, row=0)
+
+
+def test_clone_of_a_segmentation_gets_plots_of_its_own_and_leaves_those_of_the_original(
+    context: Any, logic: Any, case: Any
+) -> None:
+    original = logic.process(case.volume).segmentationNode
+    firsts = [profile_of(context, case=case, node=original), histogram_of(context, logic=logic, node=original)]
+    clone = context.scene.CreateNodeByClass(original.GetClassName())
+    clone.Copy(original)
+    clone = context.scene.AddNode(clone)
+    clone.GetSegmentation().RemoveSegment("left_lung")
+    before = [columns_of(plot.tableNode) for plot in firsts]
+    update(clone, case=case, logic=logic)
+    for plot, columns in zip(firsts, before, strict=True):
+        np.testing.assert_equal(columns_of(plot.tableNode), columns)
+    own = [profile_of(context, case=case, node=clone), histogram_of(context, logic=logic, node=clone)]
+    count = len(nodes_of(context))
+    for plot, first in zip(own, firsts, strict=True):
+        assert not {plot.tableNode, plot.chartNode, *plot.seriesNodes} & {
+            first.tableNode,
+            first.chartNode,
+            *first.seriesNodes,
+        }
+    assert np.isnan(columns_of(own[0].tableNode)["poi_left_percent"]).all()
+    again = profile_of(context, case=case, node=clone)
+    assert again.tableNode is own[0].tableNode
+    original.GetSegmentation().RemoveSegment("infection")
+    assert profile_of(context, case=case, node=original).tableNode is firsts[0].tableNode
+    assert len(nodes_of(context)) == count
+
+
+def update(node: Any, *, case: Any, logic: Any) -> None:
+    """Bring a segmentation's plots up to date, as after an edit."""
+    profile = axis_profile(read_masks(node, volume_node=case.volume), orientation=world_orientation(case.volume))
+    update_plots(node, volume_node=case.volume, quantities=logic.quantifySegmentation(node), profile=profile)

@@ -115,11 +115,11 @@ def update_plots(segmentation_node: Any, *, volume_node: Any, quantities: Quanti
         quantities: Of the segments, for the histogram.
         profile: Of the segments, as for `show_profile`.
     """
-    table_node = segmentation_node.GetNodeReference(f"{PROFILE}.table")
+    table_node = _own_node(segmentation_node, role=f"{PROFILE}.table")
     if table_node is not None:
         table_node.SetAndObserveTable(_table(_profile_columns(profile, volume_node=volume_node)))
         table_node.SetNodeReferenceID(VOLUME_ROLE, volume_node.GetID())
-    table_node = segmentation_node.GetNodeReference(f"{HISTOGRAM}.table")
+    table_node = _own_node(segmentation_node, role=f"{HISTOGRAM}.table")
     if table_node is not None:
         table_node.SetAndObserveTable(_table(_histogram_columns(quantities)))
 
@@ -240,9 +240,20 @@ def _histogram_columns(quantities: Quantities) -> dict[str, np.ndarray]:
     }
 
 
+def _own_node(owner: Any, *, role: str) -> Any:
+    """Return the node that `owner` refers to; None without one, or if it is that of an older node.
+
+    A segmentation that was cloned refers to the plots of the one that it was made of, which keeps them.
+    """
+    node, scene, class_name = owner.GetNodeReference(role), owner.GetScene(), owner.GetClassName()
+    others = (scene.GetNthNodeByClass(index, class_name) for index in range(scene.GetNumberOfNodesByClass(class_name)))
+    first = next((other for other in others if other.GetNodeReference(role) is node), owner)
+    return node if first is owner else None
+
+
 def _owned_node(context: SceneContext, *, owner: Any, role: str, class_name: str, name: str) -> Any:
-    """Return the node that `owner` refers to, or a new one that it refers to from now on."""
-    node = owner.GetNodeReference(role)
+    """Return the node of `owner`'s own, or a new one that it refers to from now on."""
+    node = _own_node(owner, role=role)
     if node is None:
         node = context.add_node(class_name, name=f"{owner.GetName()} {name}")
         owner.SetNodeReferenceID(role, node.GetID())
