@@ -28,7 +28,7 @@ from .scenes.table import results_table, show_table
 from .scenes.texts import tr as _
 from .scenes.uncertainty import map_image, put_map, remove_map
 from .scenes.volume import check_volume, geometry_of, ijk_to_ras, volume_from_node
-from .scenes.warnings import remember_voxels
+from .scenes.warnings import remember_voxels, segmented_voxels
 
 if TYPE_CHECKING:
     from .bundle import Bundle
@@ -165,6 +165,7 @@ class CovidSegLogic:
         *,
         volumeNode: Any,
         segmentationNode: Any = None,
+        voxels: str | None = None,
     ) -> SceneOutputs:
         """Write a result into the scene: segments, results table, map of uncertainty, places in the subject hierarchy.
 
@@ -173,6 +174,7 @@ class CovidSegLogic:
             volumeNode: The CT that was segmented, unchanged.
             segmentationNode: Its CovidSeg segments and its map are replaced, other segments kept; a new node if None.
                 A result without a map removes the old one, which would belong to other segments.
+            voxels: The result's `scenes.warnings.segmented_voxels`, if that was computed beside the window.
 
         Raises:
             InputError: The volume was changed or removed meanwhile, or the node cannot take the segments.
@@ -186,13 +188,14 @@ class CovidSegLogic:
         report = result.report()
         table = results_table(report["regions"])
         image = None if result.uncertainty is None else map_image(result.uncertainty)
+        voxels = segmented_voxels(result) if voxels is None else voxels
         with ExitStack() as undo:
             segmentation = output_segmentation(self.context, node=segmentationNode, volume_node=volumeNode, undo=undo)
             replace_segments(segmentation, segments=segments)
             table_node = output_table(self.context, segmentation_node=segmentation, volume_node=volumeNode, undo=undo)
             show_table(table_node, table=table)
             store_report(segmentation, report=report, warnings=result.warnings)
-            remember_voxels(segmentation, hu_kji=getattr(result, "hu_kji", None))
+            remember_voxels(segmentation, voxels=voxels)
             for node in (segmentation, table_node):
                 self.context.place_beside(node, neighbour=volumeNode)
             mark_computed(segmentation)

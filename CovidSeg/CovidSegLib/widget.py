@@ -202,7 +202,7 @@ class Panel:
 
     def _published(self, published: Published) -> None:
         self.results.figures.choose(published.segmentation)
-        self.results.figures.renew(hu_kji=published.hu_kji)
+        self.results.figures.renew(ct=published.ct)
         self.correct.segments_replaced()
         self.place.ui.resultsSection.collapsed = False
         self.device.remember(published.report.get("runtime") or {})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import mmap
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers_panel import Journey, edit_segment
+from helpers_panel import Journey, edit_segment, module
 
 pytestmark = pytest.mark.slicer
 
@@ -254,6 +255,24 @@ def test_other_frame_of_a_sequence_under_a_result_is_told_with_the_next_figures(
         journey.panel.results.figures.measure()
         journey.wait_for_figures()
         assert ("The CT has other voxels than those that were segmented" in journey.ui.warningsLabel.text) is told
+
+
+def test_voxels_are_digested_once_and_not_while_the_window_waits(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    journey = Journey(host)
+    truth = journey.engine
+    journey.widget.logic._engine = lambda ct, **options: with_voxels(truth(ct, **options), hu_kji=ct.hu_kji)
+    digest, threads = module("scenes.warnings").voxels_digest, []
+
+    def noted(hu_kji: np.ndarray) -> str:
+        threads.append(threading.current_thread())
+        return str(digest(hu_kji))
+
+    for name in ("scenes.warnings", "panel.measure"):
+        monkeypatch.setattr(module(name), "voxels_digest", noted)
+    segmentation = journey.run()
+    assert len(threads) == 1, "a large CT takes a second"
+    assert threads[0] is not threading.main_thread()
+    assert segmentation.GetAttribute("CovidSeg.voxels")
 
 
 def with_voxels(result: Any, *, hu_kji: np.ndarray) -> Any:

@@ -31,7 +31,7 @@ class KnownCt:
         hu_kji: (k, j, i) the CT in HU.
         chest: Where the chest is; None before it is searched (half of a measurement's time), or if no lung holds air.
         warnings: About the CT itself, a sentence each.
-        voxels: Their digest; empty before the first measurement.
+        voxels: Their `voxels_digest`; empty if it is not yet known.
     """
 
     hu_kji: np.ndarray
@@ -94,7 +94,8 @@ def measure(
     profile = axis_profile(masks, orientation=orientation)
     check()
     if ct.chest is None:
-        ct = replace(ct, voxels=voxels_digest(ct.hu_kji), chest=chest_in(ct.hu_kji, geometry=masks.geometry))
+        voxels = ct.voxels or voxels_digest(ct.hu_kji)
+        ct = replace(ct, voxels=voxels, chest=chest_in(ct.hu_kji, geometry=masks.geometry))
     lungs_kji = masks.left_kji | masks.right_kji | masks.infection_kji
     unseen = field_of_view_warnings(lungs_kji, geometry=masks.geometry, chest=ct.chest)
     return Measurement(quantities, profile, ct, unseen)

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from slicer.i18n import tr as _
 
 from ..errors import Cancelled, CovidSegError
@@ -33,7 +32,13 @@ from ..scenes.outputs import (
 from ..scenes.segments import find_segments
 from ..scenes.uncertainty import find_map, put_map, remove_map, show_map
 from ..scenes.volume import remember_hu_scale
+from ..scenes.warnings import segmented_voxels
+from .measure import KnownCt
 from .tools import Dialogs, PanelLogic, details_of, log_and_explain
+
+if TYPE_CHECKING:
+    from ..logic import Engine
+    from ..volume import CTVolume
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,25 @@ class VoxelStamp:
 
 
 @dataclass(frozen=True)
+class Segmented:
+    """What the worker hands over of a run.
+
+    Attributes:
+        result: The engine's.
+        voxels: Its `segmented_voxels`: for a large CT, the window would stand still for a second.
+    """
+
+    result: Any
+    voxels: str
+
+
+def segmented(engine: Engine, ct: CTVolume, **options: Any) -> Segmented:
+    """Return what the engine makes of a CT, to be put into the scene (runs on the worker thread)."""
+    result = engine(ct, **options)
+    return Segmented(result, segmented_voxels(result))
+
+
+@dataclass(frozen=True)
 class Published:
     """A result that was put into the scene.
 
@@ -153,33 +177,34 @@ class Published:
         segmentation: Its node.
         before: What the node held before; None for a new node.
         report: The content of report.json.
-        hu_kji: (k, j, i) the CT in HU as it was segmented, if the engine gives it.
+        ct: The CT as it was segmented, if the engine gives it.
     """
 
     segmentation: Any
     before: Before | None
     report: dict[str, Any]
-    hu_kji: np.ndarray | None = None
+    ct: KnownCt | None = None
 
 
 def publish(
-    logic: PanelLogic, *, result: Any, volume: Any, segmentation: Any, previous: Mapping[str, Any] | None
+    logic: PanelLogic, *, result: Segmented, volume: Any, segmentation: Any, previous: Mapping[str, Any] | None
 ) -> Published:
     """Put a result into the scene; `put_on_show` shows it.
 
     Args:
         logic: Writes the segments.
-        result: The engine's.
+        result: Of the run.
         volume: The CT.
         segmentation: Its CovidSeg segments are replaced; a new node if None.
         previous: Figures of what is replaced, kept to compare with.
     """
     before = None if segmentation is None else Before.of(logic.context, segmentation=segmentation)
-    outputs = logic.publish(result, volumeNode=volume, segmentationNode=segmentation)
+    outputs = logic.publish(result.result, volumeNode=volume, segmentationNode=segmentation, voxels=result.voxels)
     if previous is not None:
         remember_previous(outputs.segmentationNode, report=previous, when=datetime.now())
-    hu_kji = getattr(result, "hu_kji", None)
-    return Published(outputs.segmentationNode, before, outputs.report, hu_kji)
+    hu_kji = getattr(result.result, "hu_kji", None)
+    ct = None if hu_kji is None else KnownCt(hu_kji, voxels=result.voxels)
+    return Published(outputs.segmentationNode, before, outputs.report, ct)
 
 
 def put_on_show(context: SceneContext, *, published: Published, volume: Any) -> str:
@@ -190,8 +215,8 @@ def put_on_show(context: SceneContext, *, published: Published, volume: Any) -> 
     """
     segmentation = published.segmentation
     try:
-        if published.hu_kji is not None:
-            remember_hu_scale(volume, hu_kji=published.hu_kji)
+        if published.ct is not None:
+            remember_hu_scale(volume, hu_kji=published.ct.hu_kji)
         show_result(context, volume_node=volume, segmentation_node=segmentation)
         show_map(context, map_node=find_map(segmentation))
         point_ras = most_infected_ras(segmentation, volume_node=volume)

@@ -27,6 +27,7 @@ from .publish import (
     check_replaceable,
     publish,
     put_on_show,
+    segmented,
     where_to_publish,
 )
 from .texts import duration_text, position_text
@@ -76,8 +77,7 @@ class SegmentSection:
             figures_of: Returns the figures of a segmentation if they are up to date, for the later comparison.
             published: Called with a new result.
         """
-        self._place = place
-        self._ui = place.ui
+        self._place, self._ui = place, place.ui
         self._changing = changing
         self._figures_of = figures_of
         self._published = published
@@ -173,6 +173,7 @@ class SegmentSection:
             raise Cancelled(_("The CT was removed from the scene; nothing was started."))
         ct = self._place.logic.volumeFromNode(volume)
         work = partial(
+            segmented,
             self._place.logic.engine,
             ct,
             mode=parameters.mode.value,

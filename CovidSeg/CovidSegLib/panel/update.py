@@ -26,8 +26,6 @@ from .measure import KnownCt, Measurement, measure
 from .tools import PanelLogic, explain_error, import_for_worker, log_and_explain
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ..volume import CTVolume
 
 #: Pause in editing after which the figures are measured again.
@@ -96,14 +94,14 @@ class Figures:
             self.renew()
         self._changed()
 
-    def renew(self, *, hu_kji: np.ndarray | None = None) -> None:
-        """Start again from the stored report, after a run or an undo; `hu_kji`, the CT in HU, saves reading it."""
+    def renew(self, *, ct: KnownCt | None = None) -> None:
+        """Start again from the stored report, after a run or an undo; what is known of the CT saves reading it."""
         if self.node is not None:
             self.current, self.warnings = stored_report(self.node), stored_warnings(self.node)
             if self.current is None:
                 self.measurement = None
-            if hu_kji is not None:
-                self._keep(KnownCt(hu_kji))
+            if ct is not None:
+                self._keep(ct)
             self._outdated()
 
     def ignoring_edits(self) -> AbstractContextManager[Any]:

@@ -25,9 +25,18 @@ def voxels_digest(hu_kji: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(hu_kji).data).hexdigest()
 
 
-def remember_voxels(node: Any, *, hu_kji: np.ndarray | None) -> None:
-    """Keep in a segmentation which voxels of its CT were segmented; None if the engine does not give them."""
-    node.SetAttribute(VOXELS_ATTRIBUTE, None if hu_kji is None else voxels_digest(hu_kji))
+def segmented_voxels(result: Any) -> str:
+    """Return the `voxels_digest` of the CT in HU as an engine's result has it; empty if the result does not have it.
+
+    A large CT takes a second: ask for it where the engine runs.
+    """
+    hu_kji = getattr(result, "hu_kji", None)
+    return "" if hu_kji is None else voxels_digest(hu_kji)
+
+
+def remember_voxels(node: Any, *, voxels: str) -> None:
+    """Keep in a segmentation the `segmented_voxels` of its CT."""
+    node.SetAttribute(VOXELS_ATTRIBUTE, voxels or None)
 
 
 def segment_warnings(node: Any, *, volume_node: Any, voxels: str = "") -> tuple[Text, ...]:
