@@ -247,3 +247,38 @@ def test_change_that_rounds_to_nothing_has_no_minus(host: Any) -> None:
     row = FollowUpRow("CT", None, 7, figures, "CT-1", {"poi_percent": -0.04})
     module("panel.followup").fill_changes(table, rows=[row])
     assert table.item(0, 2).text() == "+0.0"
+
+
+def test_results_left_out_in_one_scene_are_not_so_in_the_next(host: Any, tmp_path: Path) -> None:
+    journey = two_results(host)
+    host.save_scene(tmp_path / "scene.mrb")
+    journey.ui.followUpTable.item(0, 0).setCheckState(host.qt.Qt.Unchecked)
+    host.load_scene(tmp_path / "scene.mrb")  # its nodes have the same IDs
+    journey.settle()
+    assert journey.ui.followUpTable.item(0, 0).checkState() == host.qt.Qt.Checked
+    assert journey.ui.compareButton.enabled
+
+
+def test_ct_that_was_just_removed_is_not_compared(host: Any) -> None:
+    journey = two_results(host)
+    host.scene.RemoveNode(journey.volume)
+    journey.ui.compareButton.click()  # before the panel has noticed
+    assert names(journey) == ["second CT"]
+    assert not journey.ui.changeTable.visible
+    assert not follow_ups(host)
+
+
+def test_follow_up_of_the_patient_is_updated_though_other_results_are_compared_now(host: Any) -> None:
+    journey = two_results(host)
+    journey.ui.compareButton.click()
+    (table,) = follow_ups(host)
+    first = table.GetNodeReferenceID("CovidSeg.followup.result")
+    table.RemoveNodeReferenceIDs("CovidSeg.followup.result")
+    table.AddNodeReferenceID("CovidSeg.followup.result", first)
+    third = journey.add_ct(seed=3)
+    journey.parameters.inputVolume = third
+    journey.run()
+    journey.ui.followUpTable.item(0, 0).setCheckState(host.qt.Qt.Unchecked)
+    journey.ui.compareButton.click()
+    assert len(change_rows(journey)) == 2
+    assert follow_ups(host) == [table]
