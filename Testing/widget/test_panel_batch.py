@@ -67,6 +67,28 @@ def test_second_run_skips_what_is_complete(batch: Journey, tmp_path: Path) -> No
     assert batch.ui.batchStatusLabel.text.startswith("3 done.")
 
 
+def test_next_batch_begins_with_an_empty_log_and_offers_results_only_at_its_end(batch: Journey) -> None:
+    batch.ui.batchButton.click()
+    wait(batch)
+    assert not batch.ui.batchOpenButton.isHidden()
+    assert batch.ui.batchProgressBar.value > 0
+    batch.ui.batchButton.click()
+    assert batch.ui.batchOpenButton.isHidden()
+    assert batch.ui.batchProgressBar.value == 0
+    wait(batch)
+    assert not batch.ui.batchOpenButton.isHidden()
+    assert "a: POI" not in batch.ui.batchLog.toPlainText()
+
+
+def test_results_within_the_folder_with_cts_are_not_taken_for_cts(batch: Journey, tmp_path: Path) -> None:
+    batch.ui.batchOutputEdit.currentPath = str(tmp_path / "in" / "results")
+    for outcome in ("3 done.", "3 already complete."):
+        batch.ui.batchButton.click()
+        wait(batch)
+        assert batch.ui.batchStatusLabel.text.startswith(outcome)
+    assert "ignored what lies under the output folder" in batch.ui.batchLog.toPlainText()
+
+
 def test_nothing_else_can_be_started_while_the_user_is_asked(batch: Journey) -> None:
     reasons = []
 
@@ -140,6 +162,7 @@ def test_bad_case_does_not_stop_the_rest(batch: Journey, tmp_path: Path) -> None
     wait(batch)
     assert summary(tmp_path) == {"a": "done", "b": "failed", "c": "done"}
     assert batch.ui.batchStatusLabel.text.startswith("2 done, 1 failed.")
+    assert batch.ui.batchStatusLabel.styleSheet.startswith("color:"), "coloured as a warning"
     assert "b: failed: " in batch.ui.batchLog.toPlainText()
     assert "Traceback" not in batch.ui.batchLog.toPlainText(), "the message says all there is to know"
 
