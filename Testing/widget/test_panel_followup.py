@@ -76,6 +76,10 @@ def test_without_dates_the_chosen_order_counts(host: Any) -> None:
     journey.ui.followUpTable.selectRow(1)
     assert not journey.ui.laterButton.enabled
     assert journey.ui.laterButton.toolTip == "It is the last."
+    journey.ui.followUpTable.selectRow(0)
+    assert not journey.ui.earlierButton.enabled
+    assert journey.ui.earlierButton.toolTip == "It is the first."
+    journey.ui.followUpTable.selectRow(1)
     journey.ui.earlierButton.click()
     assert names(journey) == ["second CT", "first CT"]
     journey.ui.compareButton.click()
@@ -257,6 +261,17 @@ def test_results_left_out_in_one_scene_are_not_so_in_the_next(host: Any, tmp_pat
     journey.settle()
     assert journey.ui.followUpTable.item(0, 0).checkState() == host.qt.Qt.Checked
     assert journey.ui.compareButton.enabled
+
+
+def test_table_of_changes_goes_with_its_node(host: Any) -> None:
+    journey = two_results(host)
+    journey.ui.compareButton.click()
+    journey.settle()
+    assert journey.ui.changeTable.visible
+    host.scene.RemoveNode(*follow_ups(host))
+    journey.settle()
+    assert not journey.ui.changeTable.visible
+    assert journey.ui.followUpLabel.text == ""
 
 
 def test_ct_that_was_just_removed_is_not_compared(host: Any) -> None:
