@@ -278,6 +278,9 @@ def test_clone_that_is_corrected_gets_a_table_of_its_own(host: Any) -> None:
     from CovidSegLib.scenes.outputs import TABLE_ROLE
 
     journey = Journey(host)
+    hierarchy = host.context.subject_hierarchy()
+    study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "study")
+    hierarchy.CreateItem(study, journey.volume)
     original = journey.run()
     clone = host.scene.CreateNodeByClass(original.GetClassName())
     clone.Copy(original)
@@ -286,6 +289,7 @@ def test_clone_that_is_corrected_gets_a_table_of_its_own(host: Any) -> None:
     journey.wait_for_figures()
     percents = [float(node.GetNodeReference(TABLE_ROLE).GetCellText(0, 3)) for node in (original, clone)]
     assert percents == pytest.approx([journey.phantom.truth.poi_percent, 0.0], abs=0.01)
+    assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(clone.GetNodeReference(TABLE_ROLE))) == study
 
 
 def test_result_of_a_removed_ct_is_not_replaced_unasked_by_that_of_another(host: Any) -> None:
