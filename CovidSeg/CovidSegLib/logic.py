@@ -96,7 +96,7 @@ class CovidSegLogic:
         cancelled: CancelledCallback | None = None,
         uncertainty: bool = False,
     ) -> SceneOutputs:
-        """Segment a CT and return the nodes made for it; to show them, call `scene_display.show_result`.
+        """Segment a CT and return the nodes made for it; to show them, call `scenes.display.show_result`.
 
         Args:
             volumeNode: `vtkMRMLScalarVolumeNode` of the scene, in HU.
@@ -156,7 +156,7 @@ class CovidSegLogic:
         return self._engine
 
     def volumeFromNode(self, volumeNode: Any) -> CTVolume:
-        """Return a copy of a volume node, independent of the scene (see `scene_volume.volume_from_node`)."""
+        """Return a copy of a volume node, independent of the scene (see `scenes.volume.volume_from_node`)."""
         return volume_from_node(volumeNode)
 
     def publish(
@@ -247,11 +247,11 @@ class CovidSegLogic:
         show_table(tableNode, table=results_table(quantities.to_dict()["regions"]))
 
     def saveSegmentation(self, segmentationNode: Any, *, path: str | Path) -> None:
-        """Write a segmentation node to a .seg.nrrd file (see `scene_file.save_segmentation`)."""
+        """Write a segmentation node to a .seg.nrrd file (see `scenes.file.save_segmentation`)."""
         save_segmentation(segmentationNode, path=Path(path))
 
     def loadSegmentation(self, path: str | Path) -> Any:
-        """Return a new segmentation node read from a .seg.nrrd file (see `scene_file.load_segmentation`)."""
+        """Return a new segmentation node read from a .seg.nrrd file (see `scenes.file.load_segmentation`)."""
         return load_segmentation(self.context, path=Path(path))
 
     def removeOutputs(self, outputs: SceneOutputs) -> None:

@@ -1,6 +1,6 @@
 """Segmentations as files: the exclusive labelmap (NIfTI) and Slicer's segmentation (.seg.nrrd).
 
-Reading lives in `segmentation_reader`; `read_segmentation` is offered here as well.
+Reading lives in `results.segmentation_reader`; `read_segmentation` is offered here as well.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The panel: it puts the sections together, and reacts to changes of the scene and of the user's choice.
 
-The sections react to the user (widget_run, widget_results, widget_correct, widget_followup, widget_batch), `runner`
-works in the background, `logic` and the scene* files read and change the scene.
+The sections, in `panel`, react to the user; `runner` works in the background; `logic` and `scenes` read and change the
+scene.
 """
 
 from __future__ import annotations

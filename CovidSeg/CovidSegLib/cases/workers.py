@@ -60,7 +60,7 @@ def run_in_workers(
 ) -> Generator[Case | Outcome | WorkerNote, None, None]:
     """Yield, as it happens: each case when it begins, notes, and the outcome of each case when it has ended.
 
-    If the caller stops early (an error, Ctrl-C), all processes are ended; `case_folder.recover` clears what they were
+    If the caller stops early (an error, Ctrl-C), all processes are ended; `folder.recover` clears what they were
     writing. A process that is ended, or dies, cannot remove its temporary files, such as an unpacked zip; so each has a
     folder for them, which is removed after it.
     """

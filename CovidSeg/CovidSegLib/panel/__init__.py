@@ -1,1 +1,1 @@
-"""The sections of the module's panel, and what they share. Only these, `widget` and `runner` know Qt."""
+"""The sections of the module's panel, and what they share. Only these and `widget` know Qt."""

@@ -82,7 +82,7 @@ def show_profile(context: SceneContext, *, segmentation_node: Any, volume_node: 
         context: The scene.
         segmentation_node: Owns the plot.
         volume_node: The CT.
-        profile: Of the segments (`axis_profile`), computed in the CT's `scene_display.world_orientation`.
+        profile: Of the segments (`axis_profile`), computed in the CT's `display.world_orientation`.
     """
     owned, chart = {"owner": segmentation_node, "role": PROFILE}, _profile_chart()
     columns = _profile_columns(profile, volume_node=volume_node)
