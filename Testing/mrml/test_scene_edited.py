@@ -13,7 +13,7 @@ from helpers_edit import EDITS, WHEN, draw, report_of, specks
 slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip install 'covidseg[slicer]'")
 from CovidSegLib.labels import Label  # noqa: E402
 from CovidSegLib.scene import SceneContext  # noqa: E402
-from CovidSegLib.scenes.edit import previous_result, remember_previous  # noqa: E402
+from CovidSegLib.scenes.correct import previous_result, remember_previous  # noqa: E402
 from CovidSegLib.scenes.edited import COMPUTED_ATTRIBUTE, EditWatcher, is_edited, mark_computed  # noqa: E402
 
 pytestmark = pytest.mark.slicer

@@ -135,7 +135,7 @@ def test_islands_that_memory_does_not_suffice_for_are_told(host: Any, monkeypatc
 
     journey = Journey(host)
     journey.run()
-    monkeypatch.setattr("CovidSegLib.scenes.edit.remove_islands", fail)
+    monkeypatch.setattr("CovidSegLib.scenes.correct.remove_islands", fail)
     journey.ui.islandButton.click()
     assert journey.ui.correctStatusLabel.text.startswith("Not enough memory.")
 

@@ -169,7 +169,7 @@ def test_undo_brings_the_report_back(host: Any) -> None:
 
 
 def test_damaged_previous_results_do_not_spoil_a_run(host: Any) -> None:
-    from CovidSegLib.scenes.edit import PREVIOUS_ATTRIBUTE
+    from CovidSegLib.scenes.correct import PREVIOUS_ATTRIBUTE
 
     journey = Journey(host)
     segmentation = journey.run()

@@ -8,7 +8,7 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from ..errors import CovidSegError
-from ..scenes.edit import (
+from ..scenes.correct import (
     EditMask,
     clear_tool,
     editor_node,

@@ -13,8 +13,8 @@ from slicer.i18n import tr as _
 from ..errors import Cancelled, CovidSegError
 from ..runner import Failure
 from ..scene import SceneContext
+from ..scenes.correct import remember_previous
 from ..scenes.display import jump_to, most_infected_ras, show_result
-from ..scenes.edit import remember_previous
 from ..scenes.edited import is_edited, segments_digest
 from ..scenes.outputs import (
     TABLE_ROLE,

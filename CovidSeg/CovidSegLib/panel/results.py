@@ -13,8 +13,8 @@ from ..cases.names import safe_case_name
 from ..errors import CovidSegError
 from ..results.severity import DEFINITION as SEVERITY_DEFINITION
 from ..runner import Failure, Handlers, Runner
+from ..scenes.correct import previous_result
 from ..scenes.display import jump_to, most_infected_ras
-from ..scenes.edit import previous_result
 from ..scenes.edited import is_edited
 from ..scenes.plots import show_histogram, show_profile
 from ..scenes.report import stored_report

@@ -14,7 +14,7 @@ import vtk  # noqa: E402
 from CovidSegLib.errors import InputError  # noqa: E402
 from CovidSegLib.labels import Label  # noqa: E402
 from CovidSegLib.results.followup import figures_of  # noqa: E402
-from CovidSegLib.scenes.edit import (  # noqa: E402
+from CovidSegLib.scenes.correct import (  # noqa: E402
     PREVIOUS_ATTRIBUTE,
     EditMask,
     editor_node,
