@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .errors import Cancelled, InputError
 from .scene import SceneContext
 from .scenes.edited import mark_computed
-from .scenes.file import load_segmentation, save_segmentation
 from .scenes.outputs import check_output, ct_of, output_segmentation, output_table, replace_segments
 from .scenes.report import store_report
+from .scenes.segmentation_file import load_segmentation, save_segmentation
 from .scenes.segments import error_about, make_segments, read_masks, why_not_measured
 from .scenes.table import results_table, show_table
 from .scenes.texts import tr as _
@@ -247,11 +247,11 @@ class CovidSegLogic:
         show_table(tableNode, table=results_table(quantities.to_dict()["regions"]))
 
     def saveSegmentation(self, segmentationNode: Any, *, path: str | Path) -> None:
-        """Write a segmentation node to a .seg.nrrd file (see `scenes.file.save_segmentation`)."""
+        """Write a segmentation node to a .seg.nrrd file (see `scenes.segmentation_file.save_segmentation`)."""
         save_segmentation(segmentationNode, path=Path(path))
 
     def loadSegmentation(self, path: str | Path) -> Any:
-        """Return a new segmentation node read from a .seg.nrrd file (see `scenes.file.load_segmentation`)."""
+        """Return a new node read from a .seg.nrrd file (see `scenes.segmentation_file.load_segmentation`)."""
         return load_segmentation(self.context, path=Path(path))
 
     def removeOutputs(self, outputs: SceneOutputs) -> None:
