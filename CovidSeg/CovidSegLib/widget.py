@@ -18,9 +18,9 @@ from .panel.followup import FollowUpSection
 from .panel.publish import Published
 from .panel.results import ResultsSection
 from .panel.run import SegmentSection
-from .panel.tools import PanelLogic, Parameters, Workplace, poll_timer, waiting
 from .panel.uncertainty import UncertaintySteps
 from .panel.views import SlicerViews
+from .panel.workplace import PanelLogic, Parameters, Workplace, poll_timer, waiting
 from .runner import Runner
 from .scenes.adopt import adopt
 from .scenes.display import bring_on_show

@@ -21,8 +21,8 @@ from ..scenes.texts import shown
 from ..texts import joined
 from .progress import PERMILLE, RunClock
 from .texts import batch_message, position_text, result_text
-from .tools import Workplace, details_of, log_and_explain, show_text
 from .views import Views
+from .workplace import Workplace, details_of, log_and_explain, show_text
 
 #: Inputs that are disabled during a batch.
 OPTIONS = ("batchInputEdit", "batchOutputEdit", "batchOverwriteCheckBox", "batchUncertaintyCheckBox")

@@ -20,7 +20,7 @@ from ..scenes.outputs import ct_of
 from ..scenes.segments import find_segments, missing_lungs, why_not_corrected
 from ..scenes.texts import shown
 from .texts import no_result_text
-from .tools import Workplace, explain_error, show_text
+from .workplace import Workplace, explain_error, show_text
 
 #: Tools shown, in this order; the others are in Slicer's module Segment Editor.
 EFFECTS = ("Paint", "Draw", "Erase", "Threshold", "Level tracing", "Scissors", "Islands", "Smoothing", "Margin")

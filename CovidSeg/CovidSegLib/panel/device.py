@@ -19,7 +19,7 @@ from ..readers.checks import check_geometry, check_size
 from ..scenes.texts import shown
 from ..scenes.volume import check_volume, geometry_of
 from .texts import duration_text
-from .tools import Workplace, show_text, waiting
+from .workplace import Workplace, show_text, waiting
 
 
 class DeviceLine:

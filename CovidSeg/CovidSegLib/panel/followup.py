@@ -22,8 +22,8 @@ from ..scenes.followup import (
 from ..scenes.outputs import ct_of
 from ..scenes.report import stored_report
 from .texts import NOT_DEFINED
-from .tools import Workplace, explain_error, fit_height, show_text, waiting
 from .views import Views
+from .workplace import Workplace, explain_error, fit_height, show_text, waiting
 
 #: Columns of the table of results that the user may change.
 NAME, DAY = range(2)

@@ -34,7 +34,7 @@ from ..scenes.uncertainty import find_map, put_map, remove_map, show_map
 from ..scenes.volume import remember_hu_scale
 from ..scenes.warnings import segmented_voxels
 from .measure import KnownCt
-from .tools import Dialogs, PanelLogic, details_of, log_and_explain
+from .workplace import Dialogs, PanelLogic, details_of, log_and_explain
 
 if TYPE_CHECKING:
     from ..logic import Engine

@@ -31,7 +31,9 @@ from .texts import (
     severity_text,
     table_rows,
 )
-from .tools import (
+from .update import Figures
+from .views import Views
+from .workplace import (
     Workplace,
     explain_error,
     fit_height,
@@ -39,8 +41,6 @@ from .tools import (
     log_and_explain,
     show_text,
 )
-from .update import Figures
-from .views import Views
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -31,7 +31,7 @@ from .publish import (
     where_to_publish,
 )
 from .texts import duration_text, position_text
-from .tools import Workplace, details_of, explain_error, show_text
+from .workplace import Workplace, details_of, explain_error, show_text
 
 #: Inputs that are disabled during a run.
 OPTIONS = ("inputVolumeSelector", "segmentationSelector", "modeSelector", "deviceSelector", "mapUncertaintyCheckBox")

@@ -19,8 +19,8 @@ from ..scenes.uncertainty import find_map, follow_foregrounds, map_array, map_is
 from ..uncertainty import NEXT_TO_MM, UncertainRegion, uncertain_regions
 from .choices import offer_no_maps
 from .texts import no_result_text
-from .tools import Workplace, explain_error, import_for_worker, log_and_explain, show_text
 from .update import Figures
+from .workplace import Workplace, explain_error, import_for_worker, log_and_explain, show_text
 
 #: Pause before the regions are searched, and before the next try while the figures are being measured.
 LOOK_AFTER_MS = 100

@@ -23,7 +23,7 @@ from ..scenes.segments import read_masks, why_not_measured
 from ..scenes.texts import shown
 from ..scenes.warnings import segment_warnings
 from .measure import KnownCt, Measurement, measure
-from .tools import PanelLogic, explain_error, import_for_worker, log_and_explain
+from .workplace import PanelLogic, explain_error, import_for_worker, log_and_explain
 
 if TYPE_CHECKING:
     from ..volume import CTVolume
