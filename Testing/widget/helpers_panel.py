@@ -26,18 +26,18 @@ def module(name: str) -> Any:
 @contextmanager
 def measuring_held() -> Iterator[None]:
     """Let measurements that begin meanwhile wait for the end of it: those of a small phantom take milliseconds."""
-    update, end = module("panel.update"), threading.Event()
-    measure = update.measure
+    figures, end = module("panel.figures"), threading.Event()
+    measure = figures.measure
 
     def waiting(*arguments: Any, **options: Any) -> Any:
         end.wait(30.0)
         return measure(*arguments, **options)
 
-    update.measure = waiting
+    figures.measure = waiting
     try:
         yield
     finally:
-        update.measure = measure
+        figures.measure = measure
         end.set()
 
 

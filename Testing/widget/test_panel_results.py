@@ -202,7 +202,7 @@ def test_figures_whose_measuring_failed_after_an_edit_say_so_and_are_not_copied(
         attempts.append(1)
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(module("panel.update"), "measure", fail)
+    monkeypatch.setattr(module("panel.figures"), "measure", fail)
     edit_segment(journey, "infection", np.zeros_like(journey.phantom.labelmap_kji, dtype=bool))
     host.wait_until(lambda: "RuntimeError: a bug" in journey.ui.staleLabel.text)
     assert "may not be those of the segments" in journey.ui.staleLabel.text

@@ -22,6 +22,7 @@ from ..scenes.segments import read_masks, why_not_measured
 from ..scenes.texts import shown
 from .curves import CurvesView
 from .export import CaseSource, save_case, save_table, table_text
+from .figures import Figures
 from .texts import (
     comparison_text,
     composition_text,
@@ -31,7 +32,6 @@ from .texts import (
     severity_text,
     table_rows,
 )
-from .update import Figures
 from .views import Views
 from .workplace import (
     Workplace,

@@ -18,8 +18,8 @@ from ..scenes.segments import read_masks
 from ..scenes.uncertainty import find_map, follow_foregrounds, map_array, map_is_shown, show_map
 from ..uncertainty import NEXT_TO_MM, UncertainRegion, uncertain_regions
 from .choices import offer_no_maps
+from .figures import Figures
 from .texts import no_result_text
-from .update import Figures
 from .workplace import Workplace, explain_error, import_for_worker, log_and_explain, show_text
 
 #: Pause before the regions are searched, and before the next try while the figures are being measured.
