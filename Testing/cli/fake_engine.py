@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from CovidSegLib.cases.run import Engine
+from CovidSegLib.cases.one_case import Engine
 from CovidSegLib.errors import DeviceError, InputError
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.progress import Progress

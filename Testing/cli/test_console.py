@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from CovidSegLib.cases.discovery import Case
-from CovidSegLib.cases.run import Outcome, Status
+from CovidSegLib.cases.one_case import Outcome, Status
 from CovidSegLib.commands import console
 from CovidSegLib.commands.console import ConsoleReporter
 from CovidSegLib.progress import Progress

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from CovidSegLib.cases.run import Engine
+from CovidSegLib.cases.one_case import Engine
 from CovidSegLib.cli import build_parser
 from CovidSegLib.commands import demo as cli_demo
 from CovidSegLib.phantom import Phantom, make_phantom

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from CovidSegLib.cases.batch import BatchResult, make_out_dir, run_batch
 from CovidSegLib.cases.discovery import Case
-from CovidSegLib.cases.run import CaseRunner, Engine, Outcome, RunOptions, Status
+from CovidSegLib.cases.one_case import CaseRunner, Engine, Outcome, RunOptions, Status
 from CovidSegLib.cases.run_lock import run_lock
 from CovidSegLib.errors import Cancelled, InputError
 from CovidSegLib.progress import Progress

@@ -16,7 +16,7 @@ import pytest
 from CovidSegLib.cases import files as case_files
 from CovidSegLib.cases import workers
 from CovidSegLib.cases.discovery import Case
-from CovidSegLib.cases.run import CaseRunner, RunOptions
+from CovidSegLib.cases.one_case import CaseRunner, RunOptions
 from CovidSegLib.errors import Cancelled
 from CovidSegLib.segmentation_file import write_labelmap_nifti
 from fake_engine import FAKE_ENGINE, GEOMETRY, FakeBundle, write_ct

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from CovidSegLib.cases.run import Outcome, Status
+from CovidSegLib.cases.one_case import Outcome, Status
 from CovidSegLib.cases.summary import write_run_record, write_summary
 
 HEADER = (

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from CovidSegLib.cases import workers
-from CovidSegLib.cases.run import CaseRunner, RunOptions
+from CovidSegLib.cases.one_case import CaseRunner, RunOptions
 from CovidSegLib.cli import main
 from fake_engine import FAKE_ENGINE, write_ct
 from helpers_cli import start_process, summary

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from CovidSegLib.cases import workers
 from CovidSegLib.cases.discovery import Case
-from CovidSegLib.cases.run import Outcome, Status
+from CovidSegLib.cases.one_case import Outcome, Status
 
 CASES = tuple(Case(name, Path(f"{name}.nii.gz")) for name in "abcde")
 

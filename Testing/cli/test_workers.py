@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from CovidSegLib.cases import workers
 from CovidSegLib.cases.discovery import Case
-from CovidSegLib.cases.run import CaseRunner, Outcome, RunOptions, Status
+from CovidSegLib.cases.one_case import CaseRunner, Outcome, RunOptions, Status
 from fake_engine import FAKE_ENGINE, write_ct
 from helpers_cli import segment, start_process, summary
 

@@ -225,7 +225,7 @@ def test_cancel_keeps_what_is_done_and_a_second_run_goes_on(
     def hear(news: Any) -> None:
         real(news)
         seen.append(news)
-        if isinstance(news, module("cases.run").Outcome):
+        if isinstance(news, module("cases.one_case").Outcome):
             batch.ui.batchCancelButton.click()
 
     monkeypatch.setattr(batch.panel.batch, "_on_news", hear)

@@ -19,7 +19,7 @@ from ..texts import text as _
 from .discovery import Case
 from .folder import recover
 from .inputs import updated_record
-from .run import CaseRunner, Engine, Outcome, RunOptions, Status
+from .one_case import CaseRunner, Engine, Outcome, RunOptions, Status
 from .run_lock import run_lock
 from .summary import write_run_record, write_summary
 from .workers import WorkerNote, run_in_workers

@@ -12,7 +12,7 @@ from ..runtime import versions
 from .folder import new_file
 from .inputs import CASES_KEY
 from .names import RUN_FILE, SUMMARY_FILE
-from .run import Outcome
+from .one_case import Outcome
 
 COLUMNS = (
     "case",

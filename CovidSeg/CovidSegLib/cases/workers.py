@@ -24,7 +24,7 @@ from ..readers.itk_paths import let_itk_open_any_path
 from ..runtime import cores
 from ..texts import text as _
 from .discovery import Case
-from .run import CaseRunner, Outcome, Status
+from .one_case import CaseRunner, Outcome, Status
 
 #: Windows cannot wait for more than 63 objects at once.
 _MOST_ON_WINDOWS = 60

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..cases.discovery import Case
-from ..cases.run import Outcome, Status
+from ..cases.one_case import Outcome, Status
 from ..failures import explain, one_line
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from ..cases.batch import make_out_dir, run_batch
 from ..cases.discovery import Case
 from ..cases.folder import new_file
 from ..cases.names import RUN_FILE, SUMMARY_FILE
-from ..cases.run import Engine, Outcome, RunOptions
+from ..cases.one_case import Engine, Outcome, RunOptions
 from ..cases.state import files_of_case
 from ..errors import CovidSegError
 from ..failures import explain

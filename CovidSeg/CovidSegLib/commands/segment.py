@@ -8,7 +8,7 @@ from .. import DISCLAIMER
 from ..cases.batch import BatchResult, run_batch
 from ..cases.discovery import discover_cases
 from ..cases.names import RUN_FILE, SUMMARY_FILE
-from ..cases.run import Engine, Outcome, RunOptions, Status
+from ..cases.one_case import Engine, Outcome, RunOptions, Status
 from ..errors import CovidSegError
 from ..failures import explain
 from .console import ConsoleReporter, print_error, print_failure, print_line

@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 from ..cases.batch import BatchResult, run_batch
 from ..cases.discovery import Case, discover_cases
 from ..cases.names import SUMMARY_FILE
-from ..cases.run import Engine, Outcome, RunOptions, Status
+from ..cases.one_case import Engine, Outcome, RunOptions, Status
 from ..errors import Cancelled, CovidSegError
 from ..progress import Progress
 from ..runner import Failure, Handlers
