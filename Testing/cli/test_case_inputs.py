@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from CovidSegLib.cases.batch import run_batch
 from CovidSegLib.cases.discovery import discover_cases
-from CovidSegLib.cases.inputs import name_cases, updated_record
 from CovidSegLib.cases.one_case import RunOptions
+from CovidSegLib.cases.recorded_inputs import name_cases, updated_record
 from CovidSegLib.commands.console import ConsoleReporter
 from fake_engine import FAKE_ENGINE, write_ct
 from helpers_cli import report_of, segment, summary

@@ -18,8 +18,8 @@ from ..texts import joined
 from ..texts import text as _
 from .discovery import Case
 from .folder import recover
-from .inputs import updated_record
 from .one_case import CaseRunner, Engine, Outcome, RunOptions, Status
+from .recorded_inputs import updated_record
 from .run_lock import run_lock
 from .summary import write_run_record, write_summary
 from .workers import WorkerNote, run_in_workers

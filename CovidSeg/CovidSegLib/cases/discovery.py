@@ -17,8 +17,8 @@ from ..readers.image_kinds import is_dicom_file, is_dicom_zip, is_labelmap, is_s
 from ..readers.inputs import IMAGING_STEM, SUPPORTED, SYSTEM_FOLDERS, image_suffix, is_windows_own, stem_of
 from ..texts import Text
 from ..texts import text as _
-from .inputs import name_cases
 from .names import image_extension
+from .recorded_inputs import name_cases
 from .state import LABELMAP_FILE, UNCERTAINTY_FILE
 
 

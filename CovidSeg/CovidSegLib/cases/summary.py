@@ -10,9 +10,9 @@ from typing import Any
 
 from ..runtime import versions
 from .folder import new_file
-from .inputs import CASES_KEY
 from .names import RUN_FILE, SUMMARY_FILE
 from .one_case import Outcome
+from .recorded_inputs import CASES_KEY
 
 COLUMNS = (
     "case",
