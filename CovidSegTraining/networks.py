@@ -1,6 +1,6 @@
 """The networks of the experiment behind one interface: (n, 1, k, j, i) in, logits (n, classes, k, j, i) out.
 
-The paper's 3D U-Net is the engine's; COVID-SegNet is implemented here (`covid_segnet`); UNet++, V-Net and the
+The paper's 3D U-Net is the engine's; COVID-SegNet is in `experiment.covid_segnet`; UNet++, V-Net and the
 nnU-Net-like DynUNet are MONAI's. None uses deep supervision: each has a single output, so that one loss serves all.
 """
 
@@ -130,7 +130,7 @@ def _unet3d(classes: int, options: UNet3DOptions) -> torch.nn.Module:
 
 
 def _covid_segnet(classes: int, options: CovidSegNetOptions) -> torch.nn.Module:
-    from .covid_segnet import CovidSegNet
+    from .experiment.covid_segnet import CovidSegNet
 
     return CovidSegNet(width=options.width, classes=classes)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from CovidSegTraining.covid_segnet import (
+from CovidSegTraining.experiment.covid_segnet import (
     DILATIONS,
     CovidSegNet,
     FeatureVariation,
