@@ -20,6 +20,7 @@ from CovidSegLib.errors import ModelError
 from CovidSegLib.network import build_network
 from CovidSegLib.preprocess import unit_window
 
+from .checkpoint import read_state, write_state
 from .losses import consistency_loss, partial_label_loss
 from .product.fit_checks import refuse_other_settings
 from .product.fit_config import FitConfig, Stage
@@ -146,8 +147,6 @@ class Fit:
         Raises:
             OSError: The disk is full, for instance.
         """
-        from .run_folder import write_state
-
         state = {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
@@ -231,8 +230,6 @@ class Fit:
                     mean.copy_(value)
 
     def _resume(self) -> None:
-        from .run_folder import read_state
-
         path = self.folder / "checkpoint.pt"
         if not path.exists():
             return

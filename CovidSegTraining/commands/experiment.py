@@ -125,7 +125,7 @@ def _fit_fold(options: argparse.Namespace, *, recipe: Experiment, fold: Fold, wo
 def _predict(options: argparse.Namespace) -> int:
     from ..experiment.config import read_experiment
     from ..experiment.predict import predict_cases
-    from ..run_folder import progress_of, read_run
+    from ..experiment.run_folder import progress_of, read_run
 
     use_threads(options.threads)
     names = options.cases or list(read_run(options.run)["origin"]["validation"])

@@ -24,11 +24,11 @@ from CovidSegLib.labels import Label
 
 from ..cache import key_of
 from ..evaluate import Evaluation, LabelsAre, evaluate_scores, score_predictions, write_evaluation, write_pictures
-from ..run_folder import check_same_recipe, progress_of, read_run
 from ..splits import Fold, find_cases, read_folds, write_folds
 from ..whole_files import write_whole
 from .config import Experiment
 from .paper_table import COLUMNS, Sheet
+from .run_folder import check_same_recipe, progress_of, read_run
 from .variants import JOURNAL_STEPS, Variant
 
 Tell = Callable[[str], object]

@@ -20,12 +20,12 @@ from CovidSegLib.device import describe_device, resolve_device
 from CovidSegLib.errors import DeviceError, InputError
 
 from ..networks import build_experiment_network
-from ..run_folder import RunFolder
 from ..splits import Fold
 from .batches import CropStream, Volumes
 from .cache import PreparedCase
 from .config import Experiment
 from .loss import METRICS, batch_loss
+from .run_folder import RunFolder
 from .schedule import EarlyStopping, LearningRate
 from .sides import sides_of_fold
 from .world import World, average_gradients, share_batch_norm, share_buffers

@@ -12,11 +12,12 @@ from CovidSegLib.cases.folder import new_file
 from CovidSegLib.device import resolve_device
 from CovidSegLib.errors import ModelError
 
+from ..checkpoint import read_state
 from ..networks import build_experiment_network
-from ..run_folder import BEST, LAST, read_run, read_state
 from .cache import PreparedVolume, prepare_volume, resize_labels
 from .config import Experiment, read_experiment
 from .fit import autocast
+from .run_folder import BEST, LAST, read_run
 
 if TYPE_CHECKING:
     import torch

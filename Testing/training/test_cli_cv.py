@@ -8,9 +8,9 @@ import pytest
 import yaml
 from helpers_experiment import tiny_values, write_cases
 
-from CovidSegTraining import figures, run_folder
+from CovidSegTraining import figures
 from CovidSegTraining.cli import main
-from CovidSegTraining.experiment import figure_pictures
+from CovidSegTraining.experiment import figure_pictures, run_folder
 from CovidSegTraining.splits import Fold, read_folds, write_folds
 
 PATIENTS = {"radiopaedia_9_1_0": "one", "radiopaedia_9_2_0": "another"}

@@ -16,7 +16,7 @@ import torch
 from CovidSegLib.errors import DeviceError, InputError
 from helpers_experiment import tiny_recipe, write_cases
 
-from CovidSegTraining import run_folder
+from CovidSegTraining.experiment import run_folder
 from CovidSegTraining.experiment.cluster import choose_cluster, in_sequence, on_cluster
 from CovidSegTraining.experiment.cv import FoldJob, Places, Tell, run_fold
 from CovidSegTraining.experiment.fit import ExperimentFit

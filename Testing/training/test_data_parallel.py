@@ -16,8 +16,8 @@ import yaml
 from CovidSegLib.errors import InputError
 from helpers_experiment import tiny_values, write_cases
 
-from CovidSegTraining import run_folder
 from CovidSegTraining.cli import main
+from CovidSegTraining.experiment import run_folder
 from CovidSegTraining.experiment.fit import ExperimentFit
 from CovidSegTraining.experiment.world import PATIENCE, World, joined_world
 from CovidSegTraining.splits import Fold, write_folds

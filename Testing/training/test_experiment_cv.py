@@ -14,9 +14,9 @@ from CovidSegLib.commands.parser import Parser
 from CovidSegLib.errors import CovidSegError, DeviceError, InputError
 from helpers_experiment import tiny_recipe, tiny_values, write_case, write_cases
 
-from CovidSegTraining import figures, run_folder
+from CovidSegTraining import figures
 from CovidSegTraining.commands import cv as cli_cv
-from CovidSegTraining.experiment import cluster, figure_pictures, predict
+from CovidSegTraining.experiment import cluster, figure_pictures, predict, run_folder
 from CovidSegTraining.experiment import fit as experiment_fit
 from CovidSegTraining.experiment.config import read_experiment
 from CovidSegTraining.experiment.cv import Places, cross_validate

@@ -15,14 +15,15 @@ import torch
 from CovidSegLib.errors import DeviceError, InputError, ModelError
 from helpers_experiment import ball_cases, tiny_recipe
 
-from CovidSegTraining import run_folder
+from CovidSegTraining import checkpoint
 from CovidSegTraining.experiment import fit as experiment_fit
+from CovidSegTraining.experiment import run_folder
 from CovidSegTraining.experiment.cache import PreparedCase
 from CovidSegTraining.experiment.config import Experiment, read_experiment
 from CovidSegTraining.experiment.fit import ExperimentFit
+from CovidSegTraining.experiment.run_folder import COLUMNS
 from CovidSegTraining.experiment.world import World
 from CovidSegTraining.networks import SIZE_MULTIPLE, build_experiment_network
-from CovidSegTraining.run_folder import COLUMNS
 from CovidSegTraining.splits import Fold
 
 CASES = ball_cases()
@@ -197,7 +198,7 @@ def test_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pyt
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(run_folder.os, "fsync", full)
+    monkeypatch.setattr(checkpoint.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         fit.run(epochs=1)
     monkeypatch.undo()

@@ -21,7 +21,7 @@ from CovidSegTraining.experiment import predict as experiment_predict
 from CovidSegTraining.experiment.cache import PreparedVolume
 from CovidSegTraining.experiment.config import read_experiment
 from CovidSegTraining.experiment.predict import load_network, overlap_shares, predict_cases, predict_labels, restore
-from CovidSegTraining.run_folder import progress_of
+from CovidSegTraining.experiment.run_folder import progress_of
 from CovidSegTraining.splits import Fold, write_folds
 
 CPU = torch.device("cpu")

@@ -15,18 +15,18 @@ from CovidSegLib.preprocess import PreprocessingRecipe
 from helpers_experiment import ball_cases, tiny_recipe, write_cases
 from helpers_training import SPACING_IJK_MM, write_ball_cache
 
-from CovidSegTraining import run_folder
 from CovidSegTraining.cli import main
 from CovidSegTraining.data import DataConfig, LabelledCases, Phantoms, WholeChest
+from CovidSegTraining.experiment import run_folder
 from CovidSegTraining.experiment.cache import prepare_cases
 from CovidSegTraining.experiment.config import read_experiment
 from CovidSegTraining.experiment.fit import ExperimentFit
+from CovidSegTraining.experiment.run_folder import RunFolder
 from CovidSegTraining.fit import Fit
 from CovidSegTraining.prepare import prepare
 from CovidSegTraining.product.fit_config import FitConfig, Stage
 from CovidSegTraining.product.patches import load_cases
 from CovidSegTraining.product.pseudo import self_label_chests
-from CovidSegTraining.run_folder import RunFolder
 from CovidSegTraining.splits import Fold, write_folds
 
 ORIGIN: dict[str, dict[str, str]] = {"training": {}, "validation": {}}

@@ -23,8 +23,9 @@ from helpers_experiment import ball_cases, tiny_recipe
 from helpers_training import ball_case
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from CovidSegTraining import fit, run_folder
+from CovidSegTraining import fit
 from CovidSegTraining.experiment import fit as experiment_fit
+from CovidSegTraining.experiment import run_folder
 from CovidSegTraining.experiment.augmentation import Draw, Volume, crop_volume
 from CovidSegTraining.experiment.fit import ExperimentFit
 from CovidSegTraining.experiment.world import World

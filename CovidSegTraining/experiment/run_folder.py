@@ -11,23 +11,21 @@ best.pt                  the weights with the lowest training loss
 from __future__ import annotations
 
 import csv
-import io
 import json
-import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from CovidSegLib.cases.folder import replace_file
 from CovidSegLib.cases.run_lock import run_lock
-from CovidSegLib.errors import InputError, ModelError
+from CovidSegLib.errors import InputError
 
-from .experiment.config import Experiment, read_experiment
-from .experiment.loss import METRICS
-from .experiment.schedule import EarlyStopping
-from .settings import first_difference
-from .whole_files import whole_file, write_whole
+from ..checkpoint import read_state, write_state
+from ..settings import first_difference
+from ..whole_files import write_whole
+from .config import Experiment, read_experiment
+from .loss import METRICS
+from .schedule import EarlyStopping
 
 #: Columns of a history, as in the paper's.
 COLUMNS = ("epoch", *METRICS, *(f"val_{name}" for name in METRICS), "lr")
@@ -202,69 +200,6 @@ def progress_of(path: Path, *, recipe: Experiment) -> RunProgress | None:
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{history}: damaged ({error}); delete it: without it, the folder still predicts") from error
     return RunProgress(len(rows), at_end=stopping.stops or len(rows) >= recipe.training.epochs)
-
-
-def read_state(
-    path: Path, *, remedy: str, missing: str = "run 'covidseg-train fit' first", needed: str = "network"
-) -> dict[str, Any]:
-    """Return the contents of a checkpoint, with all tensors on the CPU; `load_state_dict` moves them where they belong.
-
-    Loading onto a GPU would put Adam's step counters there, where every batch would wait for each of them, and an error
-    for lack of GPU memory would be mistaken for a damaged file.
-
-    Args:
-        path: The checkpoint.
-        remedy: What to do if it is damaged, for the error.
-        missing: What to do if it is not there, for the error.
-        needed: What tells it from other files of torch: weights alone have no "optimizer".
-
-    Raises:
-        ModelError: It is missing or damaged, or lacks what is needed.
-    """
-    import pickle
-    import zipfile
-
-    import torch
-
-    try:
-        _check_sums(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: not there; {missing}") from error
-    except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, ValueError, OSError) as error:
-        raise ModelError(f"{path}: damaged; {remedy}") from error
-    if not isinstance(state, dict) or needed not in state:
-        raise ModelError(f"{path}: no checkpoint; {remedy}")
-    return state
-
-
-def _check_sums(path: Path) -> None:
-    """Verify the checksums in a checkpoint, which torch writes but does not check when it loads one."""
-    import zipfile
-
-    with zipfile.ZipFile(path) as archive:
-        if (part := archive.testzip()) is not None:
-            raise zipfile.BadZipFile(f"checksum of {part}")
-
-
-def write_state(path: Path, state: Mapping[str, Any], *, keep_as: Path | None = None) -> None:
-    """Write a checkpoint whole or not at all; `keep_as` is where the file that it replaces is kept.
-
-    Raises:
-        OSError: The disk is full, for instance.
-    """
-    import torch
-
-    # In memory first, because torch does not report a full disk as such.
-    stream = io.BytesIO()
-    torch.save(dict(state), stream)
-    with whole_file(path) as aside:
-        with aside.open("wb") as file:
-            file.write(stream.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        if keep_as is not None and path.exists():
-            replace_file(path, keep_as)
 
 
 def _stamp(path: Path) -> int | None:
