@@ -4,51 +4,18 @@ from __future__ import annotations
 
 import types
 import typing
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from CovidSegLib.errors import CovidSegError
 
-from .data import DataConfig
-from .product.fit_config import FitConfig
-
 #: What torch and numpy take for a seed.
 SEEDS_BELOW = 2**63
-PRODUCT = Path(__file__).with_name("configs") / "product.yaml"
 
 
 class SettingsError(CovidSegError):
     """A settings file is unusable; the text names the file and the key."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """A training recipe: what to learn from, and how."""
-
-    data: DataConfig = field(default_factory=DataConfig)
-    fit: FitConfig = field(default_factory=FitConfig)
-
-
-def read_settings(path: Path | None = None) -> Settings:
-    """Return the settings of a YAML file, or the product recipe.
-
-    Raises:
-        SettingsError: The file is missing or no YAML, a key is unknown, missing or there twice, or a value is of the
-            wrong type or impossible.
-    """
-    from .product.fit_checks import conditions
-
-    path = path or PRODUCT
-    try:
-        values = read_yaml(path)
-        settings = typing.cast(Settings, from_plain(Settings, {} if values is None else values))
-        for key, fits, wanted in conditions(settings):
-            if not fits:
-                raise SettingsError(f"{key} must be {wanted}")
-    except SettingsError as error:
-        raise SettingsError(f"{path}: {error}") from error
-    return settings
 
 
 def read_yaml(path: Path) -> Any:

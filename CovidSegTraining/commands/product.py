@@ -48,7 +48,7 @@ def _add_prepare(commands: argparse._SubParsersAction[Parser]) -> None:
 def _prepare(options: argparse.Namespace) -> int:
     from ..experiment.config import is_experiment
     from ..prepare import prepare
-    from ..settings import read_settings
+    from ..product.recipe import read_settings
 
     if is_experiment(options.config):
         return prepare_experiment(options)
@@ -95,7 +95,7 @@ def _fit(options: argparse.Namespace) -> int:
     from ..export import load_state
     from ..fit import Fit
     from ..product.patches import load_cases
-    from ..settings import read_settings
+    from ..product.recipe import read_settings
 
     if is_experiment(options.config):
         return fit_experiment(options)
@@ -148,7 +148,7 @@ def _quantize(options: argparse.Namespace) -> int:
     from CovidSegLib.device import resolve_device
 
     from ..product.quantization import quantize
-    from ..settings import read_settings
+    from ..product.recipe import read_settings
 
     use_threads(options.threads)
     quantize(
@@ -176,7 +176,7 @@ def _pseudo(options: argparse.Namespace) -> int:
     from CovidSegLib.device import resolve_device
 
     from ..product.pseudo import self_label_chests
-    from ..settings import read_settings
+    from ..product.recipe import read_settings
 
     chests = read_settings(options.config).data.whole_chests
     if not any(chest.diseased for chest in chests):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ..settings import SEEDS_BELOW, is_range
-from .config import Augmentation, Experiment, TwoSided
+
+if TYPE_CHECKING:
+    from .config import Augmentation, Experiment, TwoSided
 
 
 def conditions(recipe: Experiment) -> Iterator[tuple[str, bool, str]]:

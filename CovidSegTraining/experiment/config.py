@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 
 from ..networks import build_experiment_network, check_patch
 from ..settings import SettingsError, from_plain, read_yaml
+from .checks import conditions
 
 PAPER = Path(__file__).parents[1] / "configs" / "paper.yaml"
 #: The single key of a recipe; other settings files are of the product's training.
@@ -266,8 +267,6 @@ def experiment_from(values: Any) -> Experiment:
     """
     if not isinstance(values, dict) or list(values) != [TOP]:
         raise SettingsError(f"a recipe has the single key '{TOP}'")
-    from .checks import conditions
-
     recipe = cast(Experiment, from_plain(Experiment, values[TOP], key=TOP))
     for key, fits, wanted in conditions(recipe):
         if not fits:

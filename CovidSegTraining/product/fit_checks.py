@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from CovidSegLib.errors import InputError
 from CovidSegLib.labels import Label
@@ -18,9 +18,12 @@ from CovidSegLib.preprocess import PreprocessingRecipe
 from ..augmentation import AugmentationRecipe
 from ..data import DataConfig
 from ..networks import WIDEST
-from ..settings import SEEDS_BELOW, Settings, first_difference, is_range
+from ..settings import SEEDS_BELOW, first_difference, is_range
 from .fit_config import FitConfig, Stage
 from .lesions import LesionRecipe
+
+if TYPE_CHECKING:
+    from .recipe import Settings
 
 Condition = tuple[str, bool, str]
 

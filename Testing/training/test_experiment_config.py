@@ -10,7 +10,8 @@ import yaml
 from helpers_experiment import paper_values, tiny_recipe, tiny_values
 
 from CovidSegTraining.experiment.config import PAPER, experiment_from, is_experiment, read_experiment
-from CovidSegTraining.settings import PRODUCT, SettingsError
+from CovidSegTraining.product.recipe import PRODUCT
+from CovidSegTraining.settings import SettingsError
 
 SEGNET = PAPER.with_name("covid_segnet.yaml")
 

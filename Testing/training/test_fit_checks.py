@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from CovidSegTraining.product.fit_checks import conditions
-from CovidSegTraining.settings import Settings, SettingsError, read_settings
+from CovidSegTraining.product.recipe import Settings, read_settings
+from CovidSegTraining.settings import SettingsError
 
 
 def test_product_recipe_and_defaults_are_possible() -> None:

@@ -31,7 +31,7 @@ from CovidSegTraining.label_files import labels_on_network_grid, read_labels
 from CovidSegTraining.prepare import build_labelled, build_phantom, prepare
 from CovidSegTraining.product import partial_labels
 from CovidSegTraining.product.label_codes import Code
-from CovidSegTraining.settings import read_settings
+from CovidSegTraining.product.recipe import read_settings
 
 RECIPE = PreprocessingRecipe(spacing_ijk_mm=SPACING_IJK_MM)
 LISTS = DataConfig(

@@ -7,7 +7,8 @@ import pytest
 from CovidSegLib.network import NetworkConfig
 
 from CovidSegTraining.product.fit_config import FitConfig, Stage
-from CovidSegTraining.settings import PRODUCT, SettingsError, read_settings
+from CovidSegTraining.product.recipe import PRODUCT, read_settings
+from CovidSegTraining.settings import SettingsError
 
 
 def _read(tmp_path: Path, text: str):  # type: ignore[no-untyped-def]
