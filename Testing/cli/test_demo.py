@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from CovidSegLib.cases.one_case import Engine
 from CovidSegLib.cli import build_parser
-from CovidSegLib.commands import demo as cli_demo
+from CovidSegLib.commands import demo as demo_command
 from CovidSegLib.phantom import Phantom, make_phantom
 from fake_engine import FAKE_ENGINE, FakeResult
 from helpers_cli import CASE_FILES, summary
@@ -18,7 +18,7 @@ def _small_phantom(**options: float) -> Phantom:
 
 
 def _demo_phantom() -> Phantom:
-    return _small_phantom(seed=cli_demo.DEMO_SEED, infection_percent=cli_demo.DEMO_INFECTION_PERCENT)
+    return _small_phantom(seed=demo_command.DEMO_SEED, infection_percent=demo_command.DEMO_INFECTION_PERCENT)
 
 
 def _perfect_segment(ct, *, mode, device, bundle, progress, cancelled, uncertainty) -> FakeResult:  # type: ignore[no-untyped-def]
@@ -39,7 +39,7 @@ def small_phantom(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _run(out: Path, segment) -> int:  # type: ignore[no-untyped-def]
     engine: Engine = dataclasses.replace(FAKE_ENGINE, segment=segment)
-    return cli_demo.run_demo(build_parser().parse_args(["demo", "-o", str(out)]), engine=engine)
+    return demo_command.run_demo(build_parser().parse_args(["demo", "-o", str(out)]), engine=engine)
 
 
 @pytest.mark.usefixtures("small_phantom")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from CovidSegLib.cases.run_lock import run_lock
 from CovidSegLib.cli import main
-from CovidSegLib.commands import quantify as cli_quantify
+from CovidSegLib.commands import quantify as quantify_command
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.runtime import Clock, runtime_record, versions
 from fake_engine import GEOMETRY, write_ct
@@ -260,7 +260,7 @@ def test_lungs_that_the_image_cuts_are_warned_of_in_a_folder_without_a_run_too(
 def test_figures_do_not_go_into_a_folder_that_a_run_is_writing_to(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli_quantify, "_LOCK_PAUSE_S", 0.0)
+    monkeypatch.setattr(quantify_command, "_LOCK_PAUSE_S", 0.0)
     ct, out = write_ct(tmp_path / "a.nii.gz", infected_slices=4), tmp_path / "out"
     assert segment(ct, "-o", out, "--no-preview") == 0
     before = tree_without_times(out)
@@ -285,7 +285,7 @@ def test_figures_wait_for_those_of_another_case(tmp_path: Path, monkeypatch: pyt
     def ends(_seconds: float) -> None:
         other.__exit__(None, None, None)
 
-    monkeypatch.setattr(cli_quantify.time, "sleep", ends)
+    monkeypatch.setattr(quantify_command.time, "sleep", ends)
     assert _quantify(ct, labels, "-o", figures) == 0
     assert {path.name for path in figures.iterdir()} == {"report.json", "report.csv"}
 
@@ -296,14 +296,14 @@ def test_figures_of_a_segmentation_that_a_run_replaced_meanwhile_are_not_written
     """Else the new case would have the old one's figures."""
     ct, out = write_ct(tmp_path / "a.nii.gz", infected_slices=4), tmp_path / "out"
     assert segment(ct, "-o", out) == 0
-    measure = cli_quantify._measure
+    measure = quantify_command._measure
 
     def replaced_after_measuring(*paths: Path, **options: Any) -> Any:
         measured = measure(*paths, **options)
         assert segment(ct, "-o", out, "--overwrite", "--mode", "fast") == 0
         return measured
 
-    monkeypatch.setattr(cli_quantify, "_measure", replaced_after_measuring)
+    monkeypatch.setattr(quantify_command, "_measure", replaced_after_measuring)
     assert _quantify(ct, out / "a" / "segmentation.seg.nrrd", "-o", out / "a") == 1
     assert "was replaced while it was measured: run this again" in capsys.readouterr().err
     report = report_of(out / "a")

@@ -13,7 +13,7 @@ from CovidSegLib.cases import files as case_files
 from CovidSegLib.cases import summary
 from CovidSegLib.cases.folder import new_case_folder, new_file
 from CovidSegLib.cli import main
-from CovidSegLib.commands import demo as cli_demo
+from CovidSegLib.commands import demo as demo_command
 from fake_engine import write_ct
 from helpers_cli import CLI_DIR, ROOT, one_line_errors, segment
 
@@ -98,7 +98,7 @@ def test_demo_ct_that_is_cut_short_on_writing_is_named(
 
     monkeypatch.setattr(case_files, "check_written_whole", cut_short)
     assert main(["demo", "-o", str(tmp_path / "out")]) == 1
-    assert f"'{tmp_path / 'out' / cli_demo._CT_FILE}'" in one_line_errors(capsys)[0]
+    assert f"'{tmp_path / 'out' / demo_command._CT_FILE}'" in one_line_errors(capsys)[0]
     assert list((tmp_path / "out").iterdir()) == []
 
 

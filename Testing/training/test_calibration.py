@@ -22,7 +22,7 @@ from CovidSegTraining.calibration import (
     measure,
     separation,
 )
-from CovidSegTraining.commands import calibration as cli_calibration
+from CovidSegTraining.commands import calibration as calibration_command
 from CovidSegTraining.experiment.case_scores import CLASSES, COUNTED_SCORES, CaseScores, write_scores
 from CovidSegTraining.quality.calibration_report import AGREEMENT, _decision_table, bound_note, extent_parts
 from CovidSegTraining.quality.decision import decide, infection_agreement
@@ -183,7 +183,7 @@ def test_command_writes_figures_of_both_groups(
     tmp_path: Path, phantom_data: Path, threshold_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parser = Parser(prog="covidseg-train")
-    cli_calibration.add_commands(parser.add_subparsers(required=True))
+    calibration_command.add_commands(parser.add_subparsers(required=True))
     arguments = ["calibrate", "--bundle", str(threshold_bundle), "--data", str(phantom_data), "--mode", "fast"]
     options = parser.parse_args([*arguments, "-o", str(tmp_path / "out"), "--device", "cpu"])
     options.command_line = ["covidseg-train", *arguments]

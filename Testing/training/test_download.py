@@ -24,7 +24,7 @@ from helpers_download import (
     zip_of,
 )
 
-from CovidSegTraining.commands import data as cli_data
+from CovidSegTraining.commands import data as data_commands
 from CovidSegTraining.experiment.download import ARCHIVES, case_of, download, files_of_record
 from CovidSegTraining.experiment.transfer import DownloadError
 
@@ -164,7 +164,7 @@ def test_file_belongs_to_case(file_name: str, case: str) -> None:
 
 def _run(*arguments: str) -> int:
     parser = Parser(prog="covidseg-train")
-    cli_data.add_commands(parser.add_subparsers(required=True))
+    data_commands.add_commands(parser.add_subparsers(required=True))
     options = parser.parse_args(arguments)
     code: int = options.command(options)
     return code

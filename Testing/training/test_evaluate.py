@@ -13,7 +13,7 @@ from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
 from helpers_training import write_nifti
 
-from CovidSegTraining.commands import evaluate as cli_evaluate
+from CovidSegTraining.commands import evaluate as evaluate_commands
 from CovidSegTraining.evaluate import (
     evaluate_scores,
     find_predictions,
@@ -32,14 +32,14 @@ PNG = b"\x89PNG"
 _RUN = """
 import argparse, sys
 from CovidSegLib.commands.parser import Parser
-from CovidSegTraining.commands import evaluate as cli_evaluate
+from CovidSegTraining.commands import evaluate as evaluate_commands
 """
 
 
 def run(*arguments: str | Path) -> int:
     """Run a command as `covidseg-train` does."""
     parser = Parser(prog="covidseg-train", allow_abbrev=False)
-    cli_evaluate.add_commands(parser.add_subparsers(required=True))
+    evaluate_commands.add_commands(parser.add_subparsers(required=True))
     options: argparse.Namespace = parser.parse_args([str(argument) for argument in arguments])
     return int(options.command(options))
 
@@ -103,7 +103,7 @@ def test_tables_from_scores_need_neither_torch_nor_images(data: Path, prediction
     script = f"""
 {_RUN}
 parser = Parser()
-cli_evaluate.add_commands(parser.add_subparsers())
+evaluate_commands.add_commands(parser.add_subparsers())
 options = parser.parse_args(sys.argv[1:])
 code = options.command(options)
 heavy = {{"torch", "monai", "SimpleITK", "matplotlib", "sklearn"}} & set(sys.modules)

@@ -15,7 +15,7 @@ from CovidSegLib.errors import CovidSegError, DeviceError, InputError
 from helpers_experiment import tiny_recipe, tiny_values, write_case, write_cases
 
 from CovidSegTraining import figures
-from CovidSegTraining.commands import cv as cli_cv
+from CovidSegTraining.commands import cv as cv_command
 from CovidSegTraining.experiment import cluster, figure_pictures, predict, run_folder
 from CovidSegTraining.experiment import fit as experiment_fit
 from CovidSegTraining.experiment.config import read_experiment
@@ -315,7 +315,7 @@ def test_names_say_what_differs() -> None:
 def _command(*arguments: object) -> int:
     """Run `cv` as `covidseg-train` does."""
     parser = Parser(prog="covidseg-train")
-    cli_cv.add_commands(parser.add_subparsers(required=True))
+    cv_command.add_commands(parser.add_subparsers(required=True))
     options = parser.parse_args(["cv", *map(str, arguments)])
     return int(options.command(options))
 

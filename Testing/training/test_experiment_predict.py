@@ -15,8 +15,8 @@ from CovidSegLib.geometry import Geometry
 from CovidSegLib.orient import Orientation
 from helpers_experiment import GEOMETRY, ball_labels, tiny_recipe, tiny_values, write_case
 
-from CovidSegTraining.commands import experiment as cli_experiment
-from CovidSegTraining.commands import product as cli_product
+from CovidSegTraining.commands import experiment as experiment_commands
+from CovidSegTraining.commands import product as product_commands
 from CovidSegTraining.experiment import predict as experiment_predict
 from CovidSegTraining.experiment.cache import PreparedVolume
 from CovidSegTraining.experiment.config import read_experiment
@@ -84,8 +84,8 @@ def _run(data: Path, tmp_path: Path, *arguments: str) -> int:
     """Run a command as `covidseg-train` does."""
     parser = Parser(prog="covidseg-train")
     commands = parser.add_subparsers(required=True)
-    cli_product.add_commands(commands)
-    cli_experiment.add_commands(commands)
+    product_commands.add_commands(commands)
+    experiment_commands.add_commands(commands)
     options = parser.parse_args([*arguments])
     options.command_line = ["covidseg-train", *arguments]
     return int(options.command(options))

@@ -15,7 +15,7 @@ from CovidSegLib.geometry import Geometry
 from CovidSegLib.labels import Label
 from helpers_training import write_nifti
 
-from CovidSegTraining.commands import data as cli_data
+from CovidSegTraining.commands import data as data_commands
 from CovidSegTraining.experiment.explore import COLUMNS, explore, explore_case, rows, to_table
 
 SHAPE_KJI = (10, 20, 40)
@@ -164,7 +164,7 @@ def test_folder_without_cases_is_refused(tmp_path: Path) -> None:
 
 def _run(*arguments: str) -> int:
     parser = Parser(prog="covidseg-train")
-    cli_data.add_commands(parser.add_subparsers(required=True))
+    data_commands.add_commands(parser.add_subparsers(required=True))
     options = parser.parse_args(arguments)
     code: int = options.command(options)
     return code
