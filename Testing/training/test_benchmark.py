@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from CovidSegLib import phantom
 from CovidSegLib.bundle import load_bundle
 from CovidSegLib.errors import InputError
-from CovidSegLib.phantom import Phantom
+from CovidSegLib.phantom import Phantom, make_phantom
 from CovidSegLib.pipeline import SegmentationResult, segment
 from CovidSegLib.volume import CTVolume
 
@@ -79,7 +80,12 @@ def test_whole_chests_have_quantities_and_no_scores(figures: dict[str, Any], ill
     assert not row["sides_mistaken"] and row["seconds"] > 0
 
 
-def test_phantoms_are_scored_against_their_exact_labels(phantom_data: Path, threshold_bundle: Path) -> None:
+def test_phantoms_are_scored_against_their_exact_labels(
+    phantom_data: Path, threshold_bundle: Path, ill: Phantom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = {"size_ijk": ill.ct.geometry.size_ijk, "spacing_ijk_mm": ill.ct.geometry.spacing_ijk_mm}
+    monkeypatch.setattr(phantom, "make_phantom", partial(make_phantom, **small))
+    monkeypatch.setattr(benchmark, "storage_variants", lambda ct: [])
     options = BenchmarkOptions(device="cpu", mode="fast", only=("imlab_001",), phantoms=1)
     found = run_benchmark(phantom_data, bundle=load_bundle(threshold_bundle), options=options, tell=str)
     row = _row(found, "phantom_1")
