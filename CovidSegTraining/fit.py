@@ -38,9 +38,18 @@ TOLD_EVERY_S = 30.0
 
 
 class Fit:
-    """A training run in a folder; `run` continues from its last checkpoint."""
+    """A training run in a folder; `run` continues from its last checkpoint.
 
-    def __init__(self, folder: Path, *, cases: list[TrainingCase], config: FitConfig) -> None:
+    Args:
+        folder: The run's folder; made if need be.
+        cases: What to learn from.
+        config: The settings.
+        teacher: A trained network whose answers are learnt instead of those of the averaged weights.
+    """
+
+    def __init__(
+        self, folder: Path, *, cases: list[TrainingCase], config: FitConfig, teacher: torch.nn.Module | None = None
+    ) -> None:
         import torch
 
         self.folder, self.config = folder, config
@@ -50,10 +59,10 @@ class Fit:
         self.device = torch.device(config.device)
         # Emulated, it would take twice as long as float32.
         self.in_bfloat16 = config.bfloat16 and gains_from_bfloat16(config.device)
-        self.network = build_network(config.network).to(self.device)
-        self.network = self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.network = self._on_device(build_network(config.network))
         self.average = build_network(config.network).to(self.device)
         self.average.load_state_dict(self.network.state_dict())
+        self.teacher = self.average if teacher is None else self._on_device(teacher)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
@@ -191,22 +200,28 @@ class Fit:
         self._update_average()
         return float(loss.detach())
 
+    def _on_device(self, network: torch.nn.Module) -> torch.nn.Module:
+        import torch
+
+        return network.to(self.device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
     def _autocast(self) -> torch.autocast:
         import torch
 
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.in_bfloat16)
 
     def _inconsistency(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Return how far the answer is from what the averaged network says of the patches' other state.
+        """Return how far the answer is from what the teacher says of the patches' other state.
 
-        A mean teacher (Tarvainen & Valpola 2017): slices, kernel and noise shall not change an answer, also
-        where no label says which one is right.
+        The averaged weights are a mean teacher (Tarvainen & Valpola 2017): slices, kernel and noise shall not change an
+        answer, also where no label says which one is right. Another network in their place is distilled (Hinton et al.
+        2015).
         """
         import torch
 
-        self.average.eval()
+        self.teacher.eval()
         with torch.no_grad(), self._autocast():
-            wanted = self.average(batch.other)
+            wanted = self.teacher(batch.other)
         return consistency_loss(logits, wanted, counted=batch.shown)
 
     def _voxel_weights(self, batch: Batch) -> torch.Tensor:

@@ -82,7 +82,7 @@ def fit_experiment(options: argparse.Namespace) -> int:
     from ..experiment.world import joined_world
     from ..splits import original_folds, read_folds
 
-    _refuse(options, ("minutes", "init"), why="is for the product's recipe")
+    _refuse(options, ("minutes", "init", "teacher"), why="is for the product's recipe")
     if options.fold is None:
         raise UsageError("--fold K is needed with an experiment's recipe")
     if options.patients is not None and options.folds is None:

@@ -81,6 +81,7 @@ def _add_fit(commands: argparse._SubParsersAction[Parser]) -> None:
         "--minutes", metavar="M", type=positive, help="end the run with the step in which they are over"
     )
     parser.add_argument("--init", metavar="WEIGHTS", type=file, help="begin with these weights (.pt or .safetensors)")
+    parser.add_argument("--teacher", metavar="BUNDLE", type=folder, help="learn a trained network's answers as well")
     add_config(parser)
     add_compute(parser)
     add_fit_options(parser)
@@ -89,11 +90,13 @@ def _add_fit(commands: argparse._SubParsersAction[Parser]) -> None:
 def _fit(options: argparse.Namespace) -> int:
     import logging
 
+    from CovidSegLib.bundle import load_bundle
     from CovidSegLib.device import resolve_device
 
     from ..experiment.config import is_experiment
     from ..export import load_state
     from ..fit import Fit
+    from ..product.fit_checks import refuse_teacher_of_other_input
     from ..product.patches import load_cases
     from ..product.recipe import read_settings
 
@@ -108,7 +111,13 @@ def _fit(options: argparse.Namespace) -> int:
     config = replace(settings, device=resolve_device(options.device))
     if options.minutes is not None:
         config = replace(config, minutes=options.minutes)
-    run = Fit(options.output, cases=load_cases(options.cache, preprocessing=config.preprocessing), config=config)
+    teacher = None
+    if options.teacher is not None:
+        bundle = load_bundle(options.teacher)
+        refuse_teacher_of_other_input(bundle, config=config)
+        config, teacher = replace(config, teacher=bundle.sha256), bundle.network
+    cases = load_cases(options.cache, preprocessing=config.preprocessing)
+    run = Fit(options.output, cases=cases, config=config, teacher=teacher)
     if options.init is not None:
         run.start_from(load_state(options.init))
     run.run()

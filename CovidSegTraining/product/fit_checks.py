@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from CovidSegLib.errors import InputError
+from CovidSegLib.errors import InputError, ModelError
 from CovidSegLib.labels import Label
 from CovidSegLib.network import SIZE_MULTIPLE, NetworkConfig
 from CovidSegLib.preprocess import PreprocessingRecipe
@@ -23,6 +23,8 @@ from .fit_config import FitConfig, Stage
 from .lesions import LesionRecipe
 
 if TYPE_CHECKING:
+    from CovidSegLib.bundle import Bundle
+
     from .recipe import Settings
 
 Condition = tuple[str, bool, str]
@@ -118,7 +120,21 @@ def _training_conditions(fit: FitConfig) -> Iterator[Condition]:
     weights = ("air_weight", "infection_weight", "consistency_weight", "save_every_s")
     yield from _not_negative("fit", {name: getattr(fit, name) for name in weights})
     yield "fit.seed", 0 <= fit.seed < SEEDS_BELOW, "0 or above, and below 2^63"
+    yield "fit.teacher", fit.teacher == FitConfig.teacher, "left out: a bundle is given as --teacher"
     yield "fit.device", fit.device == FitConfig.device, "left out: it is given as --device"
+
+
+def refuse_teacher_of_other_input(teacher: Bundle, *, config: FitConfig) -> None:
+    """Make sure that a teacher can be asked about the patches of a run.
+
+    Raises:
+        ModelError: Its bundle prepares CTs in another way.
+    """
+    if teacher.preprocessing != config.preprocessing:
+        raise ModelError(
+            f"{teacher.path}: its preprocessing is another than fit.preprocessing of the settings, so that it "
+            "cannot teach on these patches; give a bundle that was trained with the same"
+        )
 
 
 def _shares(key: str, values: Mapping[str, float]) -> Iterator[Condition]:

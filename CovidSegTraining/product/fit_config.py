@@ -38,6 +38,7 @@ class FitConfig:
         consistency_from: Share of the run before which it does not count: the averaged weights know too little yet.
         exchange_share: Share of patches, in the whole run, that are learnt undegraded, with the averaged weights asked
             about the degraded ones: what is found in soft images only shall be found in sharp ones, too.
+        teacher: SHA-256 of the weights of a bundle that teaches in place of the averaged weights; "" if none does.
         bfloat16: Compute in it where the hardware is faster for it; elsewhere in float32, as if it were false.
     """
 
@@ -61,6 +62,7 @@ class FitConfig:
     ema_decay: float = 0.995
     freeze_norm_from: float = 0.7
     seed: int = 0
+    teacher: str = ""
     device: str = "cpu"
     bfloat16: bool = True
     save_every_s: float = 120.0

@@ -27,12 +27,13 @@ def test_product_recipe_is_read() -> None:
     assert settings.data.labelled is not None and settings.data.labelled.weak == ("radiopaedia_14_85914_0",)
 
 
-def test_teachers_recipe_is_the_products_with_the_papers_network() -> None:
+@pytest.mark.parametrize(("recipe", "width"), [("teacher.yaml", 32), ("student.yaml", 16)])
+def test_recipes_for_a_gpu_are_the_products_in_all_that_the_network_sees(recipe: str, width: int) -> None:
     product = read_settings().fit
-    teacher = read_settings(PRODUCT.with_name("teacher.yaml")).fit
-    assert teacher.network == NetworkConfig()
+    settings = read_settings(PRODUCT.with_name(recipe)).fit
+    assert settings.network == NetworkConfig(width=width)
     changed = ("network", "stages", "learning_rate", "consistency_from")
-    assert replace(teacher, **{name: getattr(product, name) for name in changed}) == product
+    assert replace(settings, **{name: getattr(product, name) for name in changed}) == product
 
 
 def test_what_is_not_said_has_its_default(tmp_path: Path) -> None:

@@ -121,6 +121,7 @@ def test_fit_does_not_learn_from_cases_prepared_for_another_grid(
         (["split", "--cases", "a", "--patients", "nowhere.json", "-o", "x"], "argument --patients: no file"),
         (["fit", "--cache", ".", "-o", "x", "--folds", "nowhere.json"], "argument --folds: no file 'nowhere.json'"),
         (["fit", "--cache", ".", "-o", "x", "--init", "nowhere.pt"], "argument --init: no file 'nowhere.pt'"),
+        (["fit", "--cache", ".", "-o", "x", "--teacher", "nowhere"], "argument --teacher: no folder 'nowhere'"),
         (
             ["pseudo", "--bundle", ".", "--data", ".", "--cache", ".", "--config", str(TEACHER)],
             "the settings list no diseased whole chests: check --config",
