@@ -155,7 +155,7 @@ def write_ct(path: Path, *, infected_slices: int = 3, seed: int = 0) -> Path:
     # SimpleITK cannot write some names (a colon, bytes that are no text) on every system.
     plain = path.parent / f"_writing{''.join(path.suffixes[-2:]) if path.name.endswith('.gz') else path.suffix}"
     SimpleITK.WriteImage(image, str(plain), useCompression=True)
-    plain.rename(path)
+    plain.replace(path)
     return path
 
 

@@ -68,7 +68,7 @@ def tree_without_times(out: Path) -> dict[str, Any]:
     for path in sorted(out.rglob("*")):
         if path.is_dir():
             continue
-        name = str(path.relative_to(out))
+        name = path.relative_to(out).as_posix()
         if path.suffix == ".json":
             tree[name] = _without_times(json.loads(path.read_text(encoding="utf-8")))
         elif path.name == "report.csv":

@@ -18,7 +18,8 @@ def _write_case(target: Path, text: str) -> None:
 
 
 def _tree(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): path.read_text() for path in sorted(folder.rglob("*")) if path.is_file()}
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in files}
 
 
 def test_case_appears_only_when_complete(tmp_path: Path) -> None:

@@ -160,11 +160,12 @@ def test_same_name_gets_numbers_and_same_file_comes_once(tmp_path: Path) -> None
 
 
 def test_odd_file_names_are_found(tmp_path: Path) -> None:
-    names = ["with space", "größe", "-leading", "semi;colon", "quote'\"", "new\nline", "日本"]
-    for number, name in enumerate(names):
+    cases = {name: name for name in ("with space", "größe", "-leading", "semi;colon", "日本")}
+    if os.name != "nt":  # Windows has no such names
+        cases |= {"quote'\"": "quote'_", "new\nline": "new_line"}
+    for number, name in enumerate(cases):
         write_ct(tmp_path / "in" / f"{name}.nii.gz", seed=number)
-    found = _found(tmp_path / "in", out=tmp_path / "out")
-    assert set(found) == {"with space", "größe", "-leading", "semi;colon", "quote'_", "new_line", "日本"}
+    assert set(_found(tmp_path / "in", out=tmp_path / "out")) == set(cases.values())
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")

@@ -225,6 +225,7 @@ def test_reader_who_goes_away_on_windows_does_not_stop_the_run_either(
 ) -> None:
     with (tmp_path / "log").open("w") as log:
         stream: Any = _ClosedPipe(log.fileno())
+        monkeypatch.setattr(sys, "platform", "linux")
         with pytest.raises(OSError, match="Invalid argument"):
             console.print_line("a", stream=stream)
         monkeypatch.setattr(sys, "platform", "win32")
@@ -238,6 +239,7 @@ def test_paths_of_any_letters_are_opened_on_windows_by_the_command_and_its_worke
 ) -> None:
     chosen: list[tuple[int, str]] = []
     monkeypatch.setattr(locale, "setlocale", lambda category, name: chosen.append((category, name)))
+    monkeypatch.setattr(sys, "platform", "linux")
     assert main(["--version"]) == 0
     assert chosen == []
     monkeypatch.setattr(sys, "platform", "win32")

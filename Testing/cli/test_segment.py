@@ -184,11 +184,13 @@ def test_equal_names_get_numbered_folders(tmp_path: Path) -> None:
 
 
 def test_odd_names_go_through(tmp_path: Path) -> None:
-    names = ["-dash", "größe 日本", "CON", "a'b;c&d"]
-    for number, name in enumerate(names):
+    cases = {name: name for name in ("-dash", "größe 日本", "a'b;c&d")}
+    if os.name != "nt":  # Windows has no such file
+        cases["CON"] = "CON_"
+    for number, name in enumerate(cases):
         write_ct(tmp_path / "in" / f"{name}.nii.gz", seed=number)
     assert segment(tmp_path / "in", "-o", tmp_path / "out dir ü") == 0
-    assert {row["case"] for row in summary(tmp_path / "out dir ü")} == {"-dash", "größe 日本", "CON_", "a'b;c&d"}
+    assert {row["case"] for row in summary(tmp_path / "out dir ü")} == set(cases.values())
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")

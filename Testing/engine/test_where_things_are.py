@@ -43,7 +43,7 @@ def test_contributing_names_no_module_that_is_not_there() -> None:
     assert sorted(lost) == []
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_document_names_no_file_that_is_not_there(document: Path) -> None:
     named = set(re.findall(r"(?<![\w/.-])(?:[\w-]+/)*\w+\.py\b", document.read_text(encoding="utf-8")))
     folders = (

@@ -55,7 +55,7 @@ def _jobs(data: Path, output: Path, *, epochs: int = 3, device: str = "cpu") -> 
 
 def _results(output: Path) -> dict[str, bytes]:
     files = [*output.glob("fold_*/history*"), *output.glob("predictions/*")]
-    return {str(path.relative_to(output)): path.read_bytes() for path in files}
+    return {path.relative_to(output).as_posix(): path.read_bytes() for path in files}
 
 
 def _undisturbed(data: Path, output: Path, *, epochs: int = 3) -> dict[str, bytes]:

@@ -73,7 +73,7 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _results(output: Path) -> dict[str, bytes]:
     """Return what a run comes to: histories, predictions, scores and tables."""
     files = [*output.glob("fold_*/history*"), *output.glob("predictions/*"), *output.glob("evaluation/*.[ctm]*")]
-    return {str(path.relative_to(output)): path.read_bytes() for path in files}
+    return {path.relative_to(output).as_posix(): path.read_bytes() for path in files}
 
 
 def test_everything_is_there_at_the_end(whole: Path) -> None:
