@@ -90,7 +90,7 @@ def dies_in_time(function):
     def wrapper(*args, **kwargs):
         global left
         if left == 0:
-            os._exit(1)
+            os._exit(9)
         left -= 1
         return function(*args, **kwargs)
     return wrapper
@@ -107,13 +107,13 @@ _STEPS = 8  # mkdir, two files, two renames, and two files and a folder to delet
 @pytest.mark.parametrize("steps", range(_STEPS + 1))
 def test_after_dying_at_any_step_a_start_leaves_one_whole_case(tmp_path: Path, steps: int) -> None:
     _write_case(tmp_path / "case", "old")
-    package_dir = Path(case_folder.__file__).resolve().parent.parent
+    package_dir = Path(case_folder.__file__).resolve().parents[2]
     run = subprocess.run(
         [sys.executable, "-c", _DYING_WRITER, str(tmp_path / "case"), str(steps)],
         env={**os.environ, "PYTHONPATH": str(package_dir)},
         check=False,
     )
-    assert run.returncode == (0 if steps == _STEPS else 1)
+    assert run.returncode == (0 if steps == _STEPS else 9)
 
     recover(tmp_path)
     text = "new" if steps >= 5 else "old"
