@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -115,7 +116,7 @@ sys.exit(f"imported: {{heavy}}" if heavy else code)
         [sys.executable, "-c", script, *arguments],
         capture_output=True,
         text=True,
-        env={"PYTHONPATH": f"{root}:{root / 'CovidSeg'}"},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "CovidSeg")])},
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Table 1:") and "Lowest infection DSC: 0.800, b." in done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 import types
@@ -44,7 +45,8 @@ def test_opening_the_panel_imports_neither_torch_nor_monai(tmp_path: Path) -> No
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],
         env={
-            "PYTHONPATH": f"{root / 'CovidSeg'}:{root / 'Testing' / 'host'}",
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(root / "CovidSeg"), str(root / "Testing" / "host")]),
             "QT_QPA_PLATFORM": "offscreen",
             "HOME": str(tmp_path),
         },
