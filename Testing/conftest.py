@@ -11,6 +11,13 @@ import pytest
 
 _ROOT = Path(__file__).resolve().parent.parent
 
+# Hypothesis gives an example 0.2 s by default, which says more of the machine than of the code.
+if importlib.util.find_spec("hypothesis") is not None:  # Slicer's Python has pytest alone
+    from hypothesis import settings
+
+    settings.register_profile("any machine", deadline=None)
+    settings.load_profile("any machine")
+
 if "slicer" not in sys.modules:
     _slicer = importlib.util.find_spec("slicer")
     if _slicer is not None and _slicer.origin is None:  # the folder Testing/slicer, not Slicer

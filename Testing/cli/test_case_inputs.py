@@ -19,7 +19,7 @@ from CovidSegLib.cases.recorded_inputs import name_cases, updated_record
 from CovidSegLib.commands.console import ConsoleReporter
 from fake_engine import FAKE_ENGINE, write_ct
 from helpers_cli import report_of, segment, summary
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 pytestmark = pytest.mark.usefixtures("fake_engine")
@@ -81,7 +81,6 @@ def test_archive_that_was_moved_is_named_as_the_first_time_and_skipped(tmp_path:
     ]
 
 
-@settings(deadline=None)  # some machines write files slowly
 @given(runs=st.lists(st.sets(st.integers(0, 5), min_size=1), min_size=1, max_size=8))
 def test_input_keeps_its_name_whichever_are_given_with_it(runs: list[set[int]]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -111,7 +111,7 @@ def test_nothing_segmented_gives_no_slice() -> None:
     assert profile.point_ijk.shape == (0, 3)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 2**32 - 1))
 def test_slices_add_up_to_the_volumes_of_the_case(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -200,7 +200,7 @@ def test_grey_of_any_lung_window_comes_back_to_hu(ct_of: Callable[[], CTVolume],
     assert error_hu(found, ct, lower=lower, width=width) < 40.0
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(lower=st.floats(-1130.0, -1080.0), width=st.floats(1230.0, 1450.0), seed=st.sampled_from((2, 5)))
 def test_air_and_soft_tissue_give_back_the_scale(lower: float, width: float, seed: int) -> None:
     ct = patient(seed=seed)

@@ -62,7 +62,7 @@ def test_volumes_without_sense_are_refused(voxel_ml: float, min_ml: float) -> No
         remove_islands(mask_of_islands(), voxel_ml=voxel_ml, min_ml=min_ml)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(npst.arrays(bool, (5, 6, 7)), st.integers(0, 20))
 def test_volumes_add_up_and_a_second_time_removes_nothing(mask_kji: np.ndarray, min_voxels: int) -> None:
     removal = remove_islands(mask_kji, voxel_ml=0.5, min_ml=0.5 * min_voxels)

@@ -76,7 +76,7 @@ def test_int16_nifti_is_read_as_it_is(tmp_path: Path, name: str) -> None:
     assert ct.series is None
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     angles=st.tuples(*[st.floats(-3, 3)] * 3),
     flips=st.tuples(*[st.sampled_from([-1.0, 1.0])] * 3),

@@ -271,7 +271,7 @@ def test_sheet_under_the_lowest_lung_is_none_wherever_the_other_lung_ends(box: t
     inside=st.tuples(st.integers(0, 4), st.integers(0, 5), st.integers(0, 5)),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_answer_does_not_depend_on_the_room_around_the_lungs(inside: tuple[int, int, int], seed: int) -> None:
     """Even in-plane, as every other voxel is looked at there.
 

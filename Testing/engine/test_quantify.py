@@ -152,7 +152,7 @@ small_labelmaps = hnp.arrays(np.uint8, st.tuples(*[st.integers(1, 7)] * 3), elem
 spacings = st.tuples(*[st.sampled_from([0.6, 1.0, 2.5, 8.0])] * 3)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(labelmap=small_labelmaps, spacing_ijk_mm=spacings, seed=st.integers(0, 2**16))
 def test_overlapping_form_gives_the_numbers_of_the_exclusive_form(labelmap, spacing_ijk_mm, seed):
     hu = np.random.default_rng(seed).integers(-1024, 200, labelmap.shape).astype(np.int16)
@@ -164,7 +164,7 @@ def test_overlapping_form_gives_the_numbers_of_the_exclusive_form(labelmap, spac
     assert overlapping == quantify_labelmap(hu, geometry=geometry, labelmap_kji=labelmap)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(labelmap=small_labelmaps, spacing_ijk_mm=spacings)
 def test_sides_add_up_and_percentages_stay_in_range(labelmap, spacing_ijk_mm):
     result = measured(labelmap, spacing_ijk_mm=spacing_ijk_mm)
@@ -230,7 +230,7 @@ def nearer_by_brute_force(labelmap: np.ndarray, spacing_ijk_mm: tuple[float, flo
     return whole
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     spacing_ijk_mm=st.tuples(*[st.sampled_from([0.4, 0.75, 1.3, 5.0])] * 3),
     seed=st.integers(0, 2**20),
@@ -288,7 +288,6 @@ def test_grown_box_ends_where_the_array_does() -> None:
     assert grown(box, margin_kji=(3, 6, 0), shape_kji=(7, 9, 10)) == (slice(0, 7), slice(0, 9), slice(1, 9))
 
 
-@settings(deadline=None)
 @given(array=hnp.arrays(np.uint8, st.tuples(*[st.integers(1, 5)] * 3), elements=st.integers(0, 1)))
 def test_bounding_box_is_tight(array):
     box = bounding_box(array)

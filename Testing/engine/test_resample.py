@@ -17,7 +17,7 @@ axes = st.builds(
 
 
 @given(source=axes, target=axes)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_rows_sum_to_one_and_no_weight_is_negative(source: AxisGrid, target: AxisGrid) -> None:
     weights = axis_weights(source, target)
     assert weights.shape == (target.count, source.count) and weights.dtype == np.float32
@@ -26,13 +26,13 @@ def test_rows_sum_to_one_and_no_weight_is_negative(source: AxisGrid, target: Axi
 
 
 @given(axis=axes)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_equal_grids_give_the_identity(axis: AxisGrid) -> None:
     assert np.allclose(axis_weights(axis, axis), np.eye(axis.count), atol=1e-5)
 
 
 @given(source=axes, step_mm=st.floats(0.3, 9))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_covering_axis_has_the_same_middle_and_extent(source: AxisGrid, step_mm: float) -> None:
     target = covering_axis(source, step_mm)
     assert target.centers_mm.mean() == pytest.approx(source.centers_mm.mean(), abs=1e-6)
@@ -94,7 +94,7 @@ def test_kernel_is_never_narrower_than_the_sources_step() -> None:
 
 @given(source=axes, target=axes)
 @example(source=AxisGrid(0.0, 2.0, 10), target=AxisGrid(0.5, 2.0, 10))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_cubic_upsampling_keeps_what_it_is_given(source: AxisGrid, target: AxisGrid) -> None:
     weights = axis_weights(source, target, upsampling="cubic")
     assert np.allclose(weights.sum(axis=1), 1.0, atol=1e-5)

@@ -25,7 +25,7 @@ def test_even_tiles_are_no_larger_than_their_number_needs(
 
 
 @given(shape=st.tuples(*[st.integers(1, 400)] * 3))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_even_tiles_are_as_few_as_the_largest_would_be(shape: tuple[int, int, int]) -> None:
     fitted = FAST.fitted_to(shape)
     largest = Tiling(FAST.patch_kji, FAST.overlap)
@@ -40,7 +40,7 @@ def test_even_tiles_are_as_few_as_the_largest_would_be(shape: tuple[int, int, in
     patch=st.tuples(*[st.integers(1, 20)] * 3),
     overlap=st.sampled_from([0.0, 0.125, 0.25, 0.5]),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_patches_are_counted_as_monai_counts_them(
     shape: tuple[int, int, int], patch: tuple[int, int, int], overlap: float
 ) -> None:

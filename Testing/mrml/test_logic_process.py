@@ -71,7 +71,7 @@ def test_segments_lie_exactly_on_the_grid_of_the_ct(context: Any, logic: Any, ca
         np.testing.assert_array_equal(exported_kji, expected_kji)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     angles_deg=st.tuples(*[st.floats(-180.0, 180.0)] * 3),
     flips=st.tuples(*[st.sampled_from((-1.0, 1.0))] * 3),
