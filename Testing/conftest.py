@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from CovidSegLib.readers.itk_paths import let_itk_open_any_path
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -17,6 +18,8 @@ if importlib.util.find_spec("hypothesis") is not None:  # Slicer's Python has py
 
     settings.register_profile("any machine", deadline=None)
     settings.load_profile("any machine")
+
+let_itk_open_any_path()  # as both command lines do, and Slicer
 
 if "slicer" not in sys.modules:
     _slicer = importlib.util.find_spec("slicer")
