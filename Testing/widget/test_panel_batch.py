@@ -53,7 +53,7 @@ def test_folder_is_segmented_as_on_the_command_line(batch: Journey, tmp_path: Pa
     assert {path.name for path in (tmp_path / "out" / "a").iterdir()} >= {"report.json", "labelmap.nii.gz"}
     assert "a: POI" in batch.ui.batchLog.toPlainText()
     batch.ui.batchOpenButton.click()
-    assert batch.host.opened == [str(tmp_path / "out")]
+    assert [Path(opened) for opened in batch.host.opened] == [tmp_path / "out"]
 
 
 def test_second_run_skips_what_is_complete(batch: Journey, tmp_path: Path) -> None:
