@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from CovidSegLib.commands.exit_codes import FAILED, OK
 from CovidSegLib.commands.parser import Parser, add_command
 
-from .common import add_compute, add_measured, make_output, note, say, use_threads
+from .common import add_compute, add_measured, make_output, note, output_folder, say, use_threads
 
 
 def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -19,7 +18,11 @@ def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     add_measured(parser)
     parser.add_argument("--only", metavar="NAME", nargs="+", default=(), help="only these labelled cases")
     parser.add_argument(
-        "-o", "--output", metavar="DIR", type=Path, help="folder for calibration.json, calibration.md, reliability.png"
+        "-o",
+        "--output",
+        metavar="DIR",
+        type=output_folder,
+        help="folder for calibration.json, calibration.md, reliability.png",
     )
     add_compute(parser)
 

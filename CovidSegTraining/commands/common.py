@@ -79,6 +79,13 @@ def folder(text: str) -> Path:
     return Path(text)
 
 
+def output_folder(text: str) -> Path:
+    """Return the path in an argument for a folder that may not exist yet: a file there is told before any work."""
+    if Path(text).exists() and not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"'{text}' is a file, where a folder is needed")
+    return Path(text)
+
+
 def file(text: str) -> Path:
     """Return the path in an argument that must name a file, or a pipe."""
     if not Path(text).exists() or Path(text).is_dir():

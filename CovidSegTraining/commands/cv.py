@@ -18,6 +18,7 @@ from .common import (
     count_from_zero,
     file,
     folder,
+    output_folder,
     patients_of,
     say,
     use_threads,
@@ -36,8 +37,12 @@ def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     parser.add_argument("--config", metavar="YAML", type=Path, help="recipe (default: the paper's)")
     parser.add_argument("--data", metavar="DIR", type=folder, required=True, help="holds <case>/imaging.nii.gz")
-    parser.add_argument("-o", "--output", metavar="RUN", type=Path, required=True, help="folder of the experiment")
-    parser.add_argument("--cache", metavar="DIR", type=Path, help="folder for prepared cases (default: RUN/cache)")
+    parser.add_argument(
+        "-o", "--output", metavar="RUN", type=output_folder, required=True, help="folder of the experiment"
+    )
+    parser.add_argument(
+        "--cache", metavar="DIR", type=output_folder, help="folder for prepared cases (default: RUN/cache)"
+    )
     folds = parser.add_mutually_exclusive_group()
     folds.add_argument("--original", action="store_true", help="the paper's own five folds (default)")
     folds.add_argument("--folds", metavar="JSON", type=file, help="folds, as 'split' writes them")

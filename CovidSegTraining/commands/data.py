@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from CovidSegLib.commands.exit_codes import FAILED, OK
 from CovidSegLib.commands.parser import Parser, add_command
 from CovidSegLib.failures import one_line
 
-from .common import folder, note, say
+from .common import folder, note, output_folder, say
 
 
 def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -28,7 +27,7 @@ def _add_download(commands: argparse._SubParsersAction[Parser]) -> None:
         "to continue. Not run against the real host: tested against a local server",
         run=_download,
     )
-    parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="folder for the cases")
+    parser.add_argument("-o", "--output", metavar="DIR", type=output_folder, required=True, help="folder for the cases")
     parser.add_argument("--record", metavar="N", default=RECORD, help=f"number of the record (default {RECORD})")
     parser.add_argument("--url", metavar="BASE", default=HOST, help=f"server with Zenodo's interface (default {HOST})")
 
@@ -46,7 +45,9 @@ def _add_explore(commands: argparse._SubParsersAction[Parser]) -> None:
         commands, "explore", summary="list what the cases are: shape, spacing, values, class shares", run=_explore
     )
     parser.add_argument("--data", metavar="DIR", type=folder, required=True, help="folder with a folder per case")
-    parser.add_argument("-o", "--output", metavar="DIR", type=Path, help="folder for explore.csv and explore.png")
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", type=output_folder, help="folder for explore.csv and explore.png"
+    )
 
 
 def _explore(options: argparse.Namespace) -> int:

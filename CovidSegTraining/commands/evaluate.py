@@ -15,6 +15,7 @@ from .common import (
     file,
     folder,
     note,
+    output_folder,
     patients_of,
     say,
     warn,
@@ -83,7 +84,9 @@ def _add_evaluate(commands: argparse._SubParsersAction[Parser]) -> None:
     add_patients(parser, purpose=", where names do not tell")
     add_labels_are(parser)
     parser.add_argument("--seed", metavar="S", type=count_from_zero, default=0, help="of the bootstrap (default 0)")
-    parser.add_argument("-o", "--output", metavar="DIR", type=Path, help="folder for scores, tables and figures")
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", type=output_folder, help="folder for scores, tables and figures"
+    )
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -127,7 +130,9 @@ def _add_figures(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument(
         "--histories", metavar="DIR", type=folder, required=True, help="folder with history.fold_*.tsv or history*.csv"
     )
-    parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="folder for the figure")
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", type=output_folder, required=True, help="folder for the figure"
+    )
 
 
 def _figures(options: argparse.Namespace) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from CovidSegLib.commands.exit_codes import OK
@@ -16,6 +15,7 @@ from .common import (
     count_from_zero,
     file,
     folder,
+    output_folder,
     patients_of,
     say,
     use_threads,
@@ -33,7 +33,9 @@ def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     parser = add_command(commands, "predict", summary="label cases with a trained fold of an experiment", run=_predict)
     parser.add_argument("--run", metavar="RUN", type=folder, required=True, help="folder of a 'fit'")
     parser.add_argument("--data", metavar="DIR", type=folder, required=True, help="holds <case>/imaging.nii.gz")
-    parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="folder for <case>.nii.gz")
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", type=output_folder, required=True, help="folder for <case>.nii.gz"
+    )
     parser.add_argument("--cases", metavar="NAME", nargs="+", help="default: those the fold was validated on")
     parser.add_argument("--checkpoint", choices=("best_loss", "last"), help="default: as the recipe says")
     add_compute(parser)

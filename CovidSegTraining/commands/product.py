@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import replace
-from pathlib import Path
 
 from CovidSegLib.commands.exit_codes import FAILED, OK
 from CovidSegLib.commands.parser import Parser, UsageError, add_command
@@ -20,6 +19,7 @@ from .common import (
     folder,
     make_output,
     note,
+    output_folder,
     positive,
     say,
     use_threads,
@@ -41,7 +41,9 @@ def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
 def _add_prepare(commands: argparse._SubParsersAction[Parser]) -> None:
     parser = add_command(commands, "prepare", summary="put the training material on the network's grid", run=_prepare)
     add_data(parser)
-    parser.add_argument("-o", "--output", metavar="CACHE", type=Path, required=True, help="folder for the cases")
+    parser.add_argument(
+        "-o", "--output", metavar="CACHE", type=output_folder, required=True, help="folder for the cases"
+    )
     parser.add_argument("--phantoms", metavar="N", type=count_from_zero, help="phantoms (default: the settings')")
 
 
@@ -63,7 +65,9 @@ def _prepare(options: argparse.Namespace) -> int:
 def _add_pack(commands: argparse._SubParsersAction[Parser]) -> None:
     parser = add_command(commands, "pack", summary="write prepared cases small, to carry to another machine", run=_pack)
     parser.add_argument("--cache", metavar="CACHE", type=folder, required=True, help="written by 'prepare'")
-    parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="a cache for 'fit' elsewhere")
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", type=output_folder, required=True, help="a cache for 'fit' elsewhere"
+    )
 
 
 def _pack(options: argparse.Namespace) -> int:
@@ -76,7 +80,9 @@ def _pack(options: argparse.Namespace) -> int:
 def _add_fit(commands: argparse._SubParsersAction[Parser]) -> None:
     parser = add_command(commands, "fit", summary="train a network; run again to continue", run=_fit)
     parser.add_argument("--cache", metavar="CACHE", type=folder, required=True, help="written by 'prepare'")
-    parser.add_argument("-o", "--output", metavar="RUN", type=Path, required=True, help="folder of the training run")
+    parser.add_argument(
+        "-o", "--output", metavar="RUN", type=output_folder, required=True, help="folder of the training run"
+    )
     parser.add_argument(
         "--minutes", metavar="M", type=positive, help="end the run with the step in which they are over"
     )
@@ -128,7 +134,9 @@ def _fit(options: argparse.Namespace) -> int:
 def _add_export(commands: argparse._SubParsersAction[Parser]) -> None:
     parser = add_command(commands, "export", summary="write trained weights into a model bundle", run=_export)
     parser.add_argument("--weights", metavar="FILE", type=file, required=True, help="average.pt of a training run")
-    parser.add_argument("--bundle", metavar="DIR", type=Path, required=True, help="the bundle; made if need be")
+    parser.add_argument(
+        "--bundle", metavar="DIR", type=output_folder, required=True, help="the bundle; made if need be"
+    )
     parser.add_argument("--version", metavar="V", help="version of the weights; needed if the bundle has others")
     parser.add_argument("--int8", action="store_true", help="8 bits per weight: half the size; measure what it costs")
 
@@ -213,7 +221,9 @@ def _add_benchmark(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument(
         "--phantoms", metavar="N", type=count_from_zero, default=0, help="synthetic patients, too (default: none)"
     )
-    parser.add_argument("-o", "--output", metavar="DIR", type=Path, help="folder for benchmark.json and benchmark.md")
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", type=output_folder, help="folder for benchmark.json and benchmark.md"
+    )
     add_compute(parser)
 
 

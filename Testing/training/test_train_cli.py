@@ -64,15 +64,31 @@ def test_from_data_to_benchmark(
     assert sorted(path.name for path in out.iterdir()) == ["benchmark.json", "benchmark.md"]
 
 
-@pytest.mark.parametrize("command", ["benchmark", "calibrate"])
-def test_output_that_is_a_file_is_said_before_anything_is_measured(
-    command: str, tmp_path: Path, phantom_data: Path, threshold_bundle: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    "command",
+    [
+        "benchmark --data {0}",
+        "calibrate --data {0}",
+        "cv --data {0}",
+        "download",
+        "evaluate --predictions {0} --data {0}",
+        "explore --data {0}",
+        "figures --histories {0}",
+        "fit --cache {0}",
+        "pack --cache {0}",
+        "predict --run {0} --data {0}",
+        "prepare --data {0}",
+    ],
+)
+def test_output_that_is_a_file_is_told_before_any_work(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "out").write_text("other contents")
-    measured = ["--bundle", str(threshold_bundle), "--data", str(phantom_data), "--mode", "fast"]
-    assert main([command, *measured, "-o", str(tmp_path / "out")]) == 1
+    arguments = [word.format(tmp_path) for word in command.split()]
+    assert main([*arguments, "-o", str(tmp_path / "out")]) == 2
     captured = capsys.readouterr()
-    assert captured.out == "" and "File exists" in captured.err and len(captured.err.splitlines()) == 1
+    assert captured.out == "" and "out' is a file, where a folder is needed" in captured.err
+    assert (tmp_path / "out").read_text() == "other contents"
 
 
 def test_fit_continues_from_other_weights(tmp_path: Path, config: Path) -> None:
