@@ -72,7 +72,26 @@ def peak_memory_mb() -> float | None:
     """Return the highest resident memory of this process so far in MB, None where the system does not tell."""
     try:
         import resource
-    except ImportError:  # Windows
-        return None
+    except ImportError:
+        return _windows_peak_mb()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def _windows_peak_mb() -> float | None:
+    import ctypes
+
+    class MemoryCounters(ctypes.Structure):
+        _fields_ = [("length", ctypes.c_ulong), ("page_faults", ctypes.c_ulong)] + [
+            (name, ctypes.c_size_t)
+            for name in ("peak", "now", "peak_paged", "paged", "peak_fixed", "fixed", "page_file", "peak_page_file")
+        ]
+
+    counters = MemoryCounters(length=ctypes.sizeof(MemoryCounters))
+    this_process = ctypes.c_void_p(-1)  # what GetCurrentProcess returns
+    kernel = getattr(ctypes, "windll", None)
+    if kernel is None or not kernel.kernel32.K32GetProcessMemoryInfo(
+        this_process, ctypes.byref(counters), counters.length
+    ):
+        return None
+    return float(counters.peak / 1e6)

@@ -56,12 +56,17 @@ def test_record_has_the_contracts_keys() -> None:
     assert {"python", "torch", "monai", "numpy", "simpleitk"} <= set(record["versions"])
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell")
 def test_peak_memory_is_that_of_this_process_in_mb() -> None:
     held = np.ones(100_000_000, np.uint8)
     peak_mb = peak_memory_mb()
     assert peak_mb is not None and 100 < peak_mb < 100_000
     assert held.nbytes == 100_000_000
+
+
+def test_peak_memory_is_unknown_where_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
+    monkeypatch.setattr("ctypes.windll", None, raising=False)
+    assert peak_memory_mb() is None
 
 
 def test_resources_are_found_in_the_source_tree() -> None:
