@@ -28,7 +28,6 @@ def measured(tmp_path: Path, *, size_ijk: tuple[int, int, int]) -> dict[str, flo
     return found  # type: ignore[no-any-return]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell the peak")
 def test_segmenting_takes_a_bounded_amount_beyond_the_ct(tmp_path: Path) -> None:
     found = measured(tmp_path, size_ijk=(256, 256, 150))
     # Beyond the CT: the labelmap, and what has the network's spacing, whatever the CT's.
@@ -36,7 +35,6 @@ def test_segmenting_takes_a_bounded_amount_beyond_the_ct(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell the peak")
 def test_large_ct_stays_below_6_gib(tmp_path: Path) -> None:
     found = measured(tmp_path, size_ijk=(512, 512, 600))
     assert found["input_mb"] == pytest.approx(314.6, abs=0.1)
