@@ -71,6 +71,8 @@ def _run_two(*arguments: object) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Data, recipe and folds, and what two processes made of them."""
+    if os.name == "nt":
+        pytest.skip("torchrun asks for libuv, which torch for Windows is built without")
     root = tmp_path_factory.mktemp("two")
     write_cases(root / "data")
     (root / "recipe.yaml").write_text(yaml.safe_dump(tiny_values(training__epochs=2)), encoding="utf-8")

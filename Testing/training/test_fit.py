@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import resource
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -158,6 +157,7 @@ def test_full_disk_is_said_as_such(tmp_path: Path, cache: Path) -> None:
     fit = _fit(tmp_path / "run", cache, replace(CONFIG, steps=1))
     fit.save()
     before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+    resource = pytest.importorskip("resource", reason="needs a limit on files' size, as POSIX has")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))  # Python ignores the signal
     try:
