@@ -181,9 +181,14 @@ def _labelled_jobs(labelled: LabelledCases, *, data_dir: Path, recipe: Preproces
 
 
 def build_labelled(folder: Path, *, recipe: PreprocessingRecipe, weak: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return HU and codes of a labelled case; the codes are unknown wherever the image is."""
+    """Return HU and codes of a labelled case; the codes are unknown wherever the image is.
+
+    Raises:
+        InputError: A file cannot be read, lies on another grid, or labels nothing.
+    """
     hu, network_input, geometry = _on_network_grid(folder / "imaging.nii.gz", recipe=recipe)
     labels = read_segmentation(folder / "segmentation.nii.gz", geometry=geometry)
+    _refuse_no_lung(labels, path=folder / "segmentation.nii.gz")
     valid = read_known(folder, geometry=geometry)
     codes = labels_on_network_grid(labels, network_input=network_input, classes=len(Label))
     if valid is not None:
@@ -222,6 +227,7 @@ def _lung_job(mask: LungMask, *, data_dir: Path, recipe: PreprocessingRecipe) ->
     def build() -> tuple[np.ndarray, np.ndarray]:
         hu, network_input, geometry = _on_network_grid(image, recipe=recipe)
         labels = (read_labels(lungs, geometry=geometry) > 0).astype(np.uint8)
+        _refuse_no_lung(labels, path=lungs)
         lung = labels_on_network_grid(labels, network_input=network_input, classes=2) > 0
         codes = np.where(lung, Code.RIGHT_LUNG if mask.side == "right" else Code.LEFT_LUNG, Code.BACKGROUND)
         codes[~lung & (hu < OTHER_AIR_BELOW_HU) & network_input.inside_kji] = Code.UNKNOWN
@@ -229,6 +235,12 @@ def _lung_job(mask: LungMask, *, data_dir: Path, recipe: PreprocessingRecipe) ->
 
     depends_on = {"kind": "lung", "side": mask.side, "files": _fingerprints([image, lungs])}
     return _Job(case_name(image), mask.weight, depends_on, build)
+
+
+def _refuse_no_lung(labels_kji: np.ndarray, *, path: Path) -> None:
+    """Refuse labels that are all background: not drawn yet, they would teach that there is no lung."""
+    if not labels_kji.any():
+        raise InputError(f"{path}: labels no lung: every voxel is 0. Draw the labels, or take the case out.")
 
 
 def _phantom_job(n: int, *, first_seed: int, weight: float, recipe: PreprocessingRecipe) -> _Job:

@@ -64,12 +64,13 @@ def test_corrected_lung_mask_or_labels_are_prepared_again(tmp_path: Path, ill: P
         write_nifti(tmp_path / folder / "imaging.nii.gz", ill.ct.hu_kji, geometry=ill.ct.geometry)
     files = [tmp_path / "lung" / "lungs.nii.gz", tmp_path / "muller20" / "case" / "segmentation.nii.gz"]
     lists = {"lungs": (LungMask("lung", side="right"),), "labelled": DataConfig().labelled}
-    for labels_kji, again in ((ill.labelmap_kji, True), (ill.labelmap_kji, False), (ill.labelmap_kji * 0, True)):
+    infection_kji = ill.labelmap_kji * (ill.labelmap_kji == 3)
+    for labels_kji, again in ((ill.labelmap_kji, True), (ill.labelmap_kji, False), (infection_kji, True)):
         for file in files:
             write_nifti(file, labels_kji, geometry=ill.ct.geometry)
         lines, cases = _prepared(tmp_path, tmp_path / "cache", **lists)
         assert ["already" not in line for line in lines] == [again, again]
-    assert not any((case.codes_kji == Code.RIGHT_LUNG).any() for case in cases)
+    assert not (cases[0].codes_kji == Code.RIGHT_LUNG).any()
 
 
 def test_phantom_that_gets_other_findings_is_made_again(
@@ -100,3 +101,21 @@ def test_label_that_nobody_knows_is_refused_wherever_a_segmentation_is_read(
     options = BenchmarkOptions(mode="fast", device="cpu")
     (row,) = run_benchmark(tmp_path, bundle=bundle, options=options, tell=str)["cases"]
     assert re.search(message, row["error"] or "")
+
+
+@pytest.mark.parametrize(
+    ("path", "lists"),
+    [
+        ("muller20/coronacases_001/segmentation.nii.gz", {"labelled": LabelledCases("muller20")}),
+        ("lungs/right/lungs.nii.gz", {"lungs": (LungMask("lungs/right", side="right"),)}),
+    ],
+)
+def test_labels_that_were_not_drawn_are_refused_and_not_learnt_as_no_lung(
+    tmp_path: Path, ill: Phantom, path: str, lists: dict[str, object]
+) -> None:
+    labels = tmp_path / path
+    write_nifti(labels.with_name("imaging.nii.gz"), ill.ct.hu_kji, geometry=ill.ct.geometry)
+    write_nifti(labels, np.zeros_like(ill.labelmap_kji), geometry=ill.ct.geometry)
+    with pytest.raises(InputError, match=rf"{re.escape(str(labels))}: labels no lung: every voxel is 0"):
+        _prepared(tmp_path, tmp_path / "cache", **lists)
+    assert not list((tmp_path / "cache").glob("*.npz"))
