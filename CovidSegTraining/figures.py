@@ -116,7 +116,7 @@ def read_history(path: Path) -> History:
     return History(fold[0] if fold else path.parent.name, epochs, training, validation)
 
 
-def smooth_losses(epochs: np.ndarray, losses: np.ndarray, *, folds: np.ndarray, seed: int = 0) -> SmoothCurve:
+def smooth_losses(epochs: np.ndarray, losses: np.ndarray, *, folds: np.ndarray) -> SmoothCurve:
     """Return losses of several folds as one curve, by Gaussian-process regression of log loss on log epoch.
 
     Losses fall fast at first and slowly later, and scatter in proportion to their size; in logarithms, fall and scatter
@@ -127,20 +127,19 @@ def smooth_losses(epochs: np.ndarray, losses: np.ndarray, *, folds: np.ndarray, 
         epochs: (n,) from 1.
         losses: (n,) above 0.
         folds: (n,) whole numbers from 0, the fold of each loss.
-        seed: Decides which points are taken.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
-    taken = _thinned(epochs, seed=seed)
+    taken = _thinned(epochs)
     log_losses = np.log(losses[taken])
     # The second coordinate is the fold: the common term is constant along it, the folds' own terms are independent.
     common, own = (
         RBF([1.0, reach], length_scale_bounds=[(0.2, 10.0), (reach, reach)]) for reach in (_ALL_FOLDS, _ONE_FOLD)
     )
     kernel = ConstantKernel(1.0) * common + ConstantKernel(0.1) * own + WhiteKernel(0.1)
-    process = GaussianProcessRegressor(kernel, normalize_y=True, random_state=seed)
+    process = GaussianProcessRegressor(kernel, normalize_y=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # length scales over folds are fixed, thus at their bounds
         process.fit(np.stack([np.log(epochs[taken]), folds[taken]], axis=1), log_losses)
@@ -153,12 +152,12 @@ def smooth_losses(epochs: np.ndarray, losses: np.ndarray, *, folds: np.ndarray, 
     return SmoothCurve(grid, *(np.exp(log_loss + factor * deviation) for factor in (0.0, -1.96, 1.96)))
 
 
-def _thinned(epochs: np.ndarray, *, seed: int) -> np.ndarray:
-    """Return indices of at most `SMOOTHED_POINTS` losses, evenly over log epoch."""
+def _thinned(epochs: np.ndarray) -> np.ndarray:
+    """Return indices of at most `SMOOTHED_POINTS` losses, evenly over log epoch; the same for the same epochs."""
     if len(epochs) <= SMOOTHED_POINTS:
         return np.arange(len(epochs))
     share = 1.0 / epochs
-    return np.random.default_rng(seed).choice(len(epochs), SMOOTHED_POINTS, replace=False, p=share / share.sum())
+    return np.random.default_rng(0).choice(len(epochs), SMOOTHED_POINTS, replace=False, p=share / share.sum())
 
 
 def draw_losses(histories: Sequence[History]) -> Figure:
