@@ -6,13 +6,12 @@ import copy
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from CovidSegLib.bundle import load_bundle
+from CovidSegLib.bundle import file_named_in_errors, load_bundle
 from CovidSegLib.errors import ModelError
 from CovidSegLib.int8.weights import SCALE, dequantized, quantized
 from CovidSegLib.network import NetworkConfig, build_network
@@ -72,7 +71,7 @@ def export_weights(
     before = _read_json(metadata_path)
     metadata = _least_metadata(trained) if before is None else copy.deepcopy(before)
     own = _own_section(metadata, path=metadata_path)
-    with _naming(metadata_path):
+    with file_named_in_errors(metadata_path):
         config = NetworkConfig.from_dict(own["network"])
         preprocessing = PreprocessingRecipe.from_dict(own["preprocessing"])
     _check_network(tensors, config=config, weights=weights)
@@ -219,15 +218,6 @@ def _own_section(metadata: dict[str, Any], *, path: Path) -> dict[str, Any]:
     return own
 
 
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Put the file's name before an error in its contents."""
-    try:
-        yield
-    except ModelError as error:
-        raise ModelError(f"{path}: {error}") from error
-
-
 def _write_bundle(folder: Path, *, weights_file: str, data: bytes, metadata_text: str) -> None:
     write_whole(folder / "models" / weights_file, data)
     write_whole(folder / "configs" / "metadata.json", metadata_text.encode("utf-8"))
@@ -271,7 +261,7 @@ def _metadata_text(metadata: dict[str, Any], *, before: dict[str, Any] | None, p
 def _check_preprocessing(named: PreprocessingRecipe, *, trained: dict[str, Any] | None, weights: Path) -> None:
     if trained is None or "preprocessing" not in trained:
         return
-    with _naming(weights.with_name("config.json")):
+    with file_named_in_errors(weights.with_name("config.json")):
         used = PreprocessingRecipe.from_dict(trained["preprocessing"])
     if used != named:
         raise ModelError(

@@ -131,7 +131,7 @@ def load_bundle(path: Path | str | None = None) -> Bundle:
         own = metadata["covidseg"]
         for entry in (own["weights"], *([own["activations"]] if "activations" in own else [])):
             _check_tensors_entry(entry, metadata_path=metadata_path)
-        with _file_named_in_errors(metadata_path):
+        with file_named_in_errors(metadata_path):
             network_config = NetworkConfig.from_dict(own["network"])
             preprocessing = PreprocessingRecipe.from_dict(own["preprocessing"])
             postprocessing = PostprocessingRecipe.from_dict(own.get("postprocessing", {}))
@@ -182,12 +182,12 @@ def _read_metadata(metadata_path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _file_named_in_errors(metadata_path: Path) -> Iterator[None]:
+def file_named_in_errors(path: Path) -> Iterator[None]:
     """Prefix model errors with the file's name, which the code that raises them does not know."""
     try:
         yield
     except ModelError as error:
-        raise ModelError(_("{file}: {problem}").format(file=metadata_path, problem=error.text)) from error
+        raise ModelError(_("{file}: {problem}").format(file=path, problem=error.text)) from error
 
 
 def _check_tensors_entry(entry: dict[str, Any], *, metadata_path: Path) -> None:
