@@ -195,16 +195,21 @@ def segment_mask(node: Any, *, segment_id: str, volume_node: Any) -> np.ndarray:
 
 def whole_voxel_offset(labelmap: Any, *, matrix: np.ndarray, within: float = COINCIDENT_VOXELS) -> np.ndarray | None:
     """Return index_ijk of a labelmap's voxel (0, 0, 0) on the grid of `matrix`; None if the voxels do not coincide."""
-    import slicer
-    import vtk
-
-    image_to_world = vtk.vtkMatrix4x4()
-    labelmap.GetImageToWorldMatrix(image_to_world)
-    between = np.linalg.solve(matrix, slicer.util.arrayFromVTKMatrix(image_to_world))
+    between = np.linalg.solve(matrix, matrix_of(labelmap))
     offset_ijk = np.rint(between[:3, 3])
     reach = np.abs(labelmap.GetExtent()).max() + 1
     drift_voxels = np.abs(between[:3, :3] - np.eye(3)).max() * reach + np.abs(between[:3, 3] - offset_ijk).max()
     return offset_ijk.astype(int) if drift_voxels < within else None
+
+
+def matrix_of(image: Any) -> np.ndarray:
+    """Return the (4, 4) matrix from index_ijk to point_ras (mm) of an oriented image."""
+    import slicer
+    import vtk
+
+    matrix = vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(matrix)
+    return np.asarray(slicer.util.arrayFromVTKMatrix(matrix))
 
 
 def _pasted(labelmap: Any, *, offset_ijk: np.ndarray, shape_kji: tuple[int, ...]) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from ..labels import SEGMENTS
 from ..texts import Text
 from ..texts import text as _
-from .segments import find_segments, meaning_of
+from .segments import find_segments, matrix_of, meaning_of
 from .volume import ijk_to_ras
 
 #: Attribute of a segmentation: the digest of its CT's voxels as they were segmented.
@@ -94,22 +94,12 @@ def _was_moved(volume_node: Any, *, segmentation_node: Any) -> bool:
     if image is None or not text or not converter.DeserializeImageGeometry(text, grid, False):
         return False
     ct = ijk_to_ras(volume_node)
-    ct_mm, grid_mm = (np.linalg.norm(matrix[:3, :3], axis=0) for matrix in (ct, _matrix_of(grid)))
+    ct_mm, grid_mm = (np.linalg.norm(matrix[:3, :3], axis=0) for matrix in (ct, matrix_of(grid)))
     if grid.GetDimensions() != image.GetDimensions() or not np.allclose(ct_mm, grid_mm, rtol=1e-3):
         return False
     corners_ijk = np.array([[0, 0, 0, 1], [*image.GetDimensions(), 1]]).T
-    moved_mm = np.linalg.norm((ct - _matrix_of(grid)) @ corners_ijk, axis=0).max()
+    moved_mm = np.linalg.norm((ct - matrix_of(grid)) @ corners_ijk, axis=0).max()
     return bool(moved_mm > MOVED_VOXELS * ct_mm.min())
-
-
-def _matrix_of(image: Any) -> np.ndarray:
-    """Return the (4, 4) matrix from index_ijk to point_ras (mm) of an oriented image."""
-    import slicer
-    import vtk
-
-    matrix = vtk.vtkMatrix4x4()
-    image.GetImageToWorldMatrix(matrix)
-    return np.asarray(slicer.util.arrayFromVTKMatrix(matrix))
 
 
 def _uncounted_parts(node: Any) -> list[str]:
