@@ -8,14 +8,14 @@ from .. import DISCLAIMER
 from ..cases.batch import BatchResult, run_batch
 from ..cases.discovery import discover_cases
 from ..cases.names import RUN_FILE, SUMMARY_FILE
-from ..cases.one_case import Engine, Outcome, RunOptions, Status
+from ..cases.one_case import Outcome, RunOptions, Status
 from ..errors import CovidSegError
 from ..failures import explain
 from .console import ConsoleReporter, print_error, print_failure, print_line
 from .exit_codes import FAILED, OK, STOPPED, USAGE
 
 
-def run_segment(arguments: argparse.Namespace, *, engine: Engine | None = None) -> int:
+def run_segment(arguments: argparse.Namespace) -> int:
     """Run `covidseg segment` and return its exit code."""
     options = RunOptions(
         out_dir=arguments.output,
@@ -33,7 +33,7 @@ def run_segment(arguments: argparse.Namespace, *, engine: Engine | None = None) 
         found = discover_cases(arguments.inputs, out_dir=options.out_dir)
         for note in found.notes:
             reporter.note(note)
-        result = run_batch(found.cases, options=options, reporter=reporter, engine=engine)
+        result = run_batch(found.cases, options=options, reporter=reporter)
     except CovidSegError as error:
         print_failure(error, details=arguments.verbose)
         return USAGE

@@ -61,9 +61,9 @@ BatchNews = BatchStarted | CaseStarted | Progress | Note | Outcome
 class BatchSection:
     """Segments all CTs of a folder."""
 
-    def __init__(self, place: Workplace, *, views: Views, engine: Engine | None = None) -> None:
-        """Work in `place`; tests give a small `engine` in place of the real one."""
-        self._place, self._ui, self._views, self._engine = place, place.ui, views, engine
+    def __init__(self, place: Workplace, *, views: Views) -> None:
+        """Work in `place`; `views` opens the folder of the results."""
+        self._place, self._ui, self._views, self._engine = place, place.ui, views, Engine()
         self._running = False
         self._total = self._number = 0
         self._case = ""
@@ -233,7 +233,7 @@ def segment_folder(
     folder: Path,
     *,
     options: RunOptions,
-    engine: Engine | None,
+    engine: Engine,
     progress: Callable[[BatchNews], None],
     cancelled: Callable[[], bool],
 ) -> BatchResult:
