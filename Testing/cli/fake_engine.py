@@ -19,7 +19,7 @@ from CovidSegLib.geometry import Geometry
 from CovidSegLib.progress import Progress
 from CovidSegLib.quantify import quantify_labelmap
 from CovidSegLib.report import build_report
-from CovidSegLib.volume import CTVolume, fingerprint_of, read_ct
+from CovidSegLib.volume import CTVolume, read_ct
 
 GEOMETRY = Geometry(size_ijk=(24, 20, 12), spacing_ijk_mm=(2.0, 2.5, 4.0), origin_lps_mm=(-20.0, 11.0, 5.0))
 
@@ -128,7 +128,6 @@ def fake_resolve_device(device: str) -> str:
 
 
 FAKE_ENGINE = Engine(
-    fingerprint=fingerprint_of,
     read=read_ct,
     segment=fake_segment,  # type: ignore[arg-type]
     load_bundle=fake_load_bundle,  # type: ignore[arg-type]

@@ -106,7 +106,6 @@ class Engine:
     Every part must be a function of a module, so that worker processes can be given it.
     """
 
-    fingerprint: Callable[[Path], str] = fingerprint_of
     read: Callable[..., CTVolume] = _read
     segment: Callable[..., SegmentationResult] = _segment
     load_bundle: Callable[[Path | None], Bundle] = _load_bundle
@@ -159,7 +158,7 @@ class CaseRunner:
                 _("the path {path!a} has letters in no known encoding: rename it.").format(path=str(case.path))
             )
         key = CaseKey(
-            fingerprint=self.engine.fingerprint(case.path),
+            fingerprint=fingerprint_of(case.path),
             bundle_fingerprint=bundle.fingerprint,
             options=options.recorded,
         )
