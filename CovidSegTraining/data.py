@@ -81,6 +81,22 @@ class DataConfig:
     phantoms: Phantoms = field(default_factory=Phantoms)
 
 
+def labelled_folders(labelled: LabelledCases, *, data_dir: Path) -> list[Path]:
+    """Return the folders of the labelled cases that are learnt from, sorted; those of `HELD_OUT` are left out.
+
+    Raises:
+        InputError: There is no labelled case, or one is named as measured only.
+    """
+    root = data_dir / labelled.folder
+    found = sorted(path.parent for path in root.glob("*/segmentation.nii.gz"))
+    if not found:
+        raise InputError(f"{root}: no cases with segmentation.nii.gz. Check --data and data.labelled.folder.")
+    folders = [folder for folder in found if folder.name not in HELD_OUT]
+    for folder in folders:
+        refuse_measured_only(Path(labelled.folder, folder.name))
+    return folders
+
+
 def refuse_measured_only(path: Path) -> None:
     """Make sure that a file may be learnt from.
 

@@ -23,7 +23,7 @@ from CovidSegLib.preprocess import NetworkInput, PreprocessingRecipe, preprocess
 from CovidSegLib.volume import case_name, fingerprint_of, read_ct
 
 from .cache import CachedCase, case_files, key_of, preparation_of, read_case, refuse_cases_with, write_case
-from .data import HELD_OUT, DataConfig, LabelledCases, LungMask, WholeChest, refuse_measured_only
+from .data import DataConfig, LabelledCases, LungMask, WholeChest, labelled_folders, refuse_measured_only
 from .label_files import (
     KNOWN_SHARE,
     labels_on_network_grid,
@@ -162,14 +162,7 @@ def _jobs(config: DataConfig, *, data_dir: Path, recipe: PreprocessingRecipe) ->
 
 
 def _labelled_jobs(labelled: LabelledCases, *, data_dir: Path, recipe: PreprocessingRecipe) -> Iterator[_Job]:
-    root = data_dir / labelled.folder
-    folders = sorted(path.parent for path in root.glob("*/segmentation.nii.gz"))
-    if not folders:
-        raise InputError(f"{root}: no cases with segmentation.nii.gz. Check --data and data.labelled.folder.")
-    for folder in folders:
-        if folder.name in HELD_OUT:
-            continue
-        refuse_measured_only(folder.relative_to(data_dir))
+    for folder in labelled_folders(labelled, data_dir=data_dir):
         weak = folder.name in labelled.weak
         files = [folder / "imaging.nii.gz", folder / "segmentation.nii.gz", *folder.glob("valid.nii.gz")]
         yield _Job(

@@ -18,7 +18,7 @@ from CovidSegLib.preprocess import preprocess
 from CovidSegLib.progress import Reporter
 from CovidSegLib.volume import case_name, read_ct
 
-from ..data import HELD_OUT, DataConfig, refuse_measured_only
+from ..data import DataConfig, labelled_folders, refuse_measured_only
 from ..whole_files import whole_file
 from .metadata_text import with_key_behind, without_key
 
@@ -64,14 +64,7 @@ def training_cts(config: DataConfig, *, data_dir: Path) -> list[Path]:
     """
     paths = []
     if config.labelled is not None:
-        root = data_dir / config.labelled.folder
-        folders = sorted(path.parent for path in root.glob("*/segmentation.nii.gz"))
-        if not folders:
-            raise InputError(f"{root}: no cases with segmentation.nii.gz. Check --data and data.labelled.folder.")
-        for folder in folders:
-            if folder.name not in HELD_OUT:
-                refuse_measured_only(Path(config.labelled.folder, folder.name))
-                paths.append(folder / "imaging.nii.gz")
+        paths += [folder / "imaging.nii.gz" for folder in labelled_folders(config.labelled, data_dir=data_dir)]
     for chest in config.whole_chests:
         refuse_measured_only(Path(chest.path))
         paths.append(data_dir / chest.path)
