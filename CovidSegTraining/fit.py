@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 #: How often the run tells how far it is, in seconds, beside its checkpoints.
 TOLD_EVERY_S = 30.0
+#: Over how many batches the statistics of batch normalisation are measured before they are fixed.
+NORM_BATCHES = 32
 
 
 class Fit:
@@ -134,18 +136,18 @@ class Fit:
         falling = (progress - self.config.warm_up) / (1.0 - self.config.warm_up)
         return self.config.learning_rate * (0.5 + 0.5 * float(np.cos(np.pi * falling))) + 1e-6
 
-    def recalibrate_norm(self, stage: Stage, *, batches: int = 32) -> None:
+    def recalibrate_norm(self, stage: Stage) -> None:
         """Measure the statistics of batch normalisation afresh over training patches, and keep them from now on."""
         import torch
 
-        log.info("after step %d: measuring batch normalisation anew, over %d batches", self.step, batches)
+        log.info("after step %d: measuring batch normalisation anew, over %d batches", self.step, NORM_BATCHES)
         self.network.load_state_dict(self.average.state_dict())
         for norm in _norms(self.network):
             norm.reset_running_stats()
             norm.momentum = None  # a plain mean over the batches
         self.network.train()
         with torch.no_grad(), self._autocast():
-            for _ in range(batches):
+            for _ in range(NORM_BATCHES):
                 self.network(self.patches.batch(stage).image)
         self.average.load_state_dict(self.network.state_dict())
         self.norm_frozen = True

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..scene import SceneContext
     from ..volume import CTVolume
 
+SEED = 1
 SIZE_IJK = (72, 60, 40)
 SPACING_IJK_MM = (5.0, 5.0, 7.5)
 
@@ -50,9 +51,9 @@ def truth_engine(phantom: Phantom) -> Engine:
     return engine
 
 
-def add_phantom_volume(context: SceneContext, *, seed: int = 1) -> tuple[Phantom, Any]:
+def add_phantom_volume(context: SceneContext) -> tuple[Phantom, Any]:
     """Return a coarse phantom and a new volume node with its voxels."""
     from ..phantom import make_phantom
 
-    phantom = make_phantom(seed=seed, size_ijk=SIZE_IJK, spacing_ijk_mm=SPACING_IJK_MM)
+    phantom = make_phantom(seed=SEED, size_ijk=SIZE_IJK, spacing_ijk_mm=SPACING_IJK_MM)
     return phantom, add_ct_volume(context, ct=phantom.ct, name=phantom.ct.name)
