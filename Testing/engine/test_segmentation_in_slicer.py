@@ -7,31 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from CovidSegLib.geometry import Geometry
-from CovidSegLib.labels import SEGMENTS, Label
+from CovidSegLib.labels import SEGMENTS
+from CovidSegLib.results.segmentation_reader import read_segmentation
 from CovidSegLib.results.terminology import TERMINOLOGY_TAG, terminology_entry
-from CovidSegLib.segmentation_file import read_segmentation, write_seg_nrrd
+from CovidSegLib.segmentation_file import write_seg_nrrd
+from helpers_segmentation import GEOMETRIES, SIZE_IJK, L, any_geometry, make_labelmap
 
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed")
 pytestmark = pytest.mark.slicer
-
-L, R, INF = Label.LEFT_LUNG, Label.RIGHT_LUNG, Label.INFECTION
-SIZE_IJK = (14, 11, 9)
-OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
-OBLIQUE_FLIPPED = (-0.48, 0.6, 0.64, 0.36, 0.8, -0.48, -0.8, 0.0, -0.6)
-GEOMETRIES = {
-    "straight": Geometry(SIZE_IJK, (0.7, 1.3, 2.9), (-11.125, 33.5, 401.75)),
-    "oblique": Geometry(SIZE_IJK, (0.7, 1.3, 2.9), (-11.125, 33.5, 401.75), OBLIQUE),
-    "flipped": Geometry(SIZE_IJK, (0.7, 1.3, 2.9), (-11.125, 33.5, 401.75), OBLIQUE_FLIPPED),
-}
-any_geometry = pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
-
-
-def make_labelmap() -> np.ndarray:
-    labelmap = np.zeros(SIZE_IJK[::-1], dtype=np.uint8)
-    labelmap[2:8, 2:9, 1:5], labelmap[2:7, 2:9, 8:13] = R, L
-    labelmap[3:5, 3:6, 2:4] = labelmap[4:6, 3:5, 9:12] = INF
-    return labelmap
 
 
 class Opened:
@@ -82,9 +65,9 @@ def matrix_of(image: Any) -> np.ndarray:
 
 
 @pytest.fixture
-def written(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+def written(tmp_path: Path) -> Path:
     path = tmp_path / "ours.seg.nrrd"
-    write_seg_nrrd(path, labelmap_kji=make_labelmap(), geometry=GEOMETRIES[getattr(request, "param", "oblique")])
+    write_seg_nrrd(path, labelmap_kji=make_labelmap(), geometry=GEOMETRIES["oblique"])
     return path
 
 
