@@ -1,6 +1,6 @@
-"""Segmentations as files: the exclusive labelmap (NIfTI) and Slicer's segmentation (.seg.nrrd).
+"""Write segmentations: the exclusive labelmap (NIfTI) and Slicer's segmentation (.seg.nrrd).
 
-Reading lives in `results.segmentation_reader`; `read_segmentation` is offered here as well.
+They are read by `results.segmentation_reader`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,7 @@ from .boxes import bounding_box
 from .geometry import Geometry
 from .labels import SEGMENTS, Label, SegmentDefinition
 from .results.nrrd_writer import write_layers_nrrd
-from .results.segment_masks import SegmentMasks
-from .results.segmentation_reader import read_segmentation
 from .results.terminology import TERMINOLOGY_TAG, terminology_entry
-
-__all__ = ["SegmentMasks", "read_segmentation", "write_labelmap_nifti", "write_seg_nrrd"]
 
 
 def write_labelmap_nifti(path: str | Path, *, labelmap_kji: np.ndarray, geometry: Geometry) -> None:

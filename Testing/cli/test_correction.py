@@ -13,7 +13,8 @@ import pytest
 from CovidSegLib.cases.correction import is_corrected
 from CovidSegLib.cli import main
 from CovidSegLib.geometry import Geometry
-from CovidSegLib.segmentation_file import read_segmentation, write_labelmap_nifti, write_seg_nrrd
+from CovidSegLib.results.segmentation_reader import read_segmentation
+from CovidSegLib.segmentation_file import write_labelmap_nifti, write_seg_nrrd
 from fake_engine import write_ct
 from helpers_cli import one_line_errors, segment, summary
 from helpers_segmentation import GEOMETRIES, SIZE_IJK, L, R, any_geometry, make_labelmap

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.labels import Label
-from CovidSegLib.segmentation_file import SegmentMasks
+from CovidSegLib.results.segment_masks import SegmentMasks
 
 L, R, INF = Label.LEFT_LUNG, Label.RIGHT_LUNG, Label.INFECTION
 

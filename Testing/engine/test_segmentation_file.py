@@ -12,8 +12,9 @@ from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.labels import SEGMENTS
 from CovidSegLib.results.nrrd_writer import write_layers_nrrd
+from CovidSegLib.results.segmentation_reader import read_segmentation
 from CovidSegLib.results.terminology import TERMINOLOGY, segment_id_of, terminology_entry
-from CovidSegLib.segmentation_file import read_segmentation, write_labelmap_nifti, write_seg_nrrd
+from CovidSegLib.segmentation_file import write_labelmap_nifti, write_seg_nrrd
 from helpers_segmentation import (
     GEOMETRIES,
     INF,

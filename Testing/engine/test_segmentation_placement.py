@@ -7,7 +7,9 @@ import pytest
 from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.readers.checks import check_geometry
-from CovidSegLib.segmentation_file import SegmentMasks, read_segmentation, write_labelmap_nifti
+from CovidSegLib.results.segment_masks import SegmentMasks
+from CovidSegLib.results.segmentation_reader import read_segmentation
+from CovidSegLib.segmentation_file import write_labelmap_nifti
 from helpers_segmentation import (
     GEOMETRIES,
     INF,

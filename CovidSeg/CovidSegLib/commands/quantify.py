@@ -89,7 +89,7 @@ def _measure(
     from ..anatomy.field_of_view import field_of_view_warnings
     from ..intensity import to_hounsfield
     from ..quantify import quantify
-    from ..segmentation_file import read_segmentation
+    from ..results.segmentation_reader import read_segmentation
     from ..volume import read_ct
 
     ct = read_ct(ct_path, series=series)

@@ -49,9 +49,6 @@ def read_segmentation(path: str | Path) -> SegmentMasks:
     return _masks_of_labels(path, image)
 
 
-# --- exclusive labelmap ---------------------------------------------------------------------------
-
-
 def _masks_of_labels(path: Path, image: sitk.Image) -> SegmentMasks:
     """Return the masks of a labelmap with the values of `Label`."""
     import SimpleITK as sitk
@@ -85,9 +82,6 @@ def _foreign_values(labels_kji: np.ndarray) -> list[float]:
         if foreign.size:
             return [float(value) for value in foreign]
     return []
-
-
-# --- segments -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
