@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import yaml
 from CovidSegLib.geometry import Geometry
 from helpers_training import write_nifti
 
+from CovidSegTraining import figures
+from CovidSegTraining.experiment import figure_pictures, run_folder
 from CovidSegTraining.experiment.cache import PreparedCase
 from CovidSegTraining.experiment.config import PAPER, Experiment, experiment_from
 
@@ -84,3 +87,15 @@ def ball_cases(count: int = 3) -> list[PreparedCase]:
         image = np.random.default_rng(seed).normal(np.choose(labels, [1.0, -1.0, -1.0, 0.0]), 0.1)
         cases.append(PreparedCase(f"case_{seed}", image.astype(np.float32), labels, f"key {seed}"))
     return cases
+
+
+def spare_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare a test TensorBoard's import and the figures, which take longer than all else.
+
+    A figure's file holds what was drawn instead: the number of histories, cases or rows.
+    """
+    monkeypatch.setattr(run_folder, "_summary_writer", lambda folder, *, first_epoch: False)
+    monkeypatch.setattr(figures, "draw_losses", lambda histories: len(histories))
+    monkeypatch.setattr(figures, "draw_score_boxes", lambda cases: len(cases))
+    monkeypatch.setattr(figure_pictures, "draw_pictures", lambda rows, *, truth_heading: len(rows))
+    monkeypatch.setattr(figures, "save_figure", lambda path, count: path.write_text(str(count)))

@@ -11,6 +11,7 @@ from CovidSegLib.network import NetworkConfig, build_network
 
 from CovidSegTraining.augmentation import AugmentationRecipe
 from CovidSegTraining.cache import CachedCase, write_case
+from CovidSegTraining.cli import build_parser
 from CovidSegTraining.product.label_codes import Code
 
 #: A whole chest is a small image at this spacing.
@@ -33,6 +34,14 @@ NEUTRAL = AugmentationRecipe(
     export_8bit_probability=0.0,
     crop_probability=0.0,
 )
+
+
+def run_command(*arguments: object) -> int:
+    """Run a command of `covidseg-train` and return its exit code; errors, which `main` would print, get out."""
+    texts = [str(argument) for argument in arguments]
+    options = build_parser().parse_args(texts)
+    options.command_line = ["covidseg-train", *texts]
+    return int(options.command(options))
 
 
 def threshold_state() -> dict[str, torch.Tensor]:

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from CovidSegLib.bundle import load_bundle
-from CovidSegLib.commands.parser import Parser
 from CovidSegLib.errors import InputError
 from CovidSegLib.labels import Label
 from CovidSegLib.uncertainty import tempered
+from helpers_training import run_command
 
 from CovidSegTraining.calibration import (
     Reliability,
@@ -22,7 +22,6 @@ from CovidSegTraining.calibration import (
     measure,
     separation,
 )
-from CovidSegTraining.commands import calibration as calibration_command
 from CovidSegTraining.experiment.case_scores import CLASSES, COUNTED_SCORES, CaseScores, write_scores
 from CovidSegTraining.quality.calibration_report import AGREEMENT, _decision_table, bound_note, extent_parts
 from CovidSegTraining.quality.decision import decide, infection_agreement
@@ -182,12 +181,8 @@ def test_voxels_are_predicted_with_the_ranges_that_the_bundle_has(
 def test_command_writes_figures_of_both_groups(
     tmp_path: Path, phantom_data: Path, threshold_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    parser = Parser(prog="covidseg-train")
-    calibration_command.add_commands(parser.add_subparsers(required=True))
-    arguments = ["calibrate", "--bundle", str(threshold_bundle), "--data", str(phantom_data), "--mode", "fast"]
-    options = parser.parse_args([*arguments, "-o", str(tmp_path / "out"), "--device", "cpu"])
-    options.command_line = ["covidseg-train", *arguments]
-    assert options.command(options) == 0
+    arguments = ["--bundle", threshold_bundle, "--data", phantom_data, "--mode", "fast", "--device", "cpu"]
+    assert run_command("calibrate", *arguments, "-o", tmp_path / "out") == 0
     printed = capsys.readouterr().out
     assert AGREEMENT in printed and "coronacases_003 (measured only)" in printed
     out = tmp_path / "out"

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers_experiment import tiny_values, write_cases
+from helpers_experiment import spare_pictures, tiny_values, write_cases
 
-from CovidSegTraining import figures
 from CovidSegTraining.cli import main
-from CovidSegTraining.experiment import figure_pictures, run_folder
 from CovidSegTraining.splits import Fold, read_folds, write_folds
 
 PATIENTS = {"radiopaedia_9_1_0": "one", "radiopaedia_9_2_0": "another"}
@@ -18,12 +16,7 @@ PATIENTS = {"radiopaedia_9_1_0": "one", "radiopaedia_9_2_0": "another"}
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the tests TensorBoard's import and the figures; of figure 4 the number of histories is kept."""
-    monkeypatch.setattr(run_folder, "_summary_writer", lambda folder, *, first_epoch: False)
-    monkeypatch.setattr(figures, "draw_losses", lambda histories: len(histories))
-    monkeypatch.setattr(figures, "draw_score_boxes", lambda cases: len(cases))
-    monkeypatch.setattr(figure_pictures, "draw_pictures", lambda rows, *, truth_heading: len(rows))
-    monkeypatch.setattr(figures, "save_figure", lambda path, count: path.write_text(str(count)))
+    spare_pictures(monkeypatch)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from CovidSegLib.commands.parser import Parser
 from CovidSegLib.errors import InputError
 from helpers_download import (
     CASES,
@@ -23,8 +22,8 @@ from helpers_download import (
     laid_out,
     zip_of,
 )
+from helpers_training import run_command
 
-from CovidSegTraining.commands import data as data_commands
 from CovidSegTraining.experiment.download import ARCHIVES, case_of, download, files_of_record
 from CovidSegTraining.experiment.transfer import DownloadError
 
@@ -162,16 +161,8 @@ def test_file_belongs_to_case(file_name: str, case: str) -> None:
     assert case_of(file_name) == case
 
 
-def _run(*arguments: str) -> int:
-    parser = Parser(prog="covidseg-train")
-    data_commands.add_commands(parser.add_subparsers(required=True))
-    options = parser.parse_args(arguments)
-    code: int = options.command(options)
-    return code
-
-
 def test_command_prints_what_it_did(tmp_path: Path, zenodo: FakeZenodo, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _run("download", "-o", str(tmp_path), "--url", zenodo.address) == 0
+    assert run_command("download", "-o", str(tmp_path), "--url", zenodo.address) == 0
     captured = capsys.readouterr()
     assert captured.out.splitlines()[0] == f"{CT}: 0.0 MB, checksum verified"
     assert captured.out.splitlines()[-1] == f"3 cases -> {tmp_path}"
@@ -181,5 +172,5 @@ def test_command_prints_what_it_did(tmp_path: Path, zenodo: FakeZenodo, capsys: 
 
 def test_help_says_that_the_real_host_was_never_asked(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        _run("download", "--help")
+        run_command("download", "--help")
     assert "Not run against the real host" in " ".join(capsys.readouterr().out.split())

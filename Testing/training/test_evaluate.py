@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -9,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from CovidSegLib.commands.parser import Parser, UsageError
+from CovidSegLib.commands.parser import UsageError
 from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
-from helpers_training import write_nifti
+from helpers_training import run_command, write_nifti
 
-from CovidSegTraining.commands import evaluate as evaluate_commands
 from CovidSegTraining.evaluate import (
     evaluate_scores,
     find_predictions,
@@ -35,14 +33,6 @@ import argparse, sys
 from CovidSegLib.commands.parser import Parser
 from CovidSegTraining.commands import evaluate as evaluate_commands
 """
-
-
-def run(*arguments: str | Path) -> int:
-    """Run a command as `covidseg-train` does."""
-    parser = Parser(prog="covidseg-train", allow_abbrev=False)
-    evaluate_commands.add_commands(parser.add_subparsers(required=True))
-    options: argparse.Namespace = parser.parse_args([str(argument) for argument in arguments])
-    return int(options.command(options))
 
 
 def _labels(*, infected: int) -> np.ndarray:
@@ -81,9 +71,9 @@ def test_predictions_are_scored_tabled_and_drawn(
     data: Path, predictions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folds, out = tmp_path / "folds.json", tmp_path / "out"
-    assert run("split", "--data", data, "--k", 3, "-o", folds) == 0
+    assert run_command("split", "--data", data, "--k", 3, "-o", folds) == 0
     arguments = ["--predictions", predictions, "--data", data, "--folds", folds, "-o", out]
-    assert run("evaluate", *arguments, "--labels-are", "paper-model") == 0
+    assert run_command("evaluate", *arguments, "--labels-are", "paper-model") == 0
     captured = capsys.readouterr()
     assert "Table 1" in captured.out and "agreement with it, not accuracy" in captured.out
     assert "b: DSC lungs" in captured.err and f"{out}: scores, tables and figures\n" in captured.err
@@ -98,7 +88,7 @@ def test_predictions_are_scored_tabled_and_drawn(
 
 def test_tables_from_scores_need_neither_torch_nor_images(data: Path, predictions: Path, tmp_path: Path) -> None:
     folds, scores = tmp_path / "folds.json", tmp_path / "scores.csv"
-    assert run("split", "--data", data, "--k", 3, "-o", folds) == 0
+    assert run_command("split", "--data", data, "--k", 3, "-o", folds) == 0
     found = find_predictions(predictions, data_dir=data)
     write_scores(scores, score_predictions(found, data_dir=data))
     script = f"""
@@ -125,7 +115,7 @@ sys.exit(f"imported: {{heavy}}" if heavy else code)
 @pytest.mark.realdata
 def test_command_prints_the_papers_table(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paper = data_dir / "muller20" / "paper"
-    assert run("evaluate", "--scores", paper / "cv_results.detailed.csv", "--folds", paper / "folds.json") == 0
+    assert run_command("evaluate", "--scores", paper / "cv_results.detailed.csv", "--folds", paper / "folds.json") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].split() == ["1", "0.907", "0.913", "0.995", "0.556", "0.447", "0.999"]
     assert lines[5].split() == ["4", "0.979", "0.975", "0.999", "0.853", "0.836", "1.000*"]
@@ -200,7 +190,7 @@ def test_split_takes_the_papers_folds_and_says_what_is_missing(
 ) -> None:
     cases = [case for fold in original_folds() for case in fold.validation if case != "coronacases_001"]
     path = tmp_path / "folds.json"
-    assert run("split", "--cases", *cases, "mine", "--original", "-o", path) == 0
+    assert run_command("split", "--cases", *cases, "mine", "--original", "-o", path) == 0
     captured = capsys.readouterr()
     assert "1 of the paper's 20 cases are missing: coronacases_001" in captured.err
     assert "in none of the paper's folds and left out: mine" in captured.err
@@ -218,7 +208,7 @@ def test_arguments_that_do_not_go_together_are_usage_errors(tmp_path: Path) -> N
         (["split", "-o", "x"], "--data --cases is required"),
     ]:
         with pytest.raises(UsageError, match=message):
-            run(*arguments)
+            run_command(*arguments)
 
 
 def test_folds_of_other_cases_are_refused_before_anything_is_scored(
@@ -226,7 +216,7 @@ def test_folds_of_other_cases_are_refused_before_anything_is_scored(
 ) -> None:
     write_folds(tmp_path / "folds.json", original_folds())
     with pytest.raises(InputError, match="fold_0: no scores for case 'coronacases_001'"):
-        run(
+        run_command(
             *("evaluate", "--predictions", predictions, "--data", data),
             *("--folds", tmp_path / "folds.json", "-o", tmp_path / "out"),
         )
@@ -239,7 +229,7 @@ def test_image_on_another_grid_than_its_labels_is_refused(data: Path, prediction
     image.SetOrigin((50.0, 0.0, 0.0))
     sitk.WriteImage(image, str(path))
     with pytest.raises(InputError, match="imaging and segmentation lie on different grids"):
-        run("evaluate", "--predictions", predictions, "--data", data, "-o", tmp_path / "out")
+        run_command("evaluate", "--predictions", predictions, "--data", data, "-o", tmp_path / "out")
 
 
 def test_what_a_killed_prediction_had_begun_is_no_prediction(data: Path, predictions: Path) -> None:

@@ -10,13 +10,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from CovidSegLib.commands.parser import Parser
 from CovidSegLib.errors import CovidSegError, DeviceError, InputError
-from helpers_experiment import tiny_recipe, tiny_values, write_case, write_cases
+from helpers_experiment import spare_pictures, tiny_recipe, tiny_values, write_case, write_cases
+from helpers_training import run_command
 
-from CovidSegTraining import figures
-from CovidSegTraining.commands import cv as cv_command
-from CovidSegTraining.experiment import cluster, figure_pictures, predict, run_folder
+from CovidSegTraining.experiment import cluster, predict
 from CovidSegTraining.experiment import fit as experiment_fit
 from CovidSegTraining.experiment.config import read_experiment
 from CovidSegTraining.experiment.cv import Places, cross_validate
@@ -33,12 +31,8 @@ EVALUATION = {
 
 @pytest.fixture(autouse=True)
 def _quick(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the tests TensorBoard's import and the figures, which take longer than all else; `whole` has them."""
-    monkeypatch.setattr(run_folder, "_summary_writer", lambda folder, *, first_epoch: False)
-    monkeypatch.setattr(figures, "draw_losses", lambda histories: len(histories))
-    monkeypatch.setattr(figures, "draw_score_boxes", lambda cases: len(cases))
-    monkeypatch.setattr(figure_pictures, "draw_pictures", lambda rows, *, truth_heading: len(rows))
-    monkeypatch.setattr(figures, "save_figure", lambda path, count: path.write_text(str(count)))
+    """Spare all tests but those of `whole` the pictures."""
+    spare_pictures(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -312,14 +306,6 @@ def test_names_say_what_differs() -> None:
     assert names == ["k_2_neither", "k_2_both", "k_3_neither", "k_3_both"]
 
 
-def _command(*arguments: object) -> int:
-    """Run `cv` as `covidseg-train` does."""
-    parser = Parser(prog="covidseg-train")
-    cv_command.add_commands(parser.add_subparsers(required=True))
-    options = parser.parse_args(["cv", *map(str, arguments)])
-    return int(options.command(options))
-
-
 @pytest.fixture
 def config(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "recipe.yaml"
@@ -331,7 +317,7 @@ def test_two_numbers_of_folds_are_one_command(
     data: Path, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    assert _command("--config", config, "--data", data, "-o", run, "--k", 2, "--k", 3, "--seed", 5) == 0
+    assert run_command("cv", "--config", config, "--data", data, "-o", run, "--k", 2, "--k", 3, "--seed", 5) == 0
     assert {path.name for path in run.iterdir()} == {"cache", "k_2", "k_3", "summary.txt", "summary.md"}
     assert len(list((run / "cache").iterdir())) == 1  # both have the same prepared cases
     rows = [line.split() for line in (run / "summary.txt").read_text(encoding="utf-8").splitlines()]
@@ -343,7 +329,7 @@ def test_stepwise_runs_are_one_command(
     data: Path, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    assert _command("--config", config, "--data", data, "-o", run, "--steps", "--k", 2) == 0
+    assert run_command("cv", "--config", config, "--data", data, "-o", run, "--steps", "--k", 2) == 0
     out = capsys.readouterr().out
     assert "read off its plot: neither 0.05, augmentation 0.10, preprocessing 0.79, both 0.80." in out
     assert out.count("Scores are against the reference labels given.") == 1  # whatever the table is of, it says so
@@ -356,7 +342,7 @@ def test_stepwise_runs_are_one_command(
 
 def test_papers_folds_need_its_cases(data: Path, config: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="fold_0 has no case for training"):
-        _command("--config", config, "--data", data, "-o", tmp_path / "run")
+        run_command("cv", "--config", config, "--data", data, "-o", tmp_path / "run")
 
 
 def test_without_ray_folds_are_done_in_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,7 +356,7 @@ def test_without_ray_folds_are_done_in_sequence(monkeypatch: pytest.MonkeyPatch)
 
 def test_gpu_that_is_not_there_is_an_error(data: Path, config: Path, tmp_path: Path) -> None:
     with pytest.raises(CovidSegError, match="cuda:99"):
-        _command("--config", config, "--data", data, "-o", tmp_path / "run", "--k", 2, "--device", "cuda:99")
+        run_command("cv", "--config", config, "--data", data, "-o", tmp_path / "run", "--k", 2, "--device", "cuda:99")
     assert not (tmp_path / "run").exists()
 
 

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from CovidSegLib.commands.parser import Parser, UsageError
+from CovidSegLib.commands.parser import UsageError
 from CovidSegLib.errors import DeviceError, InputError, ModelError
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.orient import Orientation
 from helpers_experiment import GEOMETRY, ball_labels, tiny_recipe, tiny_values, write_case
+from helpers_training import run_command
 
-from CovidSegTraining.commands import experiment as experiment_commands
-from CovidSegTraining.commands import product as product_commands
 from CovidSegTraining.experiment import predict as experiment_predict
 from CovidSegTraining.experiment.cache import PreparedVolume
 from CovidSegTraining.experiment.config import read_experiment
@@ -80,17 +79,6 @@ def test_labels_go_back_onto_the_cts_own_grid() -> None:
         np.testing.assert_array_equal(restore(np.ascontiguousarray(labels), volume=volume, recipe=recipe), native)
 
 
-def _run(data: Path, tmp_path: Path, *arguments: str) -> int:
-    """Run a command as `covidseg-train` does."""
-    parser = Parser(prog="covidseg-train")
-    commands = parser.add_subparsers(required=True)
-    product_commands.add_commands(commands)
-    experiment_commands.add_commands(commands)
-    options = parser.parse_args([*arguments])
-    options.command_line = ["covidseg-train", *arguments]
-    return int(options.command(options))
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with data of three cases, and all that `prepare` and `fit` made of them."""
@@ -105,10 +93,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [Fold(("case_0", "case_1"), ("case_2",)), Fold(("case_2",), ("case_0", "case_1"))],
     )
     config = ["--config", str(root / "recipe.yaml")]
-    assert _run(root, root, "prepare", "--data", str(root / "data"), "-o", str(root / "cache"), *config) == 0
+    assert run_command("prepare", "--data", str(root / "data"), "-o", str(root / "cache"), *config) == 0
     fold = ["--folds", str(root / "folds.json"), "--fold", "0"]
     fit = ["fit", "--cache", str(root / "cache"), "-o", str(root / "run"), "--device", "cpu", *config, *fold]
-    assert _run(root, root, *fit, "--threads", "1") == 0
+    assert run_command(*fit, "--threads", "1") == 0
     return root
 
 
@@ -116,14 +104,14 @@ def test_from_cases_to_labels_by_command(trained: Path, tmp_path: Path, capsys: 
     import SimpleITK as sitk
 
     predict = ["predict", "--run", str(trained / "run"), "--data", str(trained / "data"), "--device", "cpu"]
-    assert _run(trained, tmp_path, *predict, "-o", str(tmp_path / "held_out")) == 0
+    assert run_command(*predict, "-o", str(tmp_path / "held_out")) == 0
     assert [path.name for path in (tmp_path / "held_out").iterdir()] == ["case_2.nii.gz"]
     found = sitk.ReadImage(str(tmp_path / "held_out" / "case_2.nii.gz"))
     truth = sitk.ReadImage(str(trained / "data" / "case_2" / "segmentation.nii.gz"))
     assert Geometry.from_sitk(found).is_close_to(Geometry.from_sitk(truth))
     assert found.GetPixelID() == sitk.sitkUInt8 and sitk.GetArrayFromImage(found).max() <= 3
     named = ["--cases", "case_0", "case_1", "--checkpoint", "last", "-o", str(tmp_path / "named")]
-    assert _run(trained, tmp_path, *predict, *named) == 0
+    assert run_command(*predict, *named) == 0
     assert sorted(path.name for path in (tmp_path / "named").iterdir()) == ["case_0.nii.gz", "case_1.nii.gz"]
     assert "case_1" in capsys.readouterr().out
     with (trained / "run" / "history.fold_0.tsv").open(encoding="utf-8") as stream:
@@ -134,16 +122,16 @@ def test_run_that_was_broken_off_predicts_with_a_warning(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     predict = ["predict", "--data", str(trained / "data"), "-o", str(tmp_path / "out")]
-    assert _run(trained, tmp_path, *predict, "--run", str(trained / "run")) == 0
+    assert run_command(*predict, "--run", str(trained / "run")) == 0
     assert capsys.readouterr().err == ""
     shutil.copytree(trained / "run", tmp_path / "run")
     history = tmp_path / "run" / "history.fold_0.tsv"
     lines = history.read_text(encoding="utf-8").splitlines()
     history.write_text("\n".join(lines[:2]) + "\n", encoding="utf-8")
-    assert _run(trained, tmp_path, *predict, "--run", str(tmp_path / "run")) == 0
+    assert run_command(*predict, "--run", str(tmp_path / "run")) == 0
     assert "run: stopped after epoch 1, before its end; run 'covidseg-train fit' again" in capsys.readouterr().err
     history.unlink()  # weights that were carried elsewhere, for instance: nothing is known
-    assert _run(trained, tmp_path, *predict, "--run", str(tmp_path / "run")) == 0
+    assert run_command(*predict, "--run", str(tmp_path / "run")) == 0
     assert capsys.readouterr().err == ""
 
 
@@ -216,9 +204,9 @@ def test_usage_errors_say_what_is_missing(trained: Path, tmp_path: Path) -> None
         ([*cache, "--fold", "0"], "--fold is for an experiment's recipe"),
     ):
         with pytest.raises(UsageError, match=message):
-            _run(trained, tmp_path, "fit", *arguments)
+            run_command("fit", *arguments)
     with pytest.raises(InputError, match=r"coronacases_007.npz: not prepared"):
-        _run(trained, tmp_path, "fit", *cache, *config, "--fold", "0")
+        run_command("fit", *cache, *config, "--fold", "0")
     assert not (tmp_path / "run").exists()
 
 

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from CovidSegLib.commands.parser import Parser
 from CovidSegLib.errors import InputError
 from CovidSegLib.geometry import Geometry
 from CovidSegLib.labels import Label
-from helpers_training import write_nifti
+from helpers_training import run_command, write_nifti
 
-from CovidSegTraining.commands import data as data_commands
 from CovidSegTraining.experiment.explore import COLUMNS, explore, explore_case, rows, to_table
 
 SHAPE_KJI = (10, 20, 40)
@@ -162,18 +160,10 @@ def test_folder_without_cases_is_refused(tmp_path: Path) -> None:
         explore(tmp_path)
 
 
-def _run(*arguments: str) -> int:
-    parser = Parser(prog="covidseg-train")
-    data_commands.add_commands(parser.add_subparsers(required=True))
-    options = parser.parse_args(arguments)
-    code: int = options.command(options)
-    return code
-
-
 def test_command_prints_the_table_and_writes_both_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _write_case(tmp_path / "data" / "a", labels=_labels())
     _write_case(tmp_path / "data" / "b")
-    assert _run("explore", "--data", str(tmp_path / "data"), "-o", str(tmp_path / "out")) == 0
+    assert run_command("explore", "--data", str(tmp_path / "data"), "-o", str(tmp_path / "out")) == 0
     table = capsys.readouterr().out.splitlines()
     assert table[0].split()[:3] == ["case", "voxels", "spacing"] and len(table) == 4
     assert "95.6/1.2/2.5/0.6" in table[1] and table[1].split()[-2:] == ["3.5", "0.5"]
@@ -189,13 +179,13 @@ def test_command_names_damaged_cases_and_fails_in_the_end(tmp_path: Path, capsys
     _write_case(tmp_path / "a")
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "imaging.nii.gz").write_bytes(b"damaged")
-    assert _run("explore", "--data", str(tmp_path)) == 1
+    assert run_command("explore", "--data", str(tmp_path)) == 1
     captured = capsys.readouterr()
     assert captured.out.splitlines()[1].startswith("a ")
     errors = [line for line in captured.err.splitlines() if "error" in line]
     assert len(errors) == 1 and str(tmp_path / "b") in errors[0]
     shutil.rmtree(tmp_path / "a")
-    assert _run("explore", "--data", str(tmp_path), "-o", str(tmp_path / "out")) == 1
+    assert run_command("explore", "--data", str(tmp_path), "-o", str(tmp_path / "out")) == 1
     assert "no case could be read" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
 
