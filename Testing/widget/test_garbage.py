@@ -8,23 +8,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from CovidSegLib.garbage import MainThreadGarbage
 from CovidSegLib.runner import Handlers, Runner
-
-
-class HandTimer:
-    """A timer that the test turns by hand."""
-
-    def __init__(self, callback: Callable[[], None]) -> None: ...
-
-    def start(self) -> None: ...
-
-    def stop(self) -> None: ...
+from helpers_runner import HandTimer, poll_until_over
 
 
 class Cycle:
@@ -51,13 +42,6 @@ def allocate_much(*, progress: Any, cancelled: Any) -> int:
     return len([[] for _ in range(100 * gc.get_threshold()[0])])
 
 
-def wait(runner: Runner) -> None:
-    end = time.monotonic() + 20.0
-    while runner.busy:
-        assert time.monotonic() < end
-        runner.poll()
-
-
 def nothing(*_: Any) -> None: ...
 
 
@@ -69,7 +53,7 @@ def test_what_a_collection_finds_during_a_run_is_freed_on_the_main_thread() -> N
     freed_on: list[str] = []
     Cycle(freed_on)
     runner.start(allocate_much, handlers=HANDLERS)
-    wait(runner)
+    poll_until_over(runner)
     gc.collect()
     assert freed_on == [threading.main_thread().name]
     assert runner.close()
@@ -86,7 +70,7 @@ def test_young_garbage_does_not_wait_for_the_end_of_a_run() -> None:
     runner.poll()
     assert freed_on == [threading.main_thread().name]
     go.set()
-    wait(runner)
+    poll_until_over(runner)
     assert runner.close()
 
 
@@ -95,10 +79,10 @@ def test_collections_are_automatic_again_after_the_last_of_two_workers() -> None
     first, second = (Runner(make_timer=HandTimer, garbage=garbage, lend_s=0.0) for _ in range(2))
     first.start(lambda **_: go.wait(20.0), handlers=HANDLERS)
     second.start(lambda **_: None, handlers=HANDLERS)
-    wait(second)
+    poll_until_over(second)
     assert not gc.isenabled(), "the first one still works"
     go.set()
-    wait(first)
+    poll_until_over(first)
     assert gc.isenabled()
     second.start(lambda **_: time.sleep(0.05), handlers=HANDLERS)
     assert not gc.isenabled()

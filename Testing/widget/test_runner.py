@@ -14,20 +14,7 @@ import numpy as np
 import pytest
 from CovidSegLib.errors import Cancelled, CovidSegError, InputError
 from CovidSegLib.runner import Failure, Handlers, Runner
-
-
-@dataclass
-class HandTimer:
-    """A timer that the test turns by hand."""
-
-    callback: Callable[[], None]
-    active: bool = False
-
-    def start(self) -> None:
-        self.active = True
-
-    def stop(self) -> None:
-        self.active = False
+from helpers_runner import HandTimer, poll_until_over
 
 
 @dataclass
@@ -56,14 +43,6 @@ def runner() -> Iterator[Runner]:
     made = Runner(make_timer=HandTimer, lend_s=0.0)
     yield made
     assert made.close()
-
-
-def poll_until_over(runner: Runner) -> None:
-    end = time.monotonic() + 10.0
-    while runner.busy:
-        assert time.monotonic() < end, "the job did not end"
-        runner.poll()
-        time.sleep(0.001)
 
 
 def run(runner: Runner, work: Callable[..., Any]) -> Heard:

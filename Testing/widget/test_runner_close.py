@@ -14,19 +14,7 @@ from typing import Any
 import pytest
 from CovidSegLib import runner as runner_module
 from CovidSegLib.runner import Handlers, Runner
-
-
-class HandTimer:
-    """A timer that the test turns by hand."""
-
-    def __init__(self, callback: Callable[[], None]) -> None:
-        self.active = False
-
-    def start(self) -> None:
-        self.active = True
-
-    def stop(self) -> None:
-        self.active = False
+from helpers_runner import HandTimer, poll_until_over
 
 
 def nothing(*_: Any) -> None: ...
@@ -34,13 +22,6 @@ def nothing(*_: Any) -> None: ...
 
 def handlers(*, finished: Callable[[Any], None] = nothing, progress: Callable[[Any], None] = nothing) -> Handlers:
     return Handlers(finished=finished, failed=nothing, stopped=nothing, progress=progress)
-
-
-def wait(runner: Runner) -> None:
-    end_s = time.monotonic() + 10.0
-    while runner.busy:
-        assert time.monotonic() < end_s, "the job did not end"
-        runner.poll()
 
 
 def test_news_wait_as_soon_as_a_handler_makes_them_wait() -> None:
@@ -58,7 +39,7 @@ def test_news_wait_as_soon_as_a_handler_makes_them_wait() -> None:
     runner.poll()
     assert heard == [1]
     heard.append("the dialog is closed")
-    wait(runner)
+    poll_until_over(runner)
     assert heard == [1, "the dialog is closed", 2]
     assert runner.close()
 
@@ -82,7 +63,7 @@ def test_all_that_was_told_comes_with_one_poll() -> None:
     runner.poll()
     assert heard == list(range(50)), "news must not lag behind"
     go.set()
-    wait(runner)
+    poll_until_over(runner)
     assert runner.close()
 
 
@@ -90,9 +71,9 @@ def test_cancelled_job_does_not_keep_the_next_from_starting() -> None:
     runner, heard = Runner(make_timer=HandTimer, lend_s=0.0), list[Any]()
     runner.start(lambda **_: None, handlers=handlers())
     runner.cancel()
-    wait(runner)
+    poll_until_over(runner)
     runner.start(lambda **_: 7, handlers=handlers(finished=heard.append))
-    wait(runner)
+    poll_until_over(runner)
     assert heard == [7] and not runner.stopping
     assert runner.close()
 
@@ -101,14 +82,14 @@ def test_what_a_job_says_after_its_end_reaches_nobody() -> None:
     runner, heard = Runner(make_timer=HandTimer, lend_s=0.0), list[Any]()
     kept: list[Callable[[Any], None]] = []
     runner.start(lambda *, progress, cancelled: kept.append(progress), handlers=handlers(progress=heard.append))
-    wait(runner)
+    poll_until_over(runner)
 
     def work(*, progress: Callable[[Any], None], cancelled: Callable[[], bool]) -> None:
         kept[0]("late")
         progress("in time")
 
     runner.start(work, handlers=handlers(progress=heard.append))
-    wait(runner)
+    poll_until_over(runner)
     assert heard == ["in time"]
     assert runner.close()
 
@@ -123,7 +104,7 @@ def test_poll_of_a_running_job_lends_the_worker_the_time_that_was_chosen(monkeyp
     runner.poll()
     assert slept_s == [0.125]
     go.set()
-    wait(runner)
+    poll_until_over(runner)
     assert runner.close()
     assert Runner(make_timer=HandTimer)._lend_s == runner_module.LEND_S > 0
 
@@ -135,7 +116,7 @@ def test_waiting_thread_keeps_nothing_of_the_last_job() -> None:
     panel, runner = Panel(), Runner(make_timer=HandTimer, lend_s=0.0)
     reference = weakref.ref(panel)
     runner.start(lambda **_: None, handlers=handlers(finished=panel.show))
-    wait(runner)
+    poll_until_over(runner)
     end_s = time.monotonic() + 10.0
     del panel
     while reference() is not None and time.monotonic() < end_s:
