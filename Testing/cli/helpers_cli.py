@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from fake_engine import FAKE_ENGINE
 CLI_DIR = Path(__file__).resolve().parent
 ROOT = CLI_DIR.parent.parent
 CASE_FILES = {"segmentation.seg.nrrd", "labelmap.nii.gz", "report.json", "report.csv", "preview.png"}
+#: How long a test waits for a process, in seconds.
+PATIENCE_S = 60.0
 _TIMES = ("seconds", "stages", "peak_memory_mb", "started", "workers", "overwrite")
 
 
@@ -41,6 +45,14 @@ def start_process(*arguments: str | Path, write_pause_s: float | None = None) ->
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until something holds; fail if it never does."""
+    end_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end_s, "what the test waits for never came"
+        time.sleep(0.002)
 
 
 def summary(out: Path) -> list[dict[str, str]]:

@@ -6,18 +6,17 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fake_engine import write_ct
-from helpers_cli import segment, start_process, summary, tree_without_times
+from helpers_cli import PATIENCE_S, segment, start_process, summary, tree_without_times, wait_for
 
 pytestmark = [
     pytest.mark.usefixtures("fake_engine"),
     pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals"),
 ]
-_PATIENCE_S = 60.0
 
 
 @pytest.fixture
@@ -31,13 +30,6 @@ def cts(tmp_path: Path) -> Path:
 def undisturbed(cts: Path, tmp_path: Path) -> dict[str, object]:
     assert segment(cts, "-o", tmp_path / "undisturbed") == 0
     return tree_without_times(tmp_path / "undisturbed")
-
-
-def _wait_for(condition: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + _PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end_s, "what the test waits for never came"
-        time.sleep(0.002)
 
 
 def _files_of_partial(out: Path, case: str) -> Iterator[Path]:
@@ -58,7 +50,7 @@ def test_killed_in_mid_write_and_started_again_ends_as_undisturbed(
 ) -> None:
     out = tmp_path / "out"
     process = start_process(cts, "-o", out, "--workers", str(workers), write_pause_s=0.1)
-    _wait_for(lambda: bool(list(out.glob(".slow1.partial-*"))) and len(list(_files_of_partial(out, "slow1"))) >= files)
+    wait_for(lambda: bool(list(out.glob(".slow1.partial-*"))) and len(list(_files_of_partial(out, "slow1"))) >= files)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     _assert_only_whole_cases(out)
@@ -75,7 +67,7 @@ def test_killed_while_overwriting_and_started_again_ends_as_undisturbed(
     out = tmp_path / "out"
     assert segment(cts, "-o", out) == 0
     process = start_process(cts, "-o", out, "--overwrite", write_pause_s=0.05)
-    _wait_for(lambda: len(list(_files_of_partial(out, "slow1"))) >= 3)
+    wait_for(lambda: len(list(_files_of_partial(out, "slow1"))) >= 3)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     _assert_only_whole_cases(out)
@@ -91,7 +83,7 @@ def _kill_at_random(cts: Path, out: Path, *, seed: int, kills: int) -> None:
         lock = out / ".covidseg.lock"
         lock.unlink(missing_ok=True)  # of the run killed before, to see when this one begins
         process = start_process(cts, "-o", out, *extra, write_pause_s=0.02)
-        _wait_for(lock.exists)
+        wait_for(lock.exists)
         time.sleep(chance.uniform(0.0, 1.5))
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -120,9 +112,9 @@ def test_ctrl_c_ends_cleanly_and_the_run_can_go_on(
 ) -> None:
     out = tmp_path / "out"
     process = start_process(cts, "-o", out, "--workers", str(workers), write_pause_s=0.2)
-    _wait_for(lambda: len(list(_files_of_partial(out, "slow1"))) >= 1)
+    wait_for(lambda: len(list(_files_of_partial(out, "slow1"))) >= 1)
     process.send_signal(signal.SIGINT)
-    printed, errors = process.communicate(timeout=_PATIENCE_S)
+    printed, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert errors == "covidseg: error: stopped by the user; run the same command again to go on\n"
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
@@ -142,10 +134,10 @@ def test_second_run_into_the_same_folder_is_refused(
 ) -> None:
     out = tmp_path / "out"
     process = start_process(cts, "-o", out, write_pause_s=0.2)
-    _wait_for(lambda: (out / ".covidseg.lock").exists() and bool(list(out.glob(".slow0.partial-*"))))
+    wait_for(lambda: (out / ".covidseg.lock").exists() and bool(list(out.glob(".slow0.partial-*"))))
     assert segment(cts, "-o", out) == 2
     assert "another CovidSeg run is writing to" in capsys.readouterr().err
-    process.communicate(timeout=_PATIENCE_S)
+    process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0
     assert [row["status"] for row in summary(out)] == ["done"] * 3
     assert not (out / ".covidseg.lock").exists()

@@ -6,7 +6,6 @@ import os
 import signal
 import tempfile
 import threading
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,9 +17,7 @@ from CovidSegLib.cases import workers
 from CovidSegLib.cases.one_case import CaseRunner, RunOptions
 from CovidSegLib.cli import main
 from fake_engine import FAKE_ENGINE, write_ct
-from helpers_cli import start_process, summary
-
-_PATIENCE_S = 60.0
+from helpers_cli import PATIENCE_S, start_process, summary, wait_for
 
 
 def _zip(path: Path) -> Path:
@@ -29,13 +26,6 @@ def _zip(path: Path) -> Path:
         archive.write(ct, ct.name)
     ct.unlink()
     return path
-
-
-def _wait_for(condition: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + _PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end_s, "what the test waits for never came"
-        time.sleep(0.01)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
@@ -50,9 +40,9 @@ def test_stopped_run_leaves_nothing_unpacked(
     monkeypatch.setenv("FAKE_UNPACK_PAUSE_S", "60")
     zips = [_zip(tmp_path / f"{name}.zip") for name in "ab"]
     process = start_process(*zips, "-o", out, "--workers", str(count))
-    _wait_for(lambda: len(list(scratch.glob("**/covidseg-zip-*/*.nii.gz"))) == count)
+    wait_for(lambda: len(list(scratch.glob("**/covidseg-zip-*/*.nii.gz"))) == count)
     process.send_signal(stop)
-    _, errors = process.communicate(timeout=_PATIENCE_S)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, errors.count("\n")) == (130, 1) and "stopped by the user" in errors
     assert list(scratch.iterdir()) == []
     assert [row["status"] for row in summary(out)] == ["not run", "not run"]

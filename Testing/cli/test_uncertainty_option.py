@@ -7,15 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from CovidSegLib.cases.discovery import discover_cases
-from fake_engine import FAKE_ENGINE, GEOMETRY, write_ct
+from fake_engine import GEOMETRY, write_ct
 from helpers_cli import CASE_FILES, segment, summary, tree_without_times
 
+pytestmark = pytest.mark.usefixtures("fake_engine")
 UNCERTAINTY = "uncertainty.nii.gz"
-
-
-@pytest.fixture(autouse=True)
-def engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("CovidSegLib.cases.batch.Engine", lambda: FAKE_ENGINE)
 
 
 @pytest.fixture

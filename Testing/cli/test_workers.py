@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,17 +15,9 @@ from CovidSegLib.cases import workers
 from CovidSegLib.cases.discovery import Case
 from CovidSegLib.cases.one_case import CaseRunner, Outcome, RunOptions, Status
 from fake_engine import FAKE_ENGINE, write_ct
-from helpers_cli import segment, start_process, summary
+from helpers_cli import PATIENCE_S, segment, start_process, summary, wait_for
 
 pytestmark = pytest.mark.usefixtures("fake_engine")
-_PATIENCE_S = 60.0
-
-
-def _wait_for(condition: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + _PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end_s, "what the test waits for never came"
-        time.sleep(0.01)
 
 
 def _cts(folder: Path, *names: str) -> Path:
@@ -39,7 +30,7 @@ def _children_at_work(process: subprocess.Popen[str], *, out: Path) -> list[Any]
     """Return the processes of a run's workers once each has begun to write its case."""
     import psutil
 
-    _wait_for(lambda: len(list(out.glob(".*.partial-*/labelmap.nii.gz"))) == 2)
+    wait_for(lambda: len(list(out.glob(".*.partial-*/labelmap.nii.gz"))) == 2)
     children = psutil.Process(process.pid).children()
     assert len(children) >= 2
     return children
@@ -134,7 +125,7 @@ def test_ctrl_c_that_reaches_the_workers_too_is_left_to_the_run(tmp_path: Path) 
     )
     for child in _children_at_work(process, out=out):
         child.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=_PATIENCE_S)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, errors) == (0, "")
     assert [row["status"] for row in summary(out)] == ["done", "done"]
 
