@@ -57,10 +57,6 @@ class ctkPathLineEdit(QtWidgets.QWidget):  # noqa: N801
         if path:
             self.currentPath = path
 
-    def setCurrentPath(self, path: str) -> None:
-        """Set the path."""
-        self.currentPath = path
-
     def addCurrentPathToHistory(self) -> None:
         """Remember the path for the next time, under the setting's key; nothing else does."""
         if self.currentPath:

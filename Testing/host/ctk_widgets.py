@@ -184,10 +184,6 @@ class ctkRangeWidget(QtWidgets.QWidget):  # noqa: N801
     minimumValue = property(lambda self: self.low.value, lambda self, value: setattr(self.low, "value", value))
     maximumValue = property(lambda self: self.high.value, lambda self, value: setattr(self.high, "value", value))
 
-    def setValues(self, low: float, high: float) -> None:
-        """Set both ends."""
-        self.low.value, self.high.value = low, high
-
 
 class ctkCheckBox(QtWidgets.QCheckBox):  # noqa: N801
     """A check box (its icons are not shown)."""

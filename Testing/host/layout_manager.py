@@ -30,7 +30,6 @@ class LayoutManager:
         self._layout = self._logic.GetLayoutNode()
         self._layout.SetViewArrangement(self._layout.SlicerLayoutFourUpView)
         self._slices = {name: SliceWidget(name, application_logic) for name in SLICES}
-        self._view = ThreeDWidget(scene.GetFirstNodeByClass("vtkMRMLViewNode"))
         self._plots: dict[str, PlotWidget] = {}
         self.followers: list[Callable[[], None]] = []  # told of another arrangement, as by Slicer's layoutChanged
 
@@ -66,10 +65,6 @@ class LayoutManager:
         for follower in self.followers:
             follower()
 
-    def layoutLogic(self) -> Any:
-        """Return the real layout logic."""
-        return self._logic
-
     def sliceViewNames(self) -> tuple[str, ...]:
         """Return the names of the slice views."""
         return tuple(self._slices)
@@ -77,15 +72,6 @@ class LayoutManager:
     def sliceWidget(self, name: str) -> SliceWidget:
         """Return a slice view by name."""
         return self._slices[name]
-
-    @property
-    def threeDViewCount(self) -> int:
-        """How many 3D views there are."""
-        return 1
-
-    def threeDWidget(self, index: int) -> ThreeDWidget:
-        """Return a 3D view."""
-        return self._view
 
     @property
     def plotViewCount(self) -> int:
@@ -99,18 +85,9 @@ class LayoutManager:
             return None
         return self._plots.setdefault(nodes[index].GetID(), PlotWidget(nodes[index]))
 
-    def resetSliceViews(self) -> None:
-        """Fit the volumes into the slice views."""
-        for widget in self._slices.values():
-            widget.sliceLogic().FitSliceToBackground()
-
     def _plot_nodes(self) -> list[Any]:
         count = self._scene.GetNumberOfNodesByClass("vtkMRMLPlotViewNode")
         return [self._scene.GetNthNodeByClass(index, "vtkMRMLPlotViewNode") for index in range(count)]
-
-    def resetThreeDViews(self) -> None:
-        """Look at everything in the 3D views."""
-        self._view.reset = True
 
 
 class SliceWidget:
@@ -137,42 +114,6 @@ class SliceWidget:
     def mrmlSliceCompositeNode(self) -> Any:
         """Return the node that says which volumes are shown."""
         return self._logic.GetSliceCompositeNode()
-
-    def sliceController(self) -> Any:
-        """Return the view's controller."""
-        return _Holder(fitSliceToBackground=self._logic.FitSliceToBackground)
-
-    def fitSliceToBackground(self) -> None:
-        """Fit the volume into the view."""
-        self._logic.FitSliceToBackground()
-
-
-class ThreeDWidget:
-    """A 3D view; records what it was asked for."""
-
-    def __init__(self, node: Any) -> None:
-        self._node = node
-        self.reset = False
-
-    def mrmlViewNode(self) -> Any:
-        """Return the view node."""
-        return self._node
-
-    def threeDView(self) -> ThreeDWidget:
-        """Return the view (here the same object)."""
-        return self
-
-    def threeDController(self) -> ThreeDWidget:
-        """Return the controller (here the same object)."""
-        return self
-
-    def resetFocalPoint(self) -> None:
-        """Centre the scene."""
-        self.reset = True
-
-    def resetCamera(self) -> None:
-        """Look at everything."""
-        self.reset = True
 
 
 class PlotWidget:
@@ -227,13 +168,3 @@ class PlotView(QtWidgets.QWidget):
             names.InsertNextValue(series_id)
             chosen.AddItem(ids)
         self._dataSelected.emit(names, chosen)
-
-
-class _Holder:
-    """An object with a few functions; anything else is unknown."""
-
-    def __init__(self, **functions: Any) -> None:
-        self.__dict__.update(functions)
-
-    def __getattr__(self, name: str) -> Any:
-        raise HostError(f"the host does not know '{name}' here")

@@ -107,7 +107,6 @@ class qMRMLNodeComboBox(qMRMLWidget):  # noqa: N801
         row.addWidget(self.combo)
         self.setFocusProxy(self.combo)
         self._settings = dict(NODE_LIST_SETTINGS)
-        self._attributes: list[tuple[str, str, str | None]] = []
         self._model = qMRMLSortFilterProxyModel(self._refresh)
         self._shown: Any = None
         self._requested = ""
@@ -148,21 +147,6 @@ class qMRMLNodeComboBox(qMRMLWidget):  # noqa: N801
         """Return what filters the list."""
         return self._model
 
-    def addAttribute(self, class_name: str, attribute: str, value: str | None = None) -> None:
-        """Show nodes of a class only if they have this attribute (and value)."""
-        self._attributes.append((class_name, attribute, value))
-        self._refresh()
-
-    def addNode(self, class_name: str = "") -> Any:
-        """Add a node to the scene and choose it, as the menu entry does."""
-        class_name = class_name or self.nodeTypes[0]
-        name = self._scene.GenerateUniqueName(self.baseName or class_name.removeprefix("vtkMRML").removesuffix("Node"))
-        node = self._scene.AddNewNodeByClass(class_name, name)
-        if self.selectNodeUponCreation:
-            self.setCurrentNode(node)
-        self.nodeAddedByUser.emit(node)
-        return node
-
     def setMRMLScene(self, scene: Any) -> None:
         """Show the nodes of a scene."""
         self._unwatch()
@@ -189,13 +173,7 @@ class qMRMLNodeComboBox(qMRMLWidget):  # noqa: N801
             fits = any(node.IsA(name) for name in self.nodeTypes)
         else:
             fits = node.GetClassName() in self.nodeTypes
-        if not fits or any(node.IsA(name) for name in self.hideChildNodeTypes):
-            return False
-        return all(
-            not node.IsA(class_name)
-            or (node.GetAttribute(attribute) is not None and value in (None, node.GetAttribute(attribute)))
-            for class_name, attribute, value in self._attributes
-        )
+        return fits and not any(node.IsA(name) for name in self.hideChildNodeTypes)
 
     def _nodes(self) -> list[Any]:
         if self._scene is None:

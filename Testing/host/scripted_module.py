@@ -25,10 +25,6 @@ class ScriptedLoadableModule:
         """Return the path of a file in the module's Resources."""
         return os.path.join(os.path.dirname(self.parent.path), "Resources", name)
 
-    def getDefaultModuleDocumentationLink(self, docPage: str | None = None) -> str:
-        """Return a link to the module's page in Slicer's documentation."""
-        return f'<p>For more information see the <a href="{docPage or self.moduleName}">online documentation</a>.</p>'
-
 
 class ScriptedLoadableModuleWidget:
     """The panel of a module; the application calls setup, enter, exit and cleanup."""

@@ -18,7 +18,6 @@ from segment_effects import EFFECTS, Effect
 class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
     """The editor as an element of a panel."""
 
-    currentSegmentIDChanged = Signal(str)
     activeEffectChanged = Signal()
 
     def __init__(self, parent: Any = None) -> None:
@@ -86,7 +85,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
         self._lift_mask_of_no_segment()
         name = self._node.GetActiveEffectName()
         if name != (self._effect.name if self._effect else ""):
-            self._effect = Effect(name, self._node) if name else None
+            self._effect = Effect(name) if name else None
             self.observes = bool(name)
             self.activeEffectChanged.emit()
 
@@ -142,22 +141,9 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
         """Return the segmentation that is edited."""
         return self._node.GetSegmentationNode() if self._node is not None else None
 
-    def setSourceVolumeNode(self, node: Any) -> None:
-        """Threshold by a volume's voxels."""
-        self._need_node().SetAndObserveSourceVolumeNode(node)
-
     def sourceVolumeNode(self) -> Any:
         """Return the volume."""
         return self._node.GetSourceVolumeNode() if self._node is not None else None
-
-    def setCurrentSegmentID(self, segment_id: str) -> None:
-        """Choose the segment to edit."""
-        self._need_node().SetSelectedSegmentID(segment_id)
-        self.currentSegmentIDChanged.emit(segment_id)
-
-    def currentSegmentID(self) -> str:
-        """Return the chosen segment's ID."""
-        return self._node.GetSelectedSegmentID() if self._node is not None else ""
 
     def setActiveEffectByName(self, name: str) -> None:
         """Take up a tool; an empty name lays it down."""
@@ -215,10 +201,6 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
         """Bring the segments back as they were."""
         self._own_history().RestorePreviousState()
 
-    def redo(self) -> None:
-        """Take `undo` back."""
-        self._own_history().RestoreNextState()
-
     def _own_history(self) -> Any:
         """Return the history (real) of the segmentation that is edited."""
         import slicer
@@ -251,10 +233,6 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
     def uninstallKeyboardShortcuts(self) -> None:
         """Stop listening to the editor's keys."""
         self.shortcuts = False
-
-    def setupViewObservations(self) -> None:
-        """Listen to the views; Slicer's editor does so by itself while a tool is in hand."""
-        self.observes = True
 
     def removeViewObservations(self) -> None:
         """Stop listening to the views."""

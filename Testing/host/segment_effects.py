@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 EFFECTS = ("Threshold", "Paint", "Draw", "Erase", "Level tracing", "Grow from seeds", "Fill between slices", "Margin")
 EFFECTS += ("Hollow", "Smoothing", "Scissors", "Islands", "Logical operators", "Mask volume")
 
 
+@dataclass(frozen=True)
 class Effect:
-    """The active effect; its parameters are kept as text in the editor node, as in Slicer."""
+    """The active effect."""
 
-    def __init__(self, name: str, node: Any) -> None:
-        self.name = name
-        self._node = node
-
-    def setParameter(self, name: str, value: Any) -> None:
-        """Set a parameter."""
-        self._node.SetAttribute(f"{self.name}.{name}", str(value))
-
-    def parameter(self, name: str) -> str:
-        """Return a parameter."""
-        return self._node.GetAttribute(f"{self.name}.{name}") or ""
+    name: str
