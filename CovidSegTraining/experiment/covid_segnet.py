@@ -106,7 +106,7 @@ class ProgressiveAtrousPyramid(nn.Module):
 class CovidSegNet(nn.Module):
     """The whole network: (n, 1, k, j, i) to logits (n, classes, k, j, i)."""
 
-    def __init__(self, *, width: int = 64, classes: int = 4) -> None:
+    def __init__(self, *, width: int, classes: int) -> None:
         """Build with `width` channels on the first level (source: 64), twice as many on each below."""
         super().__init__()
         channels = [width * 2**level for level in range(4)]

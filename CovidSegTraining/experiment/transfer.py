@@ -78,7 +78,7 @@ def fetch_text(url: str, *, patience: Patience) -> bytes:
             _wait_or_give_up(url, str(error), failures=failures, patience=patience)
 
 
-def fetch(file: RemoteFile, path: Path, *, patience: Patience, show_progress: bool = False) -> str:
+def fetch(file: RemoteFile, path: Path, *, patience: Patience, show_progress: bool) -> str:
     """Download a file to `path`, continuing what an earlier run left; return a remark on what was done.
 
     Until it is complete the file is called `<name>.<checksum>.part`, so that an old part is never continued with the

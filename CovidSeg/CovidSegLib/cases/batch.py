@@ -53,7 +53,7 @@ class BatchResult:
     """How a run ended: an outcome per case in order, and whether the user stopped it."""
 
     outcomes: tuple[Outcome, ...]
-    stopped: bool = False
+    stopped: bool
 
     @property
     def failed(self) -> int:

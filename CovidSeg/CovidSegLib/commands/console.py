@@ -182,7 +182,7 @@ class _Pace:
         return left_s
 
 
-def describe_report(report: dict[str, Any], *, with_seconds: bool = True) -> str:
+def describe_report(report: dict[str, Any], *, with_seconds: bool) -> str:
     """Return a result in a few words: POI, severity class, and the seconds it took unless that was in another run."""
     severity = report.get("severity") or {}
     seconds = (report.get("runtime") or {}).get("seconds")
