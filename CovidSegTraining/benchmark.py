@@ -77,7 +77,7 @@ class BenchmarkOptions:
 
 
 def run_benchmark(
-    data_dir: Path, *, bundle: Bundle, options: BenchmarkOptions, tell: Callable[[str], object] = print
+    data_dir: Path, *, bundle: Bundle, options: BenchmarkOptions, tell: Callable[[str], object]
 ) -> dict[str, Any]:
     """Return all figures as plain values: `cases`, `variants` and `kernels`.
 

@@ -121,7 +121,7 @@ def refuse_cases_with(entry: str, *, cache_dir: Path, whose: str) -> None:
             )
 
 
-def pack_cases(cache_dir: Path, packed_dir: Path, *, tell: Callable[[str], object] = print) -> None:
+def pack_cases(cache_dir: Path, packed_dir: Path, *, tell: Callable[[str], object]) -> None:
     """Write all prepared cases of a folder to another one, at about a tenth of the size, to carry to another machine.
 
     HU are rounded, the labels from before self-training are left out, and everything is compressed. The packed folder

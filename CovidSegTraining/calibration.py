@@ -94,7 +94,7 @@ def calibrate(
     mode: str = "accurate",
     device: str = "cpu",
     only: Sequence[str] = (),
-    tell: Callable[[str], object] = print,
+    tell: Callable[[str], object],
 ) -> dict[str, Any]:
     """Fit a temperature; return it with all figures, as plain values.
 

@@ -151,7 +151,7 @@ def score_prediction(case: str, *, prediction: Path, case_dir: Path) -> CaseScor
 
 
 def score_predictions(
-    predictions: dict[str, Path], *, data_dir: Path, tell: Callable[[str], object] = print
+    predictions: dict[str, Path], *, data_dir: Path, tell: Callable[[str], object]
 ) -> list[CaseScores]:
     """Return the scores of all predictions; `tell` is called with a line per case."""
     cases = []

@@ -77,7 +77,7 @@ def prepare(
     data_dir: Path,
     cache_dir: Path,
     preprocessing: PreprocessingRecipe,
-    tell: Callable[[str], object] = print,
+    tell: Callable[[str], object],
 ) -> None:
     """Write every case of the data lists into the cache; cases that are up to date are kept, unlisted ones removed.
 

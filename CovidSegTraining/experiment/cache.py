@@ -66,7 +66,7 @@ def prepare_cases(
     cache_dir: Path,
     settings: Preprocessing,
     classes: int,
-    tell: Callable[[str], object] = print,
+    tell: Callable[[str], object],
 ) -> list[str]:
     """Write every case of a folder into the cache; what is there and still right is left.
 

@@ -93,7 +93,7 @@ def cross_validate(
     run_jobs: RunJobs,
     labels_are: LabelsAre = "reference",
     patients: Mapping[str, str] | None = None,
-    tell: Tell = print,
+    tell: Tell,
 ) -> dict[str, Evaluation]:
     """Prepare, train, predict and evaluate; whatever is complete is left as it is.
 

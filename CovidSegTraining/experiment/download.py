@@ -39,7 +39,7 @@ def download(
     record: str = RECORD,
     host: str = HOST,
     patience: Patience | None = None,
-    tell: Callable[[str], object] = print,
+    tell: Callable[[str], object],
     show_progress: bool = False,
 ) -> list[str]:
     """Download, verify and lay out the dataset; complete files are kept, interrupted downloads are continued.
@@ -110,7 +110,7 @@ def files_of_record(text: bytes, *, scheme: str = "https") -> dict[str, RemoteFi
     return files
 
 
-def lay_out(archives: Mapping[str, Path], *, output_dir: Path, tell: Callable[[str], object] = print) -> list[str]:
+def lay_out(archives: Mapping[str, Path], *, output_dir: Path, tell: Callable[[str], object]) -> list[str]:
     """Unpack the archives into case folders, leaving complete cases alone; return the names of all cases.
 
     Everything is unpacked and checked before the first case appears.

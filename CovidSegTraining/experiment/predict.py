@@ -31,7 +31,7 @@ def predict_cases(
     output: Path,
     device: str,
     checkpoint: str | None = None,
-    tell: Callable[[str], object] = print,
+    tell: Callable[[str], object],
 ) -> None:
     """Write `<case>.nii.gz` (uint8, the CT's grid) for each case.
 

@@ -94,7 +94,7 @@ def self_label_chests(
     cache_dir: Path,
     bundle: Bundle,
     device: str = "cpu",
-    tell: Callable[[str], object] = print,
+    tell: Callable[[str], object],
 ) -> None:
     """Complete the cached labels of diseased whole chests by a bundle's prediction.
 

@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 ACTIVATIONS_FILE = "activations.safetensors"
 
 
-def quantize(
-    bundle: Bundle, *, data_dir: Path, config: DataConfig, device: str, tell: Callable[[str], object] = print
-) -> None:
+def quantize(bundle: Bundle, *, data_dir: Path, config: DataConfig, device: str, tell: Callable[[str], object]) -> None:
     """Measure a bundle's activations on the training's CTs, and store them in the bundle.
 
     Args:

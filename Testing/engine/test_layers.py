@@ -131,6 +131,17 @@ def test_imports_point_one_way(imports: list[Import]) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_only_the_console_prints() -> None:
+    """The library tells its caller: a default that prints would bring text into the output of other programs."""
+    printing = {
+        name
+        for name, path in modules().items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Name) and node.id == "print"
+    }
+    assert printing == {f"{LIB}.commands.console"}
+
+
 def test_foundation_rests_on_itself_alone(imports: list[Import]) -> None:
     base = {f"{LIB}.{name}" for name in FOUNDATION}
     wrong = [

@@ -208,9 +208,9 @@ def test_phantom_that_fails_does_not_cost_the_figures_of_the_others(
 def test_unknown_case_and_empty_folder_are_refused(tmp_path: Path, phantom_data: Path, threshold_bundle: Path) -> None:
     bundle = load_bundle(threshold_bundle)
     with pytest.raises(InputError, match=r"no case 'nobody'.*coronacases_003"):
-        run_benchmark(phantom_data, bundle=bundle, options=BenchmarkOptions(only=("nobody",)))
+        run_benchmark(phantom_data, bundle=bundle, options=BenchmarkOptions(only=("nobody",)), tell=print)
     with pytest.raises(InputError, match="no case to measure"):
-        run_benchmark(tmp_path, bundle=bundle, options=BenchmarkOptions())
+        run_benchmark(tmp_path, bundle=bundle, options=BenchmarkOptions(), tell=print)
 
 
 def test_scores_of_labelmaps_as_by_hand() -> None:

@@ -84,7 +84,7 @@ def test_packed_case_is_a_fraction_of_the_size(tmp_path: Path) -> None:
 
 def test_nothing_to_pack_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="run 'covidseg-train prepare' first"):
-        pack_cases(tmp_path, tmp_path / "packed")
+        pack_cases(tmp_path, tmp_path / "packed", tell=print)
     assert not (tmp_path / "packed").exists()
 
 
@@ -97,7 +97,7 @@ def test_case_of_an_experiment_is_not_called_damaged(tmp_path: Path) -> None:
 def test_damaged_case_is_named_however_it_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     write_case(tmp_path / "cache" / "ball.npz", ball_case(seed=0))
-    pack_cases(tmp_path / "cache", tmp_path / "packed")
+    pack_cases(tmp_path / "cache", tmp_path / "packed", tell=print)
     whole, packed = ((tmp_path / folder / "ball.npz").read_bytes() for folder in ("cache", "packed"))
     flipped, scrambled = bytearray(whole), bytearray(packed)
     flipped[len(whole) // 4] ^= 0xFF
@@ -125,7 +125,7 @@ def test_cases_are_not_packed_over_themselves(tmp_path: Path) -> None:
     roundabout = tmp_path / "." / ".." / tmp_path.name
     for cache, packed in ((tmp_path, roundabout), (roundabout, tmp_path)):
         with pytest.raises(InputError, match="would replace the originals"):
-            pack_cases(cache, packed)
+            pack_cases(cache, packed, tell=print)
     assert (tmp_path / "ball.npz").read_bytes() == before
 
 
@@ -133,14 +133,14 @@ def test_packed_folder_with_a_case_of_before_is_refused(tmp_path: Path) -> None:
     cache, packed = tmp_path / "cache", tmp_path / "packed"
     for name in ("ball", "left_out_since"):
         write_case(cache / f"{name}.npz", ball_case(seed=0))
-    pack_cases(cache, packed)
+    pack_cases(cache, packed, tell=print)
     (cache / "left_out_since.npz").unlink()
     before = (packed / "ball.npz").stat().st_mtime_ns
     with pytest.raises(InputError, match=r"left_out_since\.npz: not a case of .*cache, and 'fit' would train on it"):
-        pack_cases(cache, packed)
+        pack_cases(cache, packed, tell=print)
     assert (packed / "ball.npz").stat().st_mtime_ns == before
     (packed / "left_out_since.npz").unlink()
-    pack_cases(cache, packed)  # cases of the same names are replaced
+    pack_cases(cache, packed, tell=print)  # cases of the same names are replaced
     assert [path.name for path in case_files(packed)] == ["ball.npz"]
 
 
@@ -151,7 +151,7 @@ def test_cases_of_the_other_training_are_neither_replaced_nor_removed(tmp_path: 
     before = (cache / "case_0.npz").read_bytes()
     product = DataConfig(labelled=None, phantoms=Phantoms(count=1))
     with pytest.raises(InputError, match=r"case_0\.npz: prepared by an experiment's recipe, which needs a cache"):
-        prepare(product, data_dir=data, cache_dir=cache, preprocessing=PreprocessingRecipe())
+        prepare(product, data_dir=data, cache_dir=cache, preprocessing=PreprocessingRecipe(), tell=print)
     assert (cache / "case_0.npz").read_bytes() == before and [path.name for path in cache.iterdir()] == ["case_0.npz"]
 
     write_case(tmp_path / "products" / "case_0.npz", replace(ball_case(seed=0), key="k", labelled_by="sha"))

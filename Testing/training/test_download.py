@@ -96,7 +96,7 @@ def test_folder_of_a_case_that_is_not_ours_is_left_alone(tmp_path: Path, zenodo:
 @pytest.mark.parametrize("host", ["file:///etc", "zenodo.org", "ftp://zenodo.org"])
 def test_address_that_is_no_web_server_is_refused(tmp_path: Path, host: str) -> None:
     with pytest.raises(DownloadError, match="no address of a web server"):
-        download(tmp_path, host=host, patience=HURRIED)
+        download(tmp_path, host=host, patience=HURRIED, tell=print)
 
 
 def _record(**changes: Any) -> bytes:

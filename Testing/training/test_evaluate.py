@@ -90,7 +90,7 @@ def test_tables_from_scores_need_neither_torch_nor_images(data: Path, prediction
     folds, scores = tmp_path / "folds.json", tmp_path / "scores.csv"
     assert run_command("split", "--data", data, "--k", 3, "-o", folds) == 0
     found = find_predictions(predictions, data_dir=data)
-    write_scores(scores, score_predictions(found, data_dir=data))
+    write_scores(scores, score_predictions(found, data_dir=data, tell=print))
     script = f"""
 {_RUN}
 parser = Parser()
@@ -172,7 +172,7 @@ def test_predictions_without_case_doubled_or_none_are_refused(data: Path, predic
 
 
 def test_pictures_run_from_the_best_case_to_the_worst(data: Path, predictions: Path) -> None:
-    cases = score_predictions(find_predictions(predictions, data_dir=data), data_dir=data)
+    cases = score_predictions(find_predictions(predictions, data_dir=data), data_dir=data, tell=print)
     assert [case.case for case in pictured_cases(cases)] == ["a", "c", "b"]
     many = [type(cases[0])(str(n), {"DSC": {"infection": n / 10}}) for n in range(10)]
     assert [case.case for case in pictured_cases(many)] == ["9", "6", "3", "0"]

@@ -211,7 +211,7 @@ def test_usage_errors_say_what_is_missing(trained: Path, tmp_path: Path) -> None
 
 
 def test_run_that_cannot_predict_is_named(trained: Path, tmp_path: Path) -> None:
-    options = {"data_dir": trained / "data", "names": ["case_2"], "output": tmp_path / "out"}
+    options = {"data_dir": trained / "data", "names": ["case_2"], "output": tmp_path / "out", "tell": print}
     with pytest.raises(DeviceError, match="cuda:99"):
         predict_cases(trained / "run", device="cuda:99", **options)
     other = tmp_path / "run"

@@ -152,4 +152,4 @@ def test_cases_are_not_completed_while_they_are_prepared(
 ) -> None:
     chests, bundle = [WholeChest("ct/chest_a.nii.gz", diseased=True)], load_bundle(threshold_bundle)
     with run_lock(tmp_path), pytest.raises(InputError, match=REFUSED):
-        self_label_chests(chests, data_dir=phantom_data, cache_dir=tmp_path, bundle=bundle)
+        self_label_chests(chests, data_dir=phantom_data, cache_dir=tmp_path, bundle=bundle, tell=print)

@@ -147,6 +147,7 @@ def test_measured_only_chest_is_refused(cache: Path, phantom_data: Path, thresho
             data_dir=phantom_data,
             cache_dir=cache,
             bundle=load_bundle(threshold_bundle),
+            tell=print,
         )
 
 
@@ -177,5 +178,9 @@ def test_cache_of_another_grid_is_refused(tmp_path: Path, phantom_data: Path, th
     prepare(LIST, data_dir=phantom_data, cache_dir=tmp_path, preprocessing=recipe, tell=lambda _: None)
     with pytest.raises(InputError, match=r"chest_a.*another grid"):
         self_label_chests(
-            LIST.whole_chests, data_dir=phantom_data, cache_dir=tmp_path, bundle=load_bundle(threshold_bundle)
+            LIST.whole_chests,
+            data_dir=phantom_data,
+            cache_dir=tmp_path,
+            bundle=load_bundle(threshold_bundle),
+            tell=print,
         )

@@ -201,7 +201,7 @@ def test_network_sees_the_box_around_the_chest_alone(
 
 def test_chest_that_is_not_prepared_is_named(tmp_path: Path, phantom_data: Path, bundle: Bundle) -> None:
     with pytest.raises(InputError, match=r"chest_a\.npz: not prepared; run 'covidseg-train prepare' first"):
-        self_label_chests([CHEST], data_dir=phantom_data, cache_dir=tmp_path, bundle=bundle)
+        self_label_chests([CHEST], data_dir=phantom_data, cache_dir=tmp_path, bundle=bundle, tell=print)
 
 
 def test_packed_chest_that_was_completed_before_is_refused(
@@ -222,7 +222,7 @@ def test_chest_of_another_grid_is_refused_as_it_was(
     other = replace(bundle, preprocessing=replace(RECIPE, spacing_ijk_mm=(5.0, 4.0, 6.0)))
     monkeypatch.setattr(pseudo, "predict", _by_intensity)
     with pytest.raises(InputError, match=rf"chest_a.*prepared on another grid than bundle '{bundle.name}' uses"):
-        self_label_chests([CHEST], data_dir=phantom_data, cache_dir=tmp_path, bundle=other)
+        self_label_chests([CHEST], data_dir=phantom_data, cache_dir=tmp_path, bundle=other, tell=print)
     after = read_case(tmp_path / "chest_a.npz")
     assert after.partial_kji is None and after.labelled_by == ""
     np.testing.assert_array_equal(after.codes_kji, before.codes_kji)

@@ -122,7 +122,7 @@ def test_archive_damaged_on_disk_is_fetched_again(tmp_path: Path, zenodo: FakeZe
 
 def test_missing_record_is_told_at_once(tmp_path: Path, zenodo: FakeZenodo) -> None:
     with pytest.raises(DownloadError, match=r"records/1: the server answers 404 Not Found; check --record and --url"):
-        download(tmp_path / "data", host=zenodo.address, record="1", patience=HURRIED)
+        download(tmp_path / "data", host=zenodo.address, record="1", patience=HURRIED, tell=print)
     assert zenodo.asked == [("1", None)]
     assert not (tmp_path / "data").exists()
 
@@ -144,7 +144,7 @@ def test_pauses_double_whatever_breaks_the_connection(tmp_path: Path, monkeypatc
     monkeypatch.setattr("urllib.request.urlopen", answer)
     monkeypatch.setattr("time.sleep", pauses_s.append)
     with pytest.raises(DownloadError, match="given up after 4 tries: nonsense"):
-        download(tmp_path, host="http://localhost", patience=Patience(tries=4, pause_s=2.0))
+        download(tmp_path, host="http://localhost", patience=Patience(tries=4, pause_s=2.0), tell=print)
     assert pauses_s == [2.0, 4.0, 8.0]
 
 
@@ -153,7 +153,7 @@ def test_server_that_is_not_there_is_told(tmp_path: Path) -> None:
         free.bind(("127.0.0.1", 0))
         host = f"http://127.0.0.1:{free.getsockname()[1]}"
         with pytest.raises(DownloadError, match=r"given up after 3 tries: .*refused.*Check the network"):
-            download(tmp_path, host=host, patience=HURRIED)
+            download(tmp_path, host=host, patience=HURRIED, tell=print)
 
 
 class _FullDisk:
