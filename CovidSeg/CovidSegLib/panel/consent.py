@@ -64,6 +64,7 @@ class SlicerDialogs:
         box.setDefaultButton(box.addButton(qt.QMessageBox.Cancel))
         _run(box)
         clicked = box.clickedButton()
+        box.deleteLater()  # the main window owns it, and would keep it, hidden, until Slicer ends
         return next((index for index, button in enumerate(buttons) if button == clicked), None)
 
     def show_details(self, text: str, *, details: str) -> None:
