@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,30 @@ class ModuleManager(QtCore.QObject):
     def module(self, name: str) -> Any:
         """Return a module by name, or None."""
         return self.known.get(name)
+
+
+class ModuleCard:
+    """What a module says of itself (`parent` in the module's class): as in Slicer, it takes these properties alone."""
+
+    PROPERTIES: Mapping[str, Any] = {
+        **dict.fromkeys(("title", "helpText", "acknowledgementText"), ""),
+        **dict.fromkeys(("categories", "contributors", "dependencies", "associatedNodeTypes"), ()),
+        "hidden": False,
+        "index": -1,
+        "icon": None,
+    }
+
+    def __init__(self, path: str) -> None:
+        self.__dict__.update(self.PROPERTIES, path=path)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in self.PROPERTIES:
+            raise HostAttributeError(f"a module has no property '{name}' that could be set")
+        first = self.PROPERTIES[name]
+        wanted = (list, tuple) if isinstance(first, tuple) else object if first is None else type(first)
+        if not isinstance(value, wanted):
+            raise HostError(f"{name} of a module cannot be {value!r}")
+        self.__dict__[name] = value
 
 
 class Module:

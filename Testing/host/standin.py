@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
@@ -27,7 +27,7 @@ import parameter_node
 import scripted_module
 import segment_editor
 import translations
-from application import Application, Module, Modules
+from application import Application, Module, ModuleCard, Modules
 from dialogs import Dialogs
 from host_errors import HostError
 from packaging_module import Packages
@@ -118,7 +118,7 @@ class Host:
     def open_panel(self, name: str = "CovidSeg") -> Any:
         """Return the module's widget as the application makes it: module, panel, `setup`, `enter`."""
         module = importlib.import_module(name)
-        card = SimpleNamespace(path=str(MODULE_FILE))
+        card = ModuleCard(str(MODULE_FILE))
         getattr(module, name)(card)
         representation = qSlicerScriptedLoadableModuleWidget()
         representation.setLayout(QtWidgets.QVBoxLayout())
@@ -224,7 +224,7 @@ class Host:
         if tuple(int(part) for part in self.version.split(".")[:2]) >= (5, 12):
             modules["packaging"] = self.packages.packaging_module()
         else:
-            self._set(importlib.import_module("slicer").util, "pip_install", self.packages.pip_install)
+            self._set(importlib.import_module("slicer").util, "pip_install", self.packages.old_pip_install)
         return modules
 
     def _sample_data(self) -> ModuleType:
@@ -232,9 +232,22 @@ class Host:
 
         class SampleDataLogic:
             @staticmethod
-            def registerCustomSampleDataSource(**source: Any) -> None:
+            def registerCustomSampleDataSource(
+                category: str = "Custom",
+                sampleName: str | None = None,
+                uris: Any = None,
+                fileNames: Any = None,
+                nodeNames: Any = None,
+                customDownloader: Any = None,
+                thumbnailFileName: str | None = None,
+                checksums: Any = None,
+            ) -> None:
                 """Record a sample."""
-                self.samples.append(source)
+                if type(uris) not in (str, list) or type(uris) is not type(fileNames):
+                    raise ValueError(f"{sampleName}: Slicer wants a file name for each address, or lists of both")
+                options = {"nodeNames": nodeNames, "customDownloader": customDownloader, "checksums": checksums}
+                place = {"category": category, "sampleName": sampleName, "thumbnailFileName": thumbnailFileName}
+                self.samples.append({**place, "uris": uris, "fileNames": fileNames, **options})
 
         module.SampleDataLogic = SampleDataLogic
         return module

@@ -218,6 +218,7 @@ def test_slicer_5_12_and_later_install_through_its_packaging(host: Any) -> None:
     with dependencies._constraints_file() as path:
         dependencies.SlicerInstaller().install_packages(("monai>=1.5,<2",), constraints=path)
     assert host.packages.installed == ["monai>=1.5,<2"]
+    assert "numpy==" in host.packages.constraints
 
 
 @pytest.mark.slicer

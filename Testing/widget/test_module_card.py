@@ -6,7 +6,6 @@ import importlib
 import os
 import subprocess
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,9 @@ MODULE_FILE = Path(__file__).resolve().parents[2] / "CovidSeg" / "CovidSeg.py"
 
 
 def test_card_says_what_it_is_and_not_for_clinical_use(host: Any) -> None:
-    parent = types.SimpleNamespace(path=str(MODULE_FILE))
+    from application import ModuleCard
+
+    parent = ModuleCard(str(MODULE_FILE))
     importlib.import_module("CovidSeg").CovidSeg(parent)
     assert parent.title == "CovidSeg"
     assert parent.categories == ["Segmentation"]
@@ -26,7 +27,7 @@ def test_card_says_what_it_is_and_not_for_clinical_use(host: Any) -> None:
     assert "docs/user-guide.md" in parent.helpText, "where to read more"
     assert "Informatics in Medicine Unlocked" in parent.acknowledgementText
     assert parent.contributors
-    assert not getattr(parent, "hidden", False), "the module is offered in the module list"
+    assert not parent.hidden, "the module is offered in the module list"
 
 
 def test_self_test_passes_on_the_host(host: Any) -> None:

@@ -221,17 +221,11 @@ def test_missing_torch_is_said_before_anything_is_fetched(host: Any, monkeypatch
     assert journey.ui.segmentButton.enabled, "pressing it asks"
 
 
-def test_sample_data_is_registered_when_slicer_has_started(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-    import types
-
-    registered: list[dict[str, Any]] = []
-    logic = types.SimpleNamespace(registerCustomSampleDataSource=lambda **options: registered.append(options))
-    monkeypatch.setitem(sys.modules, "SampleData", types.SimpleNamespace(SampleDataLogic=logic))
+def test_sample_data_is_registered_when_slicer_has_started(host: Any) -> None:
     Journey(host, with_ct=False)
-    assert registered == []
-    host.app.startupCompleted.emit()
-    assert [entry["sampleName"] for entry in registered] == ["CovidSegPhantom", "CTChest"]
+    assert host.samples == []
+    host.complete_startup()
+    assert [entry["sampleName"] for entry in host.samples] == ["CovidSegPhantom", "CTChest"]
 
 
 def test_everything_fits_into_a_narrow_panel(host: Any) -> None:
