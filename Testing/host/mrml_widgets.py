@@ -77,9 +77,10 @@ class qMRMLSortFilterProxyModel:  # noqa: N801
             self._changed()
 
 
-class qMRMLNodeComboBox(qMRMLWidget):  # noqa: N801
+class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801
     """Chooses a node of the scene, by class; follows nodes that come, go, and change their name.
 
+    It is no `qMRMLWidget`, as in Slicer: of another scene it tells nobody.
     Nothing is chosen where "none" is allowed; else the first node is, as a combo box does.
     """
 
@@ -100,6 +101,7 @@ class qMRMLNodeComboBox(qMRMLWidget):  # noqa: N801
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
+        self._scene: Any = None
         row = QtWidgets.QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         self.combo = QtWidgets.QComboBox()
@@ -115,6 +117,10 @@ class qMRMLNodeComboBox(qMRMLWidget):  # noqa: N801
         self.destroyed.connect(lambda: _end(watched))
         self.combo.currentIndexChanged.connect(self._index_changed)
         self.combo.activated.connect(lambda: self.nodeActivated.emit(self.currentNode()))
+
+    def mrmlScene(self) -> Any:
+        """Return the scene."""
+        return self._scene
 
     def currentNode(self) -> Any:
         """Return the chosen node, or None."""
@@ -150,7 +156,7 @@ class qMRMLNodeComboBox(qMRMLWidget):  # noqa: N801
     def setMRMLScene(self, scene: Any) -> None:
         """Show the nodes of a scene."""
         self._unwatch()
-        super().setMRMLScene(scene)
+        self._scene = scene
         if scene is not None:
             for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndBatchProcessEvent):
                 self._watch(scene, event, self._refresh)

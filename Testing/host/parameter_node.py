@@ -63,11 +63,11 @@ class _Wrapper:
         """Return whether a parameter's value is cached."""
         return bool(self._parameter(name))
 
-    def connectGui(self, gui: Any) -> None:
-        """Bind the widgets that have the property SlicerParameterName. As in Slicer, no tag is returned."""
+    def connectGui(self, gui: Any) -> int:
+        """Bind the widgets that have the property SlicerParameterName; return a tag, as Slicer does since 5.10."""
         widgets = gui.findChildren(QtCore.QObject) if hasattr(gui, "isWidgetType") else list(vars(gui).values())
         named = {w.property("SlicerParameterName"): w for w in widgets if w.property("SlicerParameterName")}
-        self.connectParametersToGui(named)
+        return self.connectParametersToGui(named)
 
     def connectParametersToGui(self, mapping: dict[str, Any]) -> int:
         """Bind widgets by parameter name; return a tag for `disconnectGui`."""

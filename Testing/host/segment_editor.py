@@ -93,7 +93,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
         """Watch the segmentation that is edited, and choose the first segment of another one."""
         import slicer
 
-        node = self.segmentationNode()
+        node = self._edited()
         self._list.blockSignals(True)
         self._list.setCurrentNode(node)
         self._list.blockSignals(False)
@@ -114,7 +114,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
 
     def _segment_removed(self, node: Any) -> None:
         """Forget, as Slicer does, what was chosen of a segment that is gone: the tool is laid down, the mask lifted."""
-        if node is not self.segmentationNode():
+        if node is not self._edited():
             return
         self._lift_mask_of_no_segment()
         if node.GetSegmentation().GetSegmentIndex(self._node.GetSelectedSegmentID() or "") < 0:
@@ -125,7 +125,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
         """Let everything be edited if it is to be inside one segment, and that is not there, or not named yet."""
         import slicer
 
-        modes, node = slicer.vtkMRMLSegmentationNode, self.segmentationNode()
+        modes, node = slicer.vtkMRMLSegmentationNode, self._edited()
         inside_one = self._node.GetMaskMode() == modes.EditAllowedInsideSingleSegment
         mask_id = self._node.GetMaskSegmentID() or ""
         if inside_one and node is not None and node.GetSegmentation().GetSegmentIndex(mask_id) < 0:
@@ -133,12 +133,15 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
 
     def setSegmentationNode(self, node: Any) -> None:
         """Edit a segmentation; the tool is laid down if it is another one."""
-        if node is not self.segmentationNode():
+        if node is not self._edited():
             self._need_node().SetAndObserveSegmentationNode(node)
             self.setActiveEffectByName("")
 
     def segmentationNode(self) -> Any:
-        """Return the segmentation that is edited."""
+        """Return the segmentation in the list: None without a scene, and not yet that of the node while one is read."""
+        return self._list.currentNode()
+
+    def _edited(self) -> Any:
         return self._node.GetSegmentationNode() if self._node is not None else None
 
     def sourceVolumeNode(self) -> Any:
@@ -205,7 +208,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
         """Return the history (real) of the segmentation that is edited."""
         import slicer
 
-        node = self.segmentationNode()
+        node = self._edited()
         if node is None:
             raise HostError("the segment editor widget has no segmentation")
         if self._history is None or self._history.GetSegmentation() is not node.GetSegmentation():

@@ -209,7 +209,7 @@ def test_parameters_are_bound_both_ways_and_come_back_with_a_saved_scene(host: H
     ui = slicer.util.childWidgetVariables(widget)
     widget.setMRMLScene(host.scene)
     parameters = parameter_class()(parameter_node())
-    assert parameters.connectGui(ui) is None  # as in Slicer; only connectParametersToGui returns a tag
+    assert parameters.connectGui(ui) == 0  # the tag, by which the binding can be ended
     assert (ui.spin.value, ui.spin.maximum, ui.combo.currentText, ui.box.checked) == (3, 10, "ACCURATE", True)
     ui.spin.value, ui.combo.currentIndex, ui.box.checked = 7, 1, False
     ui.path.currentPath = "/data/ct"

@@ -63,3 +63,9 @@ def test_what_slicer_does_not_have_is_refused(selector: Any) -> None:
         model.hiddenNodeIds = []
     with pytest.raises(Exception, match="a list of texts"):
         model.hiddenNodeIDs = "vtkMRMLScalarVolumeNode1"
+
+
+def test_list_tells_nobody_of_another_scene(selector: Any, host: Any) -> None:
+    assert selector.mrmlScene() is host.scene
+    with pytest.raises(Exception, match="no signal mrmlSceneChanged"):
+        selector.connect("mrmlSceneChanged(vtkMRMLScene*)", print)

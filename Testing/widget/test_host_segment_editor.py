@@ -84,3 +84,11 @@ def test_undo_by_key_asks_for_no_lock(host: Any) -> None:
     editor.installKeyboardShortcuts()
     editor.press_undo_key()
     assert segmentation.GetSegmentation().GetNumberOfSegments() == 1
+
+
+def test_segment_editor_without_a_scene_names_no_segmentation(host: Any) -> None:
+    editor, node, segmentation = editor_on_a_segment(host)
+    assert editor.segmentationNode() is segmentation
+    editor.setMRMLScene(None)
+    assert editor.segmentationNode() is None
+    assert node.GetSegmentationNode() is segmentation
