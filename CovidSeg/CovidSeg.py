@@ -119,16 +119,16 @@ class CovidSegWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationMix
             self.setParameterNode(CovidSegParameterNode(node))
 
     def setParameterNode(self, parameterNode):
-        """Bind the widgets to a parameter node, or with None to none."""
+        """Bind the widgets to a parameter node, or with None to none; the mixin would keep a wrapper it observes."""
         if self._parameterNode is not None:
             self._parameterNode.disconnectGui(self._guiTag)
-            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.panel.changed)
+            self.removeObserver(self._parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.panel.changed)
         self._parameterNode = parameterNode
         if parameterNode is not None:
             bound = {widget.property("SlicerParameterName"): widget for widget in vars(self.ui).values()}
             bound.pop(None, None)  # not connectGui, which in some versions of Slicer returns no tag to disconnect by
             self._guiTag = parameterNode.connectParametersToGui(bound)
-            self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self.panel.changed)
+            self.addObserver(parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.panel.changed)
         self.panel.set_parameters(parameterNode)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import mmap
 import threading
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -278,3 +280,12 @@ def test_voxels_are_digested_once_and_not_while_the_window_waits(host: Any, monk
 def with_voxels(result: Any, *, hu_kji: np.ndarray) -> Any:
     """Return a result that, like the engine's, holds the CT in HU."""
     return SimpleNamespace(**vars(result), report=result.report, hu_kji=hu_kji)
+
+
+def test_parameters_of_a_closed_scene_are_let_go(host: Any) -> None:
+    """Else each closed scene would leave observers of the node behind that read all parameters at every change."""
+    journey = Journey(host)
+    before = weakref.ref(journey.widget._parameterNode)
+    host.close_scene()
+    gc.collect()
+    assert before() is None
