@@ -48,6 +48,16 @@ def test_curves_are_drawn_with_all_dots_of_a_fine_screen(host: Any, monkeypatch:
     assert (picture.width(), picture.devicePixelRatioF()) == (600, 2.0)
 
 
+def test_plots_are_made_where_slicer_has_no_main_window(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it has no layout manager, as after `--no-main-window`."""
+    journey = Journey(host)
+    journey.run()
+    monkeypatch.setattr(host.app, "_layouts", None)
+    journey.ui.plotsButton.click()
+    monkeypatch.undo()
+    assert host.scene.GetNumberOfNodesByClass("vtkMRMLPlotChartNode") == 2
+
+
 def test_most_infected_button_returns_to_that_slice(host: Any) -> None:
     journey = Journey(host)
     journey.run()

@@ -39,6 +39,8 @@ class SlicerViews:
         import slicer
 
         manager = slicer.app.layoutManager()
+        if manager is None:  # Slicer runs without its main window
+            return
         if _plot_on_show(manager) is None:
             manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalPlotView)
         widget = _plot_on_show(manager) or manager.plotWidget(0)
