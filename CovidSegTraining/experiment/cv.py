@@ -168,31 +168,30 @@ def run_fold(job: FoldJob, tell: Tell) -> None:
     folder, cache_dir = places.run_of(job.variant), places.cache_of(recipe)
     run = folder / f"fold_{job.number}"
     predictions = _predictions(folder, folds=[fold])
-    done = progress_of(run, recipe=recipe)
-    # What was predicted with a run that has gone on since, or is to be made again, is of other weights.
-    kept = done is not None and done.at_end
-    missing = [name for name, path in predictions.items() if not (kept and path.exists())]
-    if not missing:
+    progress = progress_of(run, recipe=recipe)
+    history_ends = progress is not None and progress.at_end
+    # The history is asked first: where the fold is complete, neither volumes nor checkpoints need to be read.
+    if not left_to_predict(predictions, final_weights=history_ends):
         _check_origin(run, fold=fold, cache_dir=cache_dir)
         say("already complete")
         return
     settings, classes = recipe.preprocessing, recipe.network.classes
     cases = load_prepared(cache_dir, names=(*fold.training, *fold.validation), settings=settings, classes=classes)
     fit = ExperimentFit(run, cases=cases, fold=fold, fold_number=job.number, recipe=recipe, device=job.device)
-    if not fit.finished:  # its checkpoints are gone
-        missing = list(predictions)
-    for name in missing:
+    # A history without its checkpoints is trained again, and checkpoints without their history are not trusted.
+    names = left_to_predict(predictions, final_weights=history_ends and fit.finished)
+    for name in names:
         predictions[name].unlink(missing_ok=True)  # or it would be kept if this is killed between two predictions
     fit.run(tell=say)
     del cases, fit  # the volumes leave the GPU
     predict_cases(
-        run,
-        data_dir=places.data_dir,
-        names=missing,
-        output=folder / "predictions",
-        device=job.device,
-        tell=say,
+        run, data_dir=places.data_dir, names=names, output=folder / "predictions", device=job.device, tell=say
     )
+
+
+def left_to_predict(predictions: Mapping[str, Path], *, final_weights: bool) -> list[str]:
+    """Return the cases without a prediction by the fold's final weights; unless the run has these by now, all cases."""
+    return [name for name, path in predictions.items() if not (final_weights and path.exists())]
 
 
 def summary_sheet(evaluations: Mapping[str, Evaluation]) -> Sheet:

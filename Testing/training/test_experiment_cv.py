@@ -17,7 +17,7 @@ from helpers_training import run_command
 from CovidSegTraining.experiment import cluster, predict
 from CovidSegTraining.experiment import fit as experiment_fit
 from CovidSegTraining.experiment.config import read_experiment
-from CovidSegTraining.experiment.cv import Places, cross_validate
+from CovidSegTraining.experiment.cv import Places, cross_validate, left_to_predict
 from CovidSegTraining.experiment.fit import ExperimentFit
 from CovidSegTraining.experiment.variants import Variant, make_variants, stepwise
 from CovidSegTraining.splits import Fold, read_folds
@@ -120,6 +120,23 @@ def test_broken_off_anywhere_and_run_again_equals_undisturbed(
     assert _results(tmp_path) == _results(whole)
     epochs = [line for line in lines if ": epoch " in line]
     assert len(epochs) == 4 - batches // 2  # an epoch has two batches; complete ones are not repeated
+
+
+@pytest.mark.parametrize(
+    ("final_weights", "predicted", "left"),
+    [
+        (True, {"a", "b"}, []),  # complete
+        (True, {"a"}, ["b"]),  # predicted
+        (False, {"a", "b"}, ["a", "b"]),  # trained to the end, and predicted by other weights than those of now
+        (False, set(), ["a", "b"]),
+    ],
+)
+def test_only_predictions_by_the_final_weights_count(
+    tmp_path: Path, final_weights: bool, predicted: set[str], left: list[str]
+) -> None:
+    for name in predicted:
+        (tmp_path / name).touch()
+    assert left_to_predict({name: tmp_path / name for name in ("a", "b")}, final_weights=final_weights) == left
 
 
 def test_what_is_deleted_is_made_again(data: Path, whole: Path, tmp_path: Path) -> None:
