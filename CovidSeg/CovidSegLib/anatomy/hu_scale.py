@@ -8,6 +8,7 @@ scale. A scanner's own HU are left alone: the air around the body is at -1000, w
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,42 +17,77 @@ from ..geometry import Geometry
 from ..orient import Orientation
 from .chest_masks import dilate, in_plane_border, padding_value, touching_sides
 
-#: In-plane side of the blocks over which values are averaged: short enough to fit into the trachea, long enough to
-#: leave little noise.
+#: The levels of air (measured: -997 to -1022 in whole chests, -950 to -981 in cropped CTs) and of soft tissue where HU
+#: are right.
+AIR_HU, SOFT_TISSUE_HU = -1000.0, 50.0
+
+# Levels are measured on means of blocks.
+#: In-plane side of the blocks: short enough to fit into the trachea, long enough to leave little noise.
 BLOCK_MM = 5.0
-#: The trachea and main bronchi of every chest hold at least this much air in one piece.
-AIR_ML = 1.0
-#: The range in which the level of air is searched, and how exactly it is found.
-AIR_RANGE_HU, AIR_STEP_HU = (-1400.0, -600.0), 2.0
-#: The level of air where HU are right (measured: -997 to -1022 in whole chests, -950 to -981 in cropped CTs).
-AIR_HU = -1000.0
-#: The level of soft tissue where HU are right.
-SOFT_TISSUE_HU = 50.0
-#: Air below this means a wrong scale: scanners store little below -1024. Guessed HU are trusted less.
-LOW_AIR_HU, LOW_AIR_OF_GUESS_HU = -1060.0, -1030.0
-#: Guessed HU with air above the first and soft tissue above the second are on a wrong scale. Air alone may read high:
-#: a cropped CT may show no large airway.
-HIGH_AIR_HU, HIGH_SOFT_TISSUE_HU = -940.0, 80.0
+#: A block with more padding than this share counts as padded; single voxels of tissue may have padding's value.
+PADDED_SHARE = 0.2
+
+# Air around the body.
 #: HU are right if at least this much air lies at the image's border, its median is in this range, and its lower
 #: quartile at most this far below the median (measured: 73 ml or more, -1020 to -974 HU and 4 to 24 HU in CTs that show
 #: the air around the body; lung that reaches the border varies more).
 OUTER_AIR_ML, OUTER_AIR_RANGE_HU, OUTER_AIR_SPREAD_HU = 10.0, (-1040.0, -960.0), 40.0
-#: A block with more padding than this share counts as padded; single voxels of tissue may have padding's value.
-PADDED_SHARE = 0.2
-#: The range in which the peak of soft tissue is searched. Of several (fat, muscle, bone) it is the one at the highest
-#: HU among those whose height is at least this share of the tallest.
+
+# Air inside the body.
+#: The trachea and main bronchi of every chest hold at least this much air in one piece.
+AIR_ML = 1.0
+#: The range in which the level of air is searched, and how exactly it is found.
+AIR_RANGE_HU, AIR_STEP_HU = (-1400.0, -600.0), 2.0
+
+# Soft tissue.
+#: The range in which its peak is searched. Of several (fat, muscle, bone) it is the one at the highest HU among those
+#: whose height is at least this share of the tallest.
 SOFT_TISSUE_RANGE_HU = (-600.0, 250.0)
 SMALL_PEAK = 0.35
-#: Plausible corrections: a window 1050 to 2250 HU wide that was read as one of 1500.
-FACTORS = (0.7, 1.5)
 #: The histogram's bins, and the standard deviation of its smoothing.
 _BIN_HU, _SMOOTH_BINS = 10.0, 1.5
+
+# The correction.
+#: Plausible ones: a window 1050 to 2250 HU wide that was read as one of 1500.
+FACTORS = (0.7, 1.5)
+
+# Windows that cut off lung or soft tissue.
 #: If more than this share of the image is black, the window cut off lung; airways and bowel gas take up to 0.05.
 BLACK_SHARE = 0.1
 #: If more than this share of all but air is white, or nearly, the window cut off soft tissue; bone takes up to 0.09.
 #: Where a window ends within the peak of soft tissue, only its brighter half is white, and fat is taken for the peak
 #: (measured with windows up to 70 and 80 HU: 0.13 or more wherever that happened, with errors of 46 to 253 HU).
 WHITE_SHARE, NEARLY_WHITE_HU = 0.12, 20.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Which levels of air and soft tissue mean a wrong scale; values that are trusted less have narrower limits.
+
+    Attributes:
+        outer_air_decides: Whether the scale is right if the air around the body is, whatever lies inside.
+        low_air_hu: Air at or below this is on a wrong scale.
+        high_air_hu: Air above this is, too, if soft tissue is above `high_soft_tissue_hu` as well. Air alone may read
+            high: a cropped CT may show no large airway.
+        high_soft_tissue_hu: See `high_air_hu`.
+    """
+
+    outer_air_decides: bool
+    low_air_hu: float
+    high_air_hu: float = math.inf
+    high_soft_tissue_hu: float = math.inf
+
+    def exceeded_by(self, *, air: float, soft_tissue: float) -> bool:
+        """Tell whether these levels (HU) mean a wrong scale."""
+        reads_low = air <= self.low_air_hu
+        reads_high = air > self.high_air_hu and soft_tissue > self.high_soft_tissue_hu
+        return reads_low or reads_high
+
+
+#: Scanners store little below -1024.
+LIMITS_OF_SCANNER = Limits(outer_air_decides=True, low_air_hu=-1060.0)
+#: Grey mapped to HU.
+LIMITS_OF_GUESS = Limits(outer_air_decides=False, low_air_hu=-1030.0, high_air_hu=-940.0, high_soft_tissue_hu=80.0)
 
 
 @dataclass(frozen=True)
@@ -72,24 +108,26 @@ class HuScale:
 def wrong_scale(hu_kji: np.ndarray, *, geometry: Geometry, is_guess: bool = False) -> HuScale | None:
     """Return the map that puts air at -1000 HU; None if air is there already, or if no plausible map is found.
 
+    First the air around the body is asked, then the levels of air and soft tissue inside it, and last whether the
+    correction that follows from these is plausible.
+
     Args:
         hu_kji: (k, j, i) values that should be HU, on the CT's own grid.
         geometry: The grid.
         is_guess: Whether the values are a guess (grey mapped to HU). They are trusted less, and their air may read
             too high as well; in true HU it does so only where a cropped CT shows no large airway.
     """
+    limits = LIMITS_OF_GUESS if is_guess else LIMITS_OF_SCANNER
     orientation = Orientation.of(geometry)
     volume_spl = orientation.view(hu_kji)
     means, padding, block_ml = _blocks(volume_spl, spacing_mm=orientation.spacing_mm(geometry))
-    if not is_guess and _outer_air_is_right(means, padding=padding, block_ml=block_ml):
+    if limits.outer_air_decides and _outer_air_is_right(means, padding=padding, block_ml=block_ml):
         return None
     air = _air(means, padding=padding, block_ml=block_ml)
     soft_tissue = _soft_tissue(means[~padding])
     if air is None or soft_tissue is None or soft_tissue <= air:
         return None
-    reads_low = air <= (LOW_AIR_OF_GUESS_HU if is_guess else LOW_AIR_HU)
-    reads_high = is_guess and air > HIGH_AIR_HU and soft_tissue > HIGH_SOFT_TISSUE_HU
-    if not (reads_low or reads_high):
+    if not limits.exceeded_by(air=air, soft_tissue=soft_tissue):
         return None
     factor = (SOFT_TISSUE_HU - AIR_HU) / (soft_tissue - air)
     return HuScale(air, soft_tissue, factor) if FACTORS[0] <= factor <= FACTORS[1] else None
@@ -180,9 +218,10 @@ def _air(means: np.ndarray, *, padding: np.ndarray, block_ml: float) -> float | 
 
     # Asked first, as the search below assumes that a higher level finds air wherever a lower one does. It may not:
     # higher up lung joins the airways, and where a cropped image cuts that lung, the whole piece reaches the border.
-    reads_low = is_found(LOW_AIR_HU)
-    lower, upper = (AIR_RANGE_HU[0], LOW_AIR_HU) if reads_low else (LOW_AIR_HU, AIR_RANGE_HU[1])
-    found = LOW_AIR_HU if reads_low else None
+    low_air_hu = LIMITS_OF_SCANNER.low_air_hu
+    reads_low = is_found(low_air_hu)
+    lower, upper = (AIR_RANGE_HU[0], low_air_hu) if reads_low else (low_air_hu, AIR_RANGE_HU[1])
+    found = low_air_hu if reads_low else None
     while upper - lower > AIR_STEP_HU:
         level = (lower + upper) / 2.0
         if is_found(level):
