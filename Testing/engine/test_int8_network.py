@@ -220,6 +220,15 @@ def test_coding_of_a_relu_covers_what_is_padded_with(
     assert gain == 0.0 or normalised.step.item() > 0.0, "of two codes the larger one has the higher value"
 
 
+def test_codes_of_a_relu_fall_where_the_gain_is_negative() -> None:
+    gain, shift = torch.tensor([-2.0]), torch.tensor([2.0])
+    coding = Coding.of_relu(ActivationRange(torch.zeros(1), torch.tensor([2.55])), gain=gain, shift=shift)
+    in_the_end, codes = coding.scaled(gain, shift=shift), torch.tensor([0, 155, 255])
+    # The table in the docstring of `of_relu`.
+    assert (coding.step * codes + coding.offset).tolist() == pytest.approx([2.55, 1.0, 0.0], abs=1e-6)
+    assert (in_the_end.step * codes + in_the_end.offset).tolist() == pytest.approx([-3.1, 0.0, 2.0], abs=1e-6)
+
+
 def test_machine_that_adds_in_16_bits_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def saturating(self: IntegerConvolution, codes: torch.Tensor) -> torch.Tensor:
         return torch.full((1, 16, *codes.shape[2:]), 32767.0)

@@ -50,9 +50,13 @@ class Coding:
     def of_relu(cls, activation: ActivationRange, *, gain: torch.Tensor, shift: torch.Tensor) -> Coding:
         """Return the coding of a ReLU's output that is going to be multiplied by `gain` and shifted by `shift`.
 
-        It covers the output, and what becomes 0 in the end, because that is padded with. Where the gain is negative,
-        codes run from the highest value down, so that of two codes the larger one always has the higher value in the
-        end.
+        It covers the output, and the value that becomes 0 in the end, because that is padded with. Where the gain is
+        negative, codes fall: code 0 stands for the highest value, so that of two codes the larger one always has the
+        higher value in the end. An output of 0 to 2.55 with a gain of -2 and a shift of 2, for instance:
+
+            code        0    155   255
+            output      2.55 1.00  0.00
+            in the end -3.10 0.00  2.00
 
         Args:
             activation: The output.
@@ -61,20 +65,26 @@ class Coding:
         """
         import torch
 
-        padded = torch.where(gain == 0.0, 0.0, -shift / gain)
-        # Less than half a code away, it is rounded to code 0.
-        is_covered = padded > -_steps(torch.zeros_like(padded), activation.highest) / 2.0
-        lowest, highest = torch.where(is_covered, 0.0, padded), torch.maximum(activation.highest, padded)
+        becomes_zero = torch.where(gain == 0.0, 0.0, -shift / gain)
+        # Less than half a code away, it is rounded to the code of 0.
+        is_covered = becomes_zero > -_steps(torch.zeros_like(becomes_zero), activation.highest) / 2.0
+        lowest = torch.where(is_covered, 0.0, becomes_zero)
+        highest = torch.maximum(activation.highest, becomes_zero)
         step = _steps(lowest, highest)
         falls = gain < 0.0
+        # The offset is the value of code 0: the lowest where codes rise, the highest where they fall.
         return cls(torch.where(falls, -step, step), torch.where(falls, lowest + step * LARGEST_CODE, lowest))
 
     def ends_of_relu(self) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Return the least and the largest code (channels,) that stand for 0 or above; None if all do."""
+        """Return the least and the largest code (channels,) that stand for 0 or above; None if all do.
+
+        Where codes rise, these are the code of 0 and the larger ones; where they fall, the smaller ones.
+        """
         import torch
 
         falls = self.step < 0.0
-        least, largest = torch.where(falls, 0, self.zero), torch.where(falls, self.zero, LARGEST_CODE)
+        least = torch.where(falls, 0, self.zero)
+        largest = torch.where(falls, self.zero, LARGEST_CODE)
         all_do = bool((least == 0).all() and (largest == LARGEST_CODE).all())
         return None if all_do else (least.to(torch.uint8), largest.to(torch.uint8))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import TYPE_CHECKING, Any, cast
 
 from ..network import DEPTH
@@ -134,7 +135,8 @@ def _expand(
 ) -> tuple[_Step, Coding]:
     """Return a transposed convolution, 2 x 2 x 2 with stride 2, as one of 1 x 1 x 1; and the coding of what it gives.
 
-    It gives the channels of the eight voxels that each voxel becomes, one voxel after the other.
+    It gives the channels of the eight voxels that each voxel becomes, one voxel after the other: (0, 0, 0),
+    (0, 0, 1), (0, 1, 0) and so on to (1, 1, 1) in (k, j, i).
     """
     given = Coding.covering(activations[name])
     weight = layer.weight.permute(2, 3, 4, 1, 0).reshape(-1, layer.in_channels, 1, 1, 1)
@@ -193,14 +195,19 @@ def _pooled(codes: torch.Tensor, *, zero: torch.Tensor) -> torch.Tensor:
 
 
 def _expanded(codes: torch.Tensor, skip: torch.Tensor, *, expand: _Step) -> torch.Tensor:
-    """Return the framed codes of a level: those of the level below at twice the size, and beside them its own."""
-    below = expand.convolution(codes)[:, :, 1:-1, 1:-1, 1:-1]
+    """Return the framed codes of a level: those of the level below at twice the size, and beside them its own.
+
+    Args:
+        codes: Framed codes of the level below, (batch, channels below, k + 2, j + 2, i + 2).
+        skip: The level's own, (batch, channels, 2 k + 2, 2 j + 2, 2 i + 2).
+        expand: Gives the channels of eight voxels for each voxel.
+    """
+    eight = expand.convolution(codes)[:, :, 1:-1, 1:-1, 1:-1]  # (batch, 8 * channels, k, j, i)
     batch, channels, *framed_kji = skip.shape
     both = _new_codes(batch, 2 * channels, shape_kji=tuple(size - 2 for size in framed_kji))
     both[:, channels:] = skip
-    # (batch, k, j, i, eight voxels' channels) into (batch, k, 2, j, 2, i, 2, channels)
-    inner = both[:, :channels, 1:-1, 1:-1, 1:-1].permute(0, 2, 3, 4, 1)
-    inner = inner.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
-    inner[:] = below.permute(0, 2, 3, 4, 1).unflatten(4, (2, 2, 2, channels)).permute(0, 1, 4, 2, 5, 3, 6, 7)
+    inner = both[:, :channels, 1:-1, 1:-1, 1:-1]  # (batch, channels, 2 k, 2 j, 2 i)
+    for part, (dk, dj, di) in zip(eight.split(channels, dim=1), product((0, 1), repeat=3), strict=True):
+        inner[:, :, dk::2, dj::2, di::2] = part
     _framed(both[:, :channels], zero=expand.zero)
     return both
