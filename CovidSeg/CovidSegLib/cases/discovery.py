@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import InputError
 from ..readers.archive import lists_images
@@ -38,34 +40,34 @@ class Discovery:
     notes: tuple[str, ...] = ()
 
 
-@dataclass
-class _Notes:
-    labelmaps: list[Path] = field(default_factory=list)
-    zips: list[Path] = field(default_factory=list)
-    dangling: list[Path] = field(default_factory=list)
-    under_out: list[Path] = field(default_factory=list)
-    again: list[Path] = field(default_factory=list)
+class _Kind(Enum):
+    """What a path turned out to be."""
 
-    def lines(self) -> tuple[Text, ...]:
-        lines = []
-        if self.labelmaps:
-            text = _("ignored {count} labelmap(s), the first: {path}")
-            lines.append(text.format(count=len(self.labelmaps), path=self.labelmaps[0]))
-        if self.zips:
-            text = _(
-                "ignored {count} zip(s) of other images than DICOM, the first: {path} "
-                "(unpack such a zip, or give it by itself)"
-            )
-            lines.append(text.format(count=len(self.zips), path=self.zips[0]))
-        if self.dangling:
-            text = _("ignored {count} link(s) to nothing, the first: {path}")
-            lines.append(text.format(count=len(self.dangling), path=self.dangling[0]))
-        if self.under_out:
-            lines.append(_("ignored what lies under the output folder: {path}").format(path=self.under_out[0]))
-        if self.again:
-            text = _("ignored {count} other path(s) to files that are cases already, the first: {path}")
-            lines.append(text.format(count=len(self.again), path=self.again[0]))
-        return tuple(lines)
+    CT = auto()
+    LABELMAP = auto()
+    OTHER_ZIP = auto()
+    DANGLING_LINK = auto()
+    UNDER_OUT = auto()
+    CASE_ALREADY = auto()
+
+
+class _Finding(NamedTuple):
+    """A path that counts, and what it is."""
+
+    kind: _Kind
+    path: Path
+
+
+#: The notes on what was left out, in their order.
+_LEFT_OUT = {
+    _Kind.LABELMAP: _("ignored {count} labelmap(s), the first: {path}"),
+    _Kind.OTHER_ZIP: _(
+        "ignored {count} zip(s) of other images than DICOM, the first: {path} (unpack such a zip, or give it by itself)"
+    ),
+    _Kind.DANGLING_LINK: _("ignored {count} link(s) to nothing, the first: {path}"),
+    _Kind.UNDER_OUT: _("ignored what lies under the output folder: {path}"),
+    _Kind.CASE_ALREADY: _("ignored {count} other path(s) to files that are cases already, the first: {path}"),
+}
 
 
 def discover_cases(inputs: Sequence[str | Path], *, out_dir: str | Path) -> Discovery:
@@ -80,15 +82,25 @@ def discover_cases(inputs: Sequence[str | Path], *, out_dir: str | Path) -> Disc
     """
     _refuse_slices(Path(given) for given in inputs)
     out_real = _real(Path(out_dir))
-    notes = _Notes()
-    found: dict[str, Path] = {}
+    findings: list[_Finding] = []
+    cts: dict[str, Path] = {}
     for given in inputs:
-        for path in _paths_of(Path(given), out_real=out_real, notes=notes):
-            if found.setdefault(_real(path), path) != path:
-                notes.again.append(path)
-    paths = list(found.values())
+        for kind, path in _findings_of(Path(given), out_real=out_real):
+            is_again = kind is _Kind.CT and cts.setdefault(_real(path), path) != path
+            findings.append(_Finding(_Kind.CASE_ALREADY if is_again else kind, path))
+    paths = list(cts.values())
     names = name_cases(paths, out_dir=Path(out_dir))
-    return Discovery(cases=tuple(map(Case, names, paths)), notes=notes.lines())
+    return Discovery(cases=tuple(map(Case, names, paths)), notes=_notes(findings))
+
+
+def _notes(findings: Sequence[_Finding]) -> tuple[Text, ...]:
+    """Return a line for each kind of findings that was left out."""
+    notes = []
+    for left_out, text in _LEFT_OUT.items():
+        paths = [path for kind, path in findings if kind is left_out]
+        if paths:
+            notes.append(text.format(count=len(paths), path=paths[0]))
+    return tuple(notes)
 
 
 def _refuse_slices(inputs: Iterable[Path]) -> None:
@@ -102,8 +114,8 @@ def _refuse_slices(inputs: Iterable[Path]) -> None:
             raise InputError(text.format(folder=path.parent))
 
 
-def _paths_of(given: Path, *, out_real: str, notes: _Notes) -> list[Path]:
-    """Return the CTs of one INPUT; at least one."""
+def _findings_of(given: Path, *, out_real: str) -> list[_Finding]:
+    """Return what one INPUT holds; at least one CT."""
     if not given.exists():
         text = _("input '{path}' does not exist: check the path.")
         if given.is_symlink():
@@ -113,26 +125,27 @@ def _paths_of(given: Path, *, out_real: str, notes: _Notes) -> list[Path]:
         if image_extension(given.name) is None and not is_dicom_file(given):
             text = _("input '{path}' is not an image that CovidSeg reads: give {formats}.")
             raise InputError(text.format(path=given, formats=SUPPORTED))
-        return [given]
+        return [_Finding(_Kind.CT, given)]
     real = _real(given)
     # Results can be met only where the INPUT is the output folder or contains it.
     skipped = None if _is_under(real, out_real) and real != out_real else out_real
-    found = list(_walk(given, out_real=skipped, notes=notes, visited=set()))
-    if not found:
-        raise InputError(_nothing_in(given, out_real=out_real, notes=notes))
-    return found
+    findings = list(_walk(given, out_real=skipped, visited=set()))
+    if not any(finding.kind is _Kind.CT for finding in findings):
+        raise InputError(_nothing_in(given, out_real=out_real, findings=findings))
+    return findings
 
 
-def _nothing_in(folder: Path, *, out_real: str, notes: _Notes) -> Text:
+def _nothing_in(folder: Path, *, out_real: str, findings: Sequence[_Finding]) -> Text:
     if _real(folder) == out_real:
         text = _(
             "input '{folder}' is the output folder as well, which is left out: choose another output folder (-o OUT)."
         )
         return text.format(folder=folder)
+    inside = {finding.kind for finding in findings if _is_under(_real(finding.path), _real(folder))}
     text = _("nothing usable in input '{folder}': give a folder that holds CTs, as {formats}.")
-    if any(_is_under(_real(path), _real(folder)) for path in notes.labelmaps):
+    if _Kind.LABELMAP in inside:
         text = _("nothing usable in input '{folder}' but labelmaps: give a folder that holds CTs, as {formats}.")
-    if any(_is_under(_real(path), _real(folder)) for path in notes.zips):
+    if _Kind.OTHER_ZIP in inside:
         text = _(
             "nothing usable in input '{folder}' but zips of other images than DICOM: unpack them, or give each by "
             "itself; in a folder CovidSeg takes {formats}."
@@ -140,29 +153,32 @@ def _nothing_in(folder: Path, *, out_real: str, notes: _Notes) -> Text:
     return text.format(folder=folder, formats=SUPPORTED)
 
 
-def _walk(folder: Path, *, out_real: str | None, notes: _Notes, visited: set[str]) -> Iterator[Path]:
-    """Yield the CTs in and below a folder, in name order; each real folder once, so that links cannot loop."""
+def _walk(folder: Path, *, out_real: str | None, visited: set[str]) -> Iterator[_Finding]:
+    """Yield what is in and below a folder, in name order; each real folder once, so that links cannot loop."""
     real = _real(folder)
     if real in visited:
         return
     visited.add(real)
     if _is_under(real, out_real):
-        notes.under_out.append(folder)
+        yield _Finding(_Kind.UNDER_OUT, folder)
         return
     imaging = _imaging_of(folder)
     if imaging is not None:
-        yield imaging
+        yield _Finding(_Kind.CT, imaging)
         return
     if _is_one_study(folder, out_real=out_real):
-        yield folder
+        yield _Finding(_Kind.CT, folder)
         return
     if _first_dicom_file(folder):
         # DICOM beside other images or studies: rather take a CT twice than lose one.
-        yield folder
-    yield from _image_files(folder, out_real=out_real, notes=notes)
+        yield _Finding(_Kind.CT, folder)
+    for entry in _entries(folder):
+        kind = _kind_of_image(entry, out_real=out_real)
+        if kind is not None:
+            yield _Finding(kind, entry)
     for entry in _entries(folder):
         if entry.is_dir() and entry.name.lower() not in SYSTEM_FOLDERS:
-            yield from _walk(entry, out_real=out_real, notes=notes, visited=visited)
+            yield from _walk(entry, out_real=out_real, visited=visited)
 
 
 def _imaging_of(folder: Path) -> Path | None:
@@ -219,23 +235,20 @@ def _is_table_of_contents(path: Path) -> bool:
     return path.name.upper() == "DICOMDIR" and path.is_file()
 
 
-def _image_files(folder: Path, *, out_real: str | None, notes: _Notes) -> Iterator[Path]:
-    """Yield the images directly in the folder that are not labelmaps; a damaged image is still a case."""
-    for entry in _entries(folder):
-        extension = image_extension(entry.name)
-        if extension is not None and entry.is_symlink() and not entry.exists():
-            notes.dangling.append(entry)
-        if extension is None or not entry.is_file() or _is_under(_real(entry), out_real):
-            continue
-        if extension == ".zip":
-            if is_dicom_zip(entry):
-                yield entry
-            elif lists_images(entry):
-                notes.zips.append(entry)
-        elif is_labelmap(entry) or _is_uncertainty_map(entry):
-            notes.labelmaps.append(entry)
-        else:
-            yield entry
+def _kind_of_image(path: Path, *, out_real: str | None) -> _Kind | None:
+    """Return what an image file is, None for anything else; a damaged image is still a case."""
+    extension = image_extension(path.name)
+    if extension is None:
+        return None
+    if path.is_symlink() and not path.exists():
+        return _Kind.DANGLING_LINK
+    if not path.is_file() or _is_under(_real(path), out_real):
+        return None
+    if extension == ".zip":
+        if is_dicom_zip(path):
+            return _Kind.CT
+        return _Kind.OTHER_ZIP if lists_images(path) else None
+    return _Kind.LABELMAP if is_labelmap(path) or _is_uncertainty_map(path) else _Kind.CT
 
 
 def _is_uncertainty_map(path: Path) -> bool:
