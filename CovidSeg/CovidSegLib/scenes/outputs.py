@@ -64,10 +64,11 @@ def ct_of(node: Any) -> Any:
     return node.GetNodeReference(VOLUME_ROLE)
 
 
-def own_node(context: SceneContext, *, segmentation_node: Any, role: str) -> Any:
+def unshared_node(context: SceneContext, *, segmentation_node: Any, role: str) -> Any:
     """Return the node that only this segmentation refers to by a role; None without one.
 
-    A segmentation that was cloned refers to the same nodes as its clone.
+    A clone refers to the nodes of its original. A run into either of the two must leave these to the other. (Plots
+    are always left to the original, see `plots`: the clone is the one to get its own.)
     """
     node = segmentation_node.GetNodeReference(role)
     segmentations = context.nodes_of_class("vtkMRMLSegmentationNode")
@@ -110,7 +111,7 @@ def refer_to_ct(segmentation_node: Any, *, volume_node: Any) -> None:
 
 def output_table(context: SceneContext, *, segmentation_node: Any, volume_node: Any, undo: ExitStack) -> Any:
     """Return the segmentation's results table node: its own from its last run, or a new one."""
-    node = own_node(context, segmentation_node=segmentation_node, role=TABLE_ROLE)
+    node = unshared_node(context, segmentation_node=segmentation_node, role=TABLE_ROLE)
     if node is None:
         before = segmentation_node.GetNodeReferenceID(TABLE_ROLE)
         name = _("{ct} CovidSeg results").format(ct=volume_node.GetName())

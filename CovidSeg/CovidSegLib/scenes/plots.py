@@ -115,11 +115,11 @@ def update_plots(segmentation_node: Any, *, volume_node: Any, quantities: Quanti
         quantities: Of the segments, for the histogram.
         profile: Of the segments, as for `show_profile`.
     """
-    table_node = _own_node(segmentation_node, role=f"{PROFILE}.table")
+    table_node = _node_if_original(segmentation_node, role=f"{PROFILE}.table")
     if table_node is not None:
         table_node.SetAndObserveTable(_table(_profile_columns(profile, volume_node=volume_node)))
         table_node.SetNodeReferenceID(VOLUME_ROLE, volume_node.GetID())
-    table_node = _own_node(segmentation_node, role=f"{HISTOGRAM}.table")
+    table_node = _node_if_original(segmentation_node, role=f"{HISTOGRAM}.table")
     if table_node is not None:
         table_node.SetAndObserveTable(_table(_histogram_columns(quantities)))
 
@@ -240,10 +240,10 @@ def _histogram_columns(quantities: Quantities) -> dict[str, np.ndarray]:
     }
 
 
-def _own_node(owner: Any, *, role: str) -> Any:
-    """Return the node that `owner` refers to; None without one, or if it is that of an older node.
+def _node_if_original(owner: Any, *, role: str) -> Any:
+    """Return the node that `owner` refers to; None without one, or if `owner` is a clone and it is the original's.
 
-    A segmentation that was cloned refers to the plots of the one that it was made of, which keeps them.
+    Of the nodes that refer to it, the original is the first in the scene.
     """
     node, scene, class_name = owner.GetNodeReference(role), owner.GetScene(), owner.GetClassName()
     others = (scene.GetNthNodeByClass(index, class_name) for index in range(scene.GetNumberOfNodesByClass(class_name)))
@@ -253,7 +253,7 @@ def _own_node(owner: Any, *, role: str) -> Any:
 
 def _owned_node(context: SceneContext, *, owner: Any, role: str, class_name: str, name: str) -> Any:
     """Return the node of `owner`'s own, or a new one that it refers to from now on."""
-    node = _own_node(owner, role=role)
+    node = _node_if_original(owner, role=role)
     if node is None:
         node = context.add_node(class_name, name=f"{owner.GetName()} {name}")
         owner.SetNodeReferenceID(role, node.GetID())

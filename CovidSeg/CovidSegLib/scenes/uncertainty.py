@@ -9,7 +9,7 @@ import numpy as np
 
 from ..scene import SceneContext
 from ..uncertainty import DOUBTFUL_FROM_PERCENT
-from .outputs import VOLUME_ROLE, own_node
+from .outputs import VOLUME_ROLE, unshared_node
 from .texts import tr as _
 
 #: Role by which a segmentation node refers to its map.
@@ -74,7 +74,7 @@ def put_map(context: SceneContext, *, image: Any, segmentation_node: Any, volume
     """
     import vtk
 
-    node = own_node(context, segmentation_node=segmentation_node, role=UNCERTAINTY_ROLE)
+    node = unshared_node(context, segmentation_node=segmentation_node, role=UNCERTAINTY_ROLE)
     if node is None:
         before = segmentation_node.GetNodeReferenceID(UNCERTAINTY_ROLE)
         name = _("{ct} uncertainty").format(ct=volume_node.GetName())
@@ -99,7 +99,7 @@ def put_map(context: SceneContext, *, image: Any, segmentation_node: Any, volume
 
 def remove_map(context: SceneContext, *, segmentation_node: Any) -> None:
     """Remove a segmentation's map, if it has one, from slice views and scene; a clone's map stays with the clone."""
-    node = own_node(context, segmentation_node=segmentation_node, role=UNCERTAINTY_ROLE)
+    node = unshared_node(context, segmentation_node=segmentation_node, role=UNCERTAINTY_ROLE)
     if node is not None:
         for composite in _composites_with(context, map_node=node):
             _uncover(composite)
