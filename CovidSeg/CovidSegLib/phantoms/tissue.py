@@ -10,6 +10,44 @@ from .anatomy import Anatomy, Array, SmoothNoise, radial_distance
 
 
 @dataclass(frozen=True)
+class Ellipsoid:
+    """The shape of an organ, (x, y, z); the higher the power, the more of a box it is."""
+
+    centre_mm: tuple[float, float, float]
+    half_mm: tuple[float, float, float]
+    power: float = 2.0
+
+    def distance(self, x: Array, y: Array, z: Array) -> Array:
+        """Return the distance of points to the surface (mm), negative inside."""
+        offsets = (at - middle for at, middle in zip((x, y, z), self.centre_mm, strict=True))
+        return radial_distance(*zip(offsets, self.half_mm, strict=True), power=self.power)
+
+
+# Organs below the diaphragm, in the body frame: centre and half width.
+_LIVER = Ellipsoid((-55.0, -2.0, -150.0), (108.0, 92.0, 98.0), power=2.4)
+_SPLEEN = Ellipsoid((92.0, 48.0, -150.0), (34.0, 46.0, 58.0))
+_STOMACH = Ellipsoid((66.0, -12.0, -138.0), (44.0, 50.0, 44.0), power=2.3)
+_COLON = Ellipsoid((88.0, -62.0, -132.0), (27.0, 22.0, 34.0))
+_STOMACH_WALL_MM, _COLON_WALL_MM = 4.0, 2.5
+# Gas lies in front of this y, as the patient lies on the back.
+_STOMACH_LEVEL_MM = -14.0
+# Chambers of the heart, from its centre.
+_CHAMBERS = {
+    "left ventricle": Ellipsoid((22.0, -2.0, -6.0), (22.0, 17.6, 22.0)),
+    "right ventricle": Ellipsoid((-16.0, -16.0, -4.0), (23.0, 18.4, 23.0)),
+    "left atrium": Ellipsoid((6.0, 24.0, 16.0), (20.0, 16.0, 20.0)),
+    "right atrium": Ellipsoid((-30.0, 8.0, 6.0), (19.0, 15.2, 19.0)),
+}
+# From one rib, or vertebra, to the next; and how far ribs run down on their way to the front (mm per mm).
+_RIB_SPACING_MM, _VERTEBRA_SPACING_MM, _RIB_SLOPE = 27.0, 25.0, 0.55
+# Densities (HU) that are the same in all patients.
+_SKIN_HU, _PERICARDIUM_HU = 25.0, 30.0
+_CARTILAGE_HU, _DISC_HU, _DURAL_SAC_HU = 105.0, 85.0, 25.0
+_STOMACH_WALL_HU, _STOMACH_FLUID_HU, _STOMACH_GAS_HU = 45.0, 15.0, -985.0
+_COLON_WALL_HU, _COLON_GAS_HU = 40.0, -960.0
+
+
+@dataclass(frozen=True)
 class Densities:
     """Random densities (HU) and small findings of one patient."""
 
@@ -90,7 +128,7 @@ def soft_tissue(points: Points, *, anatomy: Anatomy, densities: Densities, outsi
     hu = np.array(outside, dtype=np.float32)
     skin = p.skin
     _lay(hu, d.fat + 9.0 * p.noise, skin, p.edge_mm)
-    _lay(hu, 25.0, np.abs(skin + 1.2) - 1.2, p.edge_mm)
+    _lay(hu, _SKIN_HU, np.abs(skin + 1.2) - 1.2, p.edge_mm)
     muscle = np.maximum(_muscle(p, a), skin + 0.5 * a.fat_mm)
     streaks = np.where(p.noise > 1.35, d.fat + 40.0, d.muscle + 6.0 * p.noise)
     _lay(hu, streaks, muscle, p.edge_mm)
@@ -125,34 +163,30 @@ def _abdomen(hu: Array, p: Points, a: Anatomy, d: Densities) -> None:
         return
     _lay(hu, d.muscle, np.maximum(p.wall, -a.diaphragm(p.x, p.y, p.z)), p.edge_mm)
     _lay(hu, d.fat + 15.0 * p.noise, below, p.edge_mm)
-    liver = radial_distance((p.x + 55.0, 108.0), (p.y + 2.0, 92.0), (p.z + 150.0, 98.0), power=2.4)
-    _lay(hu, d.liver + 4.0 * p.noise, np.maximum(liver, below), p.edge_mm)
-    spleen = radial_distance((p.x - 92.0, 34.0), (p.y - 48.0, 46.0), (p.z + 150.0, 58.0))
-    _lay(hu, d.liver - 4.0, np.maximum(spleen, below), p.edge_mm)
-    stomach = radial_distance((p.x - 66.0, 44.0), (p.y + 12.0, 50.0), (p.z + 138.0, 44.0), power=2.3)
-    stomach = np.maximum(stomach, below + 1.0)
-    _lay(hu, 45.0, stomach, p.edge_mm)
-    _lay(hu, 15.0 + 25.0 * p.noise, stomach + 4.0, p.edge_mm)
+    _lay(hu, d.liver + 4.0 * p.noise, np.maximum(_LIVER.distance(p.x, p.y, p.z), below), p.edge_mm)
+    _lay(hu, d.liver - 4.0, np.maximum(_SPLEEN.distance(p.x, p.y, p.z), below), p.edge_mm)
+    stomach = np.maximum(_STOMACH.distance(p.x, p.y, p.z), below + 1.0)
+    inside = stomach + _STOMACH_WALL_MM
+    _lay(hu, _STOMACH_WALL_HU, stomach, p.edge_mm)
+    _lay(hu, _STOMACH_FLUID_HU + 25.0 * p.noise, inside, p.edge_mm)
     if d.stomach_gas:
-        _lay(hu, -985.0, np.maximum(stomach + 4.0, p.y + 14.0), p.edge_mm)
+        _lay(hu, _STOMACH_GAS_HU, np.maximum(inside, p.y - _STOMACH_LEVEL_MM), p.edge_mm)
     if d.bowel_gas:
-        colon = radial_distance((p.x - 88.0, 27.0), (p.y + 62.0, 22.0), (p.z + 132.0, 34.0))
-        colon = np.maximum(colon, below + 1.0)
-        _lay(hu, 40.0, colon, p.edge_mm)
-        _lay(hu, -960.0, colon + 2.5, p.edge_mm)
+        colon = np.maximum(_COLON.distance(p.x, p.y, p.z), below + 1.0)
+        _lay(hu, _COLON_WALL_HU, colon, p.edge_mm)
+        _lay(hu, _COLON_GAS_HU, colon + _COLON_WALL_MM, p.edge_mm)
 
 
 def _heart(hu: Array, p: Points, a: Anatomy, d: Densities) -> None:
     heart = np.maximum(a.heart(p.x, p.y, p.z), p.wall + 1.0)
     chest = np.maximum(heart, a.diaphragm(p.x, p.y, p.z))
-    _lay(hu, 30.0, chest, p.edge_mm)
+    _lay(hu, _PERICARDIUM_HU, chest, p.edge_mm)
     _lay(hu, d.fat + 20.0 + 20.0 * p.noise, chest + 1.3, p.edge_mm)
     _lay(hu, d.heart_wall, np.maximum(heart + 4.0 + 2.5 * p.noise, chest + 2.0), p.edge_mm)
     if d.contrast:
         x, y, z = p.x - a.heart_mm[0], p.y - a.heart_mm[1], p.z - a.heart_mm[2]
-        for centre, half in (((22, -2, -6), 22.0), ((-16, -16, -4), 23.0), ((6, 24, 16), 20.0), ((-30, 8, 6), 19.0)):
-            chamber = radial_distance((x - centre[0], half), (y - centre[1], half * 0.8), (z - centre[2], half))
-            _lay(hu, d.blood + 5.0 * p.noise, np.maximum(chamber, heart + 10.0), p.edge_mm)
+        for chamber in _CHAMBERS.values():
+            _lay(hu, d.blood + 5.0 * p.noise, np.maximum(chamber.distance(x, y, z), heart + 10.0), p.edge_mm)
 
 
 def bones(hu: Array, points: Points, *, anatomy: Anatomy, densities: Densities) -> None:
@@ -160,14 +194,14 @@ def bones(hu: Array, points: Points, *, anatomy: Anatomy, densities: Densities) 
     p, a, d = points, anatomy, densities
     marrow = d.marrow + 30.0 * p.noise
     side = np.abs(p.x)
-    # Ribs run down to the front; from there on they are cartilage.
-    rib_phase = np.mod(p.z - 0.55 * p.y + a.rib_phase, 27.0) - 13.5
-    rib = radial_distance((rib_phase, 7.0), (p.wall - 6.0, 4.0))
+    phase = np.mod(p.z - _RIB_SLOPE * p.y + a.rib_phase, _RIB_SPACING_MM) - _RIB_SPACING_MM / 2
+    rib = radial_distance((phase, 7.0), (p.wall - 6.0, 4.0))
     rib = np.maximum(rib, np.maximum(16.0 - side, p.z - 0.15 * p.y - 116.0))
-    cartilage = np.maximum(rib, p.y + 58.0 + 0.1 * side)
-    _lay(hu, d.cortex, np.maximum(rib, -60.0 - p.y - 0.1 * side), p.edge_mm)
-    _lay(hu, marrow, np.maximum(rib, -60.0 - p.y - 0.1 * side) + 1.8, p.edge_mm)
-    _lay(hu, 105.0, cartilage, p.edge_mm)
+    # At the front ribs are cartilage.
+    bony, cartilage = np.maximum(rib, -60.0 - p.y - 0.1 * side), np.maximum(rib, p.y + 58.0 + 0.1 * side)
+    _lay(hu, d.cortex, bony, p.edge_mm)
+    _lay(hu, marrow, bony + 1.8, p.edge_mm)
+    _lay(hu, _CARTILAGE_HU, cartilage, p.edge_mm)
     sternum = np.maximum(np.maximum(side - 17.0, np.abs(p.wall - 8.0) - 5.0), np.maximum(np.abs(p.z) - 78.0, p.y))
     _lay(hu, d.cortex * 0.7, sternum, p.edge_mm)
     _lay(hu, marrow * 0.7, sternum + 1.6, p.edge_mm)
@@ -184,18 +218,19 @@ def _spine(hu: Array, p: Points, a: Anatomy, d: Densities) -> None:
     marrow = d.marrow + 30.0 * p.noise
     y = p.y - a.spine_y_mm
     body = radial_distance((p.x, 18.0), (y, 15.0), power=2.6)
-    disc = np.abs(np.mod(p.z + a.rib_phase, 25.0) - 12.5) - 10.0
-    _lay(hu, 85.0, body, p.edge_mm)
+    disc = np.abs(np.mod(p.z + a.rib_phase, _VERTEBRA_SPACING_MM) - _VERTEBRA_SPACING_MM / 2) - 10.0
+    _lay(hu, _DISC_HU, body, p.edge_mm)
     _lay(hu, d.cortex * 0.75, np.maximum(body, disc), p.edge_mm)
     _lay(hu, marrow, np.maximum(body + 1.6, disc + 1.4), p.edge_mm)
     arch = np.abs(radial_distance((p.x, 15.0), (y - 25.0, 13.0))) - 3.4
     level = disc + 2.0
-    process = np.maximum(np.abs(p.x) - 3.0, np.abs(y - 44.0 - 0.2 * (np.mod(p.z, 25.0) - 12.5)) - 16.0)
+    slant = 0.2 * (np.mod(p.z, _VERTEBRA_SPACING_MM) - _VERTEBRA_SPACING_MM / 2)
+    process = np.maximum(np.abs(p.x) - 3.0, np.abs(y - 44.0 - slant) - 16.0)
     transverse = np.maximum(np.abs(np.abs(p.x) - 26.0) - 15.0, np.abs(y - 20.0) - 5.0)
     posterior = np.minimum(arch, np.maximum(np.minimum(process, transverse), level))
     _lay(hu, d.cortex * 0.8, posterior, p.edge_mm)
     _lay(hu, marrow * 1.3, posterior + 2.0, p.edge_mm)
-    _lay(hu, 25.0, radial_distance((p.x, 9.0), (y - 25.0, 8.0)), p.edge_mm)
+    _lay(hu, _DURAL_SAC_HU, radial_distance((p.x, 9.0), (y - 25.0, 8.0)), p.edge_mm)
 
 
 def parenchyma(points: Points, *, anatomy: Anatomy, densities: Densities, coarse: SmoothNoise) -> Array:

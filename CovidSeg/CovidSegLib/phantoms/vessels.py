@@ -3,11 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 
 from .anatomy import MIDLINE_MM, Anatomy, Array
 from .tubes import Tubes, grow_tree, joined, polyline, widened
+
+Point: TypeAlias = tuple[float, float, float]
+
+# Courses in the body frame (mm); the aorta's width is the patient's.
+_AORTA: list[Point] = [
+    *((2, -16, -45), (-9, -26, -12), (-9, -20, 18)),  # ascending
+    *((14, 2, 34), (22, 30, 28), (22, 42, 0)),  # arch
+    *((20, 44, -100), (6, 46, -220)),  # descending
+]
+# Courses of the other vessels, with their radius, or that at each point.
+_GREAT_VESSELS: dict[str, tuple[list[Point], float | list[float]]] = {
+    "superior vena cava": ([(-22, -8, 78), (-22, -12, 20), (-22, -6, -40)], 8.0),
+    "inferior vena cava": ([(-14, 4, -70), (-16, 10, -110), (-14, 20, -220)], 12.0),
+    "pulmonary trunk": ([(14, -40, -40), (18, -20, -8), (10, -4, -4)], 12.0),
+    "right pulmonary artery": ([(14, -10, -6), (-10, -2, -10), (-36, 6, -10)], [10.0, 9.0, 7.0]),
+    "left pulmonary artery": ([(16, -10, -4), (30, 4, 0), (36, 16, -6)], [11.0, 9.0, 7.0]),
+    "right pulmonary veins": ([(-6, 8, -34), (-30, 8, -28)], 7.0),
+    "left pulmonary veins": ([(10, 12, -34), (34, 10, -28)], 7.0),
+    "brachiocephalic trunk": ([(6, -6, 38), (-12, -4, 66), (-26, 4, 140)], 5.5),
+    "left carotid artery": ([(14, 2, 40), (18, 2, 80), (24, 6, 150)], 4.0),
+    "left subclavian artery": ([(20, 14, 38), (28, 20, 84), (62, 6, 116)], 4.5),
+    "left brachiocephalic vein": ([(-22, -10, 74), (6, -20, 62), (50, -12, 110)], 6.0),
+    "right brachiocephalic vein": ([(-22, -10, 74), (-40, -14, 100), (-70, -12, 112)], 6.0),
+}
+_OESOPHAGUS: list[Point] = [(2, 30, 190), (2, 33, 80), (5, 34, 0), (9, 34, -70), (16, 28, -112)]
+# Bones of the left side; where the arm hangs down, the humerus ends at the elbow, whose place is the patient's.
+_CLAVICLE: list[Point] = [(20, -68, 70), (80, -48, 102), (142, 4, 112)]
+_RAISED_HUMERUS: list[Point] = [(150, 14, 118), (158, 12, 134), (175, 6, 260)]
+_HANGING_SHOULDER: list[Point] = [(152, 16, 92), (164, 18, 80)]
+_HUMERUS_RADIUS_MM: list[float] = [20, 17, 11]
 
 
 @dataclass(frozen=True)
@@ -51,7 +82,7 @@ class TubularAnatomy:
             vessels.append(_tree(rng, vein, inside, count=int(rng.integers(280, 360)), radius=(7.0, 0.65)))
             bronchi.append(_tree(rng, root, deep, count=int(rng.integers(70, 110)), radius=(4.6, 0.75)))
         air = joined(*bronchi)
-        oesophagus = polyline([(2, 30, 190), (2, 33, 80), (5, 34, 0), (9, 34, -70), (16, 28, -112)], radius_mm=7.0)
+        oesophagus = polyline(_OESOPHAGUS, radius_mm=7.0)
         body = cls(
             bones=_limb_bones(anatomy),
             great_vessels=_great_vessels(rng),
@@ -88,40 +119,27 @@ def _airway(rng: np.random.Generator) -> tuple[Tubes, tuple[Array, Array]]:
 
 
 def _great_vessels(rng: np.random.Generator) -> Tubes:
-    aorta = float(rng.uniform(11.5, 14.5))
-    arch = [(2, -16, -45), (-9, -26, -12), (-9, -20, 18), (14, 2, 34), (22, 30, 28), (22, 42, 0), (20, 44, -100)]
-    return joined(
-        polyline([*arch, (6, 46, -220)], radius_mm=[aorta + 1] * 3 + [aorta] * 3 + [aorta - 2] * 2),
-        polyline([(-22, -8, 78), (-22, -12, 20), (-22, -6, -40)], radius_mm=8.0),
-        polyline([(-14, 4, -70), (-16, 10, -110), (-14, 20, -220)], radius_mm=12.0),
-        polyline([(14, -40, -40), (18, -20, -8), (10, -4, -4)], radius_mm=12.0),
-        polyline([(14, -10, -6), (-10, -2, -10), (-36, 6, -10)], radius_mm=[10.0, 9.0, 7.0]),
-        polyline([(16, -10, -4), (30, 4, 0), (36, 16, -6)], radius_mm=[11.0, 9.0, 7.0]),
-        polyline([(-6, 8, -34), (-30, 8, -28)], radius_mm=7.0),
-        polyline([(10, 12, -34), (34, 10, -28)], radius_mm=7.0),
-        polyline([(6, -6, 38), (-12, -4, 66), (-26, 4, 140)], radius_mm=5.5),
-        polyline([(14, 2, 40), (18, 2, 80), (24, 6, 150)], radius_mm=4.0),
-        polyline([(20, 14, 38), (28, 20, 84), (62, 6, 116)], radius_mm=4.5),
-        polyline([(-22, -10, 74), (6, -20, 62), (50, -12, 110)], radius_mm=6.0),
-        polyline([(-22, -10, 74), (-40, -14, 100), (-70, -12, 112)], radius_mm=6.0),
-    )
+    width = float(rng.uniform(11.5, 14.5))
+    aorta = polyline(_AORTA, radius_mm=[width + 1] * 3 + [width] * 3 + [width - 2] * 2)
+    return joined(aorta, *(polyline(points, radius_mm=radius) for points, radius in _GREAT_VESSELS.values()))
 
 
 def _limb_bones(anatomy: Anatomy) -> Tubes:
     parts = []
     for side in (-1, 1):
-        parts.append(polyline([(side * 20, -68, 70), (side * 80, -48, 102), (side * 142, 4, 112)], radius_mm=5.5))
+        parts.append(polyline(_on(side, _CLAVICLE), radius_mm=5.5))
         if anatomy.arms_up:
-            parts.append(
-                polyline([(side * 150, 14, 118), (side * 158, 12, 134), (side * 175, 6, 260)], radius_mm=[20, 17, 11])
-            )
+            parts.append(polyline(_on(side, _RAISED_HUMERUS), radius_mm=_HUMERUS_RADIUS_MM))
         else:
-            arm = anatomy.arm_mm + 12
-            parts.append(
-                polyline([(side * 152, 16, 92), (side * 164, 18, 80), (side * arm, 24, -20)], radius_mm=[20, 17, 11])
-            )
-            parts.append(polyline([(side * arm, 24, -20), (side * arm, 24, -300)], radius_mm=11.0))
+            elbow = (anatomy.arm_mm + 12, 24, -20)
+            parts.append(polyline(_on(side, [*_HANGING_SHOULDER, elbow]), radius_mm=_HUMERUS_RADIUS_MM))
+            parts.append(polyline(_on(side, [elbow, (elbow[0], 24, -300)]), radius_mm=11.0))
     return joined(*parts)
+
+
+def _on(side: int, points: list[Point]) -> list[Point]:
+    """Return points of the left side on this one: 1 left, -1 right."""
+    return [(side * x, y, z) for x, y, z in points]
 
 
 def _in_scanner(tubes: Tubes, anatomy: Anatomy) -> Tubes:
