@@ -253,7 +253,7 @@ def test_correction_is_confined_as_chosen(widget: Any, phantom: Any) -> None:
         assert node.GetMaskSegmentID() == "infection"
         widget.ui.editLungsButton.click()
         assert node.GetMaskMode() == modes.EditAllowedInsideSingleSegment
-        assert "Erase" not in widget.panel.correct._editor.effectNameOrder(), "Slicer would add to the infection"
+        assert "Erase" not in widget.panel.correct.editor.widget.effectNameOrder(), "Slicer would add to the infection"
     finally:
         check_box.checked = False
 

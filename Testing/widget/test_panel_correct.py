@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slicer
 
 
 def editor_of(journey: Journey) -> Any:
-    return journey.panel.correct._editor
+    return journey.panel.correct.editor.widget
 
 
 def test_nothing_can_be_corrected_before_there_is_a_result(host: Any) -> None:

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slicer
 
 
 def editor_of(journey: Journey) -> Any:
-    return journey.panel.correct._editor
+    return journey.panel.correct.editor.widget
 
 
 def corrected(journey: Journey) -> Any:
@@ -109,4 +109,4 @@ def test_keys_work_in_a_panel_that_is_reloaded_and_not_entered_anew(host: Any) -
     journey.run()
     widget = host.reload_panel(journey.widget)
     widget.ui.editInfectionButton.click()
-    assert widget.panel.correct._editor.shortcuts
+    assert widget.panel.correct.editor.widget.shortcuts
