@@ -77,15 +77,8 @@ class ResultsSection:
 
     def refresh(self) -> None:
         """Enable what can be done now, and say of the rest why not."""
-        figures, reason = self.figures.current, self._why_no_measurement()
-        if figures is not None and not reason and not figures["regions"]["lungs"]["infection_ml"]:
-            reason = _("No infection was found.")
-        self._place.allow("mostInfectedButton", unless=reason)
-        self._place.allow("plotsButton", unless=self._why_not_up_to_date())
-        for name in ("copyButton", "csvButton"):
-            self._place.allow(name, unless=self._why_not_copied())
-        self._place.allow("reportButton", unless=self._why_not_reported())
-        self._place.allow("updateButton", unless=_wait() if self._measurer.busy else "")
+        for name, reason in self._reasons().items():
+            self._place.allow(name, unless=reason)
 
     def show_most_infected(self) -> None:
         """Move the slice views to the slice with most infection."""
@@ -97,7 +90,7 @@ class ResultsSection:
     def show_plots(self) -> None:
         """Show profile and histogram in the layout's plot view; a click there moves the slice views."""
         context, measurement = self._place.logic.context, self.figures.measurement
-        if measurement is not None and not self._why_not_up_to_date():
+        if measurement is not None and not self._reasons()["plotsButton"]:
             node, volume = self.figures.node, self.figures.volume
             show_histogram(context, segmentation_node=node, quantities=measurement.quantities)
             plot = show_profile(context, segmentation_node=node, volume_node=volume, profile=measurement.profile)
@@ -125,7 +118,7 @@ class ResultsSection:
         """Save segmentation, labelmap, report and preview into a folder of the case."""
         folder = self._place.dialogs.folder(_("Folder for the case report"))
         node, volume, measurement = self.figures.node, self.figures.volume, self.figures.measurement
-        if not folder or measurement is None or self._why_not_reported():
+        if not folder or measurement is None or self._reasons()["reportButton"]:
             self.refresh()
             return
         with self._errors_shown():
@@ -148,30 +141,27 @@ class ResultsSection:
             self._say(_("Saving the report..."))
         self.refresh()
 
-    def _why_not_copied(self) -> str:
-        """Return why the figures on show cannot be copied or saved; empty if they can."""
-        if self.figures.current is None:
-            return no_result_text()
-        if self.figures.left_behind and self.figures.measurement is not None:
-            return self.figures.problem
-        return _wait() if self.figures.measuring else ""
-
-    def _why_no_measurement(self) -> str:
-        """Return why there is no measurement of the voxels; empty if there is one, though perhaps out of date."""
-        figures = self.figures
+    def _reasons(self) -> dict[str, str]:
+        """Return, for each button, why it cannot be pressed now; empty if it can."""
+        figures, wait = self.figures, _("Wait until the figures are measured.")
+        uninfected, busy = "", wait if self._measurer.busy else ""
         if figures.current is None:
-            return no_result_text()
-        if figures.problem or figures.measurement is None:
-            return figures.problem or _("Still measuring...")
-        return shown(why_not_measured(figures.node, volume_node=figures.volume))
-
-    def _why_not_up_to_date(self) -> str:
-        """Return why the measurement may not be that of the segments as they are now; empty if it is."""
-        return self._why_no_measurement() or self._why_not_copied()
-
-    def _why_not_reported(self) -> str:
-        """Return why the case report cannot be saved now; empty if it can."""
-        return self._why_not_up_to_date() or (_wait() if self._measurer.busy else "")
+            unmeasured = outdated = no_result_text()
+        elif figures.measurement is None:  # the figures of the stored report can be copied even so
+            unmeasured = figures.problem or _("Still measuring...")
+            outdated = wait if figures.measuring else ""
+        else:
+            unmeasured = figures.problem or shown(why_not_measured(figures.node, volume_node=figures.volume))
+            outdated = wait if figures.measuring else figures.problem
+            uninfected = "" if figures.current["regions"]["lungs"]["infection_ml"] else _("No infection was found.")
+        return {
+            "mostInfectedButton": unmeasured or uninfected,
+            "plotsButton": unmeasured or outdated,
+            "copyButton": outdated,
+            "csvButton": outdated,
+            "reportButton": unmeasured or outdated or busy,
+            "updateButton": busy,
+        }
 
     def _saved(self, text: str) -> None:
         self._say(text)
@@ -231,10 +221,6 @@ class ResultsSection:
             yield
         except (CovidSegError, OSError, MemoryError) as error:
             self._say(explain_error(error), role="error")
-
-
-def _wait() -> str:
-    return _("Wait until the figures are measured.")
 
 
 def _fill_table(table: Any, *, rows: list[tuple[str, list[str]]]) -> None:
