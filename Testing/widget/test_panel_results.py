@@ -191,6 +191,20 @@ def test_figures_that_their_segments_left_behind_say_so_and_are_not_copied(host:
     assert journey.ui.staleLabel.text == ""
 
 
+def test_update_pressed_in_the_pause_after_an_edit_measures_once(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    journey = Journey(host)
+    journey.run()
+    figures, attempts = module("panel.figures"), []
+    measure = figures.measure
+    monkeypatch.setattr(figures, "measure", lambda *ct, **others: attempts.append(1) or measure(*ct, **others))
+    edit_segment(journey, "infection", np.zeros_like(journey.phantom.labelmap_kji, dtype=bool))
+    journey.ui.updateButton.click()
+    until_s = time.monotonic() + 3 * figures.UPDATE_AFTER_MS / 1000
+    host.wait_until(lambda: time.monotonic() > until_s)
+    journey.wait_for_figures()
+    assert len(attempts) == 1
+
+
 def test_figures_whose_measuring_failed_after_an_edit_say_so_and_are_not_copied(
     host: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from enum import Enum, auto
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,15 @@ if TYPE_CHECKING:
 UPDATE_AFTER_MS = 300
 
 
+class State(Enum):
+    """How the last measurement stands to the segments as they are now."""
+
+    UP_TO_DATE = auto()  # also if there is no segmentation
+    OUTDATED = auto()  # the segments have changed; measured after a pause in editing, and once the measurer is free
+    MEASURING = auto()
+    BLOCKED = auto()  # the segments could not be measured; shown until the next try
+
+
 class Figures:
     """The figures of one segmentation.
 
@@ -40,8 +50,8 @@ class Figures:
         current: As in report.json; None without a result.
         warnings: About `current`, as texts that can be translated.
         measurement: Figures and curves as measured; None before the first measurement.
-        stale: Whether the segments have changed since the last measurement began.
-        problem: Why the segments cannot be measured; empty if they can.
+        state: How that stands to the segments as they are now.
+        problem: Why they could not be measured; empty unless the state is BLOCKED.
     """
 
     def __init__(self, logic: PanelLogic, *, measurer: Runner, changed: Callable[[], None]) -> None:
@@ -53,10 +63,9 @@ class Figures:
         self.current: Mapping[str, Any] | None = None
         self.warnings: Sequence[str] = ()
         self.measurement: Measurement | None = None
-        self.stale = False
+        self.state = State.UP_TO_DATE
         self.problem = ""
         self._watcher: EditWatcher | None = None
-        self._underway = False
         self._ct: KnownCt | None = None
         self._ct_time = 0
         self._timer = qt.QTimer()
@@ -67,12 +76,12 @@ class Figures:
     @property
     def measuring(self) -> bool:
         """Whether newer figures are on their way."""
-        return self.node is not None and not self.problem and (self.stale or self._underway)
+        return self.state in (State.OUTDATED, State.MEASURING)
 
     @property
-    def left_behind(self) -> bool:
-        """Whether `current` may not be of the segments as they are, because these cannot be measured now."""
-        return self.current is not None and self.stale and bool(self.problem)
+    def stale(self) -> bool:
+        """Whether the segments, as they are now, have still to be measured."""
+        return self.state in (State.OUTDATED, State.BLOCKED)
 
     @property
     def volume(self) -> Any:
@@ -88,7 +97,7 @@ class Figures:
         if self._watcher is not None:
             self._watcher.stop()
         self.node, self._watcher, self.current, self.measurement = segmentation, None, None, None
-        self.stale, self.problem, self._ct, self.warnings = False, "", None, ()
+        self.state, self.problem, self._ct, self.warnings = State.UP_TO_DATE, "", None, ()
         if segmentation is not None:
             self._watcher = EditWatcher(segmentation, on_edited=self._outdated)
             self.renew()
@@ -121,21 +130,23 @@ class Figures:
         if self._measurer.busy:
             self._timer.start()
             return
+        self._timer.stop()  # it may be the user who asked, in the pause after an edit
         try:
-            self.problem = shown(why_not_measured(self.node, volume_node=self.volume))
-            work = None if self.problem else self._work()
+            problem = shown(why_not_measured(self.node, volume_node=self.volume))
+            work = None if problem else self._work()
         except (CovidSegError, MemoryError) as error:
-            self.problem, work = explain_error(error), None
-        if work is not None:
-            self.stale = False  # an edit from now on makes it so again
-            handlers = Handlers(finished=self._measured, failed=self._failed, stopped=self._stopped)
+            problem, work = explain_error(error), None
+        if work is None:
+            self.state, self.problem = State.BLOCKED, problem
+        else:
+            handlers = Handlers(finished=self._measured, failed=self._failed, stopped=self.work_is_over)
             self._measurer.start(work, handlers=handlers)
-            self._underway = True
+            self.state, self.problem = State.MEASURING, ""
         self._changed()
 
     def _stop(self) -> None:
         """Stop measuring; other work of the measurer goes on."""
-        if self._underway:
+        if self.state is State.MEASURING:
             self._measurer.cancel()
 
     def _work(self) -> Any:
@@ -156,18 +167,15 @@ class Figures:
 
     def _outdated(self) -> None:
         """Note that the segments have changed, and measure them soon."""
-        self.stale = True
         self._stop()
+        if self.state is not State.BLOCKED:
+            self.state = State.OUTDATED
         self._timer.start()
         self._changed()
 
-    def _stopped(self) -> None:
-        self._underway = False
-        self.work_is_over()
-
     def _measured(self, measurement: Measurement) -> None:
         """Take the figures over; they are of `node`, as choosing another segmentation stops a measurement."""
-        self._underway = False
+        self.state = State.UP_TO_DATE
         self.measurement, self.current = measurement, measurement.quantities.to_dict()
         self.warnings = warnings_of_now(self.node, measurement=measurement)
         self._keep(measurement.ct)
@@ -193,9 +201,7 @@ class Figures:
 
     def _failed(self, failure: Failure) -> None:
         """Say why; the user may try again, a retry by itself would only fail again."""
-        self._underway = False
-        self.stale = True  # what is on show is of an earlier state
-        self.problem = log_and_explain(failure)
+        self.state, self.problem = State.BLOCKED, log_and_explain(failure)
         self._changed()
 
 

@@ -22,7 +22,7 @@ from ..scenes.segments import read_masks, why_not_measured
 from ..scenes.texts import shown
 from .curves import CurvesView
 from .export import CaseSource, save_case, save_table, table_text
-from .figures import Figures
+from .figures import Figures, State
 from .texts import (
     comparison_text,
     composition_text,
@@ -72,8 +72,8 @@ class ResultsSection:
 
     def figures_of(self, segmentation: Any) -> Mapping[str, Any] | None:
         """Return the figures of a segmentation if they are on show and up to date."""
-        on_show = segmentation is self.figures.node and not self.figures.measuring and not self.figures.problem
-        return self.figures.current if on_show else None
+        figures = self.figures
+        return figures.current if segmentation is figures.node and figures.state is State.UP_TO_DATE else None
 
     def refresh(self) -> None:
         """Enable what can be done now, and say of the rest why not."""
@@ -204,7 +204,7 @@ class ResultsSection:
 
     def _show_whether_stale(self) -> None:
         text, role = self.figures.problem, "error"
-        if self.figures.left_behind:
+        if text and self.figures.current is not None:
             text = " ".join((text, _("The figures shown may not be those of the segments.")))
         if self.figures.measuring:
             text, role = _("The figures are being measured from the segments as they are now..."), "warning"
