@@ -42,7 +42,7 @@ class _Run:
     """A run that is under way.
 
     Attributes:
-        volume: The CT's node.
+        volume: The CT's node; None once its scene was closed.
         segmentation: The node for the result, None for a new one.
         digest: Of that node's segments when the run began.
         stamp: Of the CT's voxels, then.
@@ -84,7 +84,6 @@ class SegmentSection:
         self._run: _Run | None = None
         self._details = ""
         self._before: Before | None = None
-        self._scene_closed = False
         self._ui.segmentButton.connect("clicked(bool)", self.start)
         self._ui.cancelButton.connect("clicked(bool)", self.cancel)
         self._ui.detailsButton.connect("clicked(bool)", self.show_details)
@@ -145,7 +144,6 @@ class SegmentSection:
             self._show_error(error)
             return
         self._show_status("")
-        self._scene_closed = False
         self._run = run
         self._ui.progressBar.setValue(0)
         self._ui.progressBar.setFormat(_("Preparing..."))
@@ -195,13 +193,11 @@ class SegmentSection:
     def scene_closes(self) -> None:
         """Stop the run and forget the nodes of the scene."""
         self._before = None
-        if self.running:
-            self._scene_closed = True
-            self.cancel()
-            assert self._run is not None
-            self._run.volume = self._run.segmentation = None
-        else:
+        if self._run is None:
             self._show_status("")
+        else:
+            self.cancel()
+            self._run.volume = self._run.segmentation = None
 
     def undo(self) -> None:
         """Bring back the segments as they were before the last run; ask if they were corrected since."""
@@ -284,9 +280,10 @@ class SegmentSection:
         self._place.refresh()
 
     def _on_stopped(self) -> None:
-        self._run = None
-        closed = _("The scene was closed; the run was stopped.")
-        self._show_status(closed if self._scene_closed else _("Cancelled. The scene is as it was."))
+        run, self._run = self._run, None
+        closed = run is not None and run.volume is None
+        text = _("The scene was closed; the run was stopped.") if closed else _("Cancelled. The scene is as it was.")
+        self._show_status(text)
         self._place.refresh()
 
     def _show_error(self, error: BaseException, *, details: str = "") -> None:
