@@ -150,6 +150,11 @@ class Host:
         self.process_events()
         return again
 
+    def complete_startup(self) -> None:
+        """Tell that the application has started; modules register their sample data then."""
+        self.app.startupCompleted.emit()
+        self.process_events()
+
     def add_torch_extension(self) -> None:
         """Be Slicer with the PyTorch extension."""
         self._set_module("PyTorchUtils", self.packages.torch_module())
