@@ -14,8 +14,10 @@ import vtk  # noqa: E402
 from CovidSegLib.cases.folder import is_leftover  # noqa: E402
 from CovidSegLib.errors import InputError  # noqa: E402
 from CovidSegLib.labels import SEGMENTS, Label  # noqa: E402
+from CovidSegLib.results.segmentation_reader import read_segmentation  # noqa: E402
 from CovidSegLib.results.terminology import TERMINOLOGY_TAG, terminology_entry  # noqa: E402
 from CovidSegLib.scenes.segments import segment_mask  # noqa: E402
+from CovidSegLib.segmentation_file import write_seg_nrrd  # noqa: E402
 
 pytestmark = pytest.mark.slicer
 
@@ -51,11 +53,10 @@ def test_saved_segmentation_opens_with_names_colours_tags_and_voxels(logic: Any,
 
 @pytest.mark.parametrize("case", GRIDS, indirect=True)
 def test_engine_written_file_gives_the_same_segments(logic: Any, case: Any, tmp_path: Path) -> None:
-    segmentation_file = pytest.importorskip("CovidSegLib.segmentation_file")
     node = logic.process(case.volume).segmentationNode
     path = tmp_path / "engine.seg.nrrd"
     geometry = logic.volumeFromNode(case.volume).geometry
-    segmentation_file.write_seg_nrrd(path, labelmap_kji=case.labels_kji, geometry=geometry)
+    write_seg_nrrd(path, labelmap_kji=case.labels_kji, geometry=geometry)
     loaded = logic.loadSegmentation(path)
     assert described(loaded, volume=case.volume) == described(node, volume=case.volume)
     assert loaded.GetSegmentation().GetNumberOfLayers() == 2
@@ -66,11 +67,10 @@ def test_engine_written_file_gives_the_same_segments(logic: Any, case: Any, tmp_
 
 @pytest.mark.parametrize("case", GRIDS, indirect=True)
 def test_file_saved_by_slicer_is_read_by_the_engine(logic: Any, case: Any, tmp_path: Path) -> None:
-    segmentation_file = pytest.importorskip("CovidSegLib.segmentation_file")
     node = logic.process(case.volume).segmentationNode
     path = tmp_path / "slicer.seg.nrrd"
     logic.saveSegmentation(node, path=path)
-    masks = segmentation_file.read_segmentation(path)
+    masks = read_segmentation(path)
     assert masks.geometry.size_ijk == logic.volumeFromNode(case.volume).geometry.size_ijk
     np.testing.assert_allclose(masks.geometry.ijk_to_ras, case.matrix, atol=1e-4)
     np.testing.assert_array_equal(masks.infection_kji, case.labels_kji == Label.INFECTION)
@@ -79,10 +79,9 @@ def test_file_saved_by_slicer_is_read_by_the_engine(logic: Any, case: Any, tmp_p
 
 
 def test_loaded_reference_geometry_is_the_whole_ct_grid(logic: Any, case: Any, tmp_path: Path) -> None:
-    segmentation_file = pytest.importorskip("CovidSegLib.segmentation_file")
     path = tmp_path / "engine.seg.nrrd"
     geometry = logic.volumeFromNode(case.volume).geometry
-    segmentation_file.write_seg_nrrd(path, labelmap_kji=case.labels_kji, geometry=geometry)
+    write_seg_nrrd(path, labelmap_kji=case.labels_kji, geometry=geometry)
     loaded = logic.loadSegmentation(path).GetSegmentation()
     parameter = slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
     image = slicer.vtkOrientedImageData()

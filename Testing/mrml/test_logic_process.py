@@ -28,6 +28,7 @@ slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel: pip 
 import vtk  # noqa: E402
 from CovidSegLib.labels import SEGMENTS, Label  # noqa: E402
 from CovidSegLib.logic import CovidSegLogic  # noqa: E402
+from CovidSegLib.pipeline import segment  # noqa: E402
 from CovidSegLib.quantify import quantify_labelmap  # noqa: E402
 from CovidSegLib.scenes.segments import segment_mask  # noqa: E402
 from CovidSegLib.scenes.warnings import segment_warnings  # noqa: E402
@@ -288,8 +289,7 @@ def test_engine_gets_a_copy_in_hu_and_the_options(logic: Any, engine: FakeEngine
 
 
 def test_engine_is_the_pipeline_unless_another_is_given(context: Any) -> None:
-    pipeline = pytest.importorskip("CovidSegLib.pipeline")
-    assert CovidSegLogic(context=context).engine is pipeline.segment
+    assert CovidSegLogic(context=context).engine is segment
 
 
 def test_input_volume_is_not_modified(logic: Any, case: Any) -> None:
