@@ -59,6 +59,7 @@ def test_folder_of_cases_gives_imaging_of_each_else_every_image_that_is_no_label
     assert _found(data, out=tmp_path / "out") == expected
     notes = discover_cases([data], out_dir=tmp_path / "out").notes
     assert notes == (f"ignored 2 labelmap(s), the first: {data / 'c.seg.nrrd'}",)
+    assert discover_cases([data, data / "sub", data], out_dir=tmp_path / "out").notes == notes, "nothing counts twice"
 
 
 def test_compressed_ct_is_not_judged_by_a_labelmap_of_its_name_beside_it(tmp_path: Path) -> None:

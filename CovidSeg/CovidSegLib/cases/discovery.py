@@ -94,10 +94,10 @@ def discover_cases(inputs: Sequence[str | Path], *, out_dir: str | Path) -> Disc
 
 
 def _notes(findings: Sequence[_Finding]) -> tuple[Text, ...]:
-    """Return a line for each kind of findings that was left out."""
+    """Return a line for each kind of findings that was left out; one that overlapping INPUTs hold counts once."""
     notes = []
     for left_out, text in _LEFT_OUT.items():
-        paths = [path for kind, path in findings if kind is left_out]
+        paths = list(dict.fromkeys(path for kind, path in findings if kind is left_out))
         if paths:
             notes.append(text.format(count=len(paths), path=paths[0]))
     return tuple(notes)
