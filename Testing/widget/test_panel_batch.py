@@ -56,6 +56,15 @@ def test_folder_is_segmented_as_on_the_command_line(batch: Journey, tmp_path: Pa
     assert [Path(opened) for opened in batch.host.opened] == [tmp_path / "out"]
 
 
+def test_name_of_a_case_stands_on_the_bar_as_it_is(batch: Journey, tmp_path: Path) -> None:
+    for name in ("b", "c"):
+        (tmp_path / "in" / f"{name}.nii.gz").unlink()
+    (tmp_path / "in" / "a.nii.gz").rename(tmp_path / "in" / "100%pure %m.nii.gz")
+    batch.ui.batchButton.click()
+    wait(batch)
+    assert batch.ui.batchProgressBar.text.replace("\N{WORD JOINER}", "").startswith("1 of 1, 100%pure %m: ")
+
+
 def test_second_run_skips_what_is_complete(batch: Journey, tmp_path: Path) -> None:
     for _ in range(2):
         batch.ui.batchButton.click()

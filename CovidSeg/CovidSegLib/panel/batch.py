@@ -20,7 +20,7 @@ from ..runner import Failure, Handlers
 from ..scenes.texts import shown
 from ..texts import joined
 from .progress import PERMILLE, RunClock
-from .texts import batch_message, position_text, result_text
+from .texts import batch_message, on_a_bar, position_text, result_text
 from .views import Views
 from .workplace import Workplace, details_of, log_and_explain, show_text
 
@@ -184,7 +184,7 @@ class BatchSection:
             done = (self._number - 1) + position.permille / PERMILLE
             bar.setValue(round(PERMILLE * done / max(self._total, 1)))
             case = _("{number} of {total}, {case}").format(number=self._number, total=self._total, case=self._case)
-            bar.setFormat(f"{case}: {position_text(position)}")
+            bar.setFormat(on_a_bar(f"{case}: {position_text(position)}"))
         elif isinstance(news, Note):
             log.appendPlainText(self._worded(news.text))
         else:

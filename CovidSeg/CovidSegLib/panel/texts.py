@@ -163,6 +163,11 @@ def position_text(position: Position) -> str:
     return _("{patch}, {left} left").format(patch=text, left=duration_text(position.left_s))
 
 
+def on_a_bar(text: str) -> str:
+    """Return a text that a progress bar shows as it is: Qt would put numbers for %p, %v and %m, and has no escape."""
+    return text.replace("%", "%\N{WORD JOINER}")
+
+
 def duration_text(seconds: float) -> str:
     """Return a rough duration for people, no more exact than such a figure is."""
     step = 1 if seconds < 10 else 5 if seconds < 60 else 10 if seconds < 300 else 60
